@@ -1,0 +1,50 @@
+package backends
+
+// Traits is what holds for the driver wherever it runs: the controller process
+// and every node give the same (CSI: "all instances ... SHALL return the same
+// set of capabilities"). A value of a constant, not of a connection.
+type Traits struct {
+	Modes            []AccessMode // of any volume; per-volume limits belong in CheckVolume
+	Block            bool         // raw block volumes
+	Filesystem       bool         // mounted volumes
+	Devices          bool         // OpenVolume returns devices: node expansion is needed, FSTypes matter
+	FSTypes          []string     // the first is the default; used only with Devices
+	Lifecycle        Lifecycle    // Persistent, Ephemeral or both
+	TopologyKeys     []string     // non-empty: VOLUME_ACCESSIBILITY_CONSTRAINTS
+	SnapshotTopology bool         // SNAPSHOT_ACCESSIBILITY_CONSTRAINTS
+	OfflineExpand    bool         // EXPAND only while unpublished
+	AttachReadOnly   bool         // PUBLISH_READONLY
+	MountGroup       bool         // VOLUME_MOUNT_GROUP
+	SizeMin          int64        // bytes
+	SizeMax          int64        // bytes; 0: no limit
+	SizeDefault      int64        // bytes, when no capacity is asked for; 0: volumes have no size of their own
+	SizeStep         int64        // bytes: csikit rounds up to a multiple; a backend with steps per class does it itself
+	Parameters       []Parameter  // nil: any. Otherwise an unknown one is INVALID_ARGUMENT before anything is made
+	Kubernetes       Kubernetes   // what the CSIDriver object must say; travels in GetPluginInfo.manifest
+}
+
+// Lifecycle says which kinds of volume the node half serves.
+type Lifecycle uint8
+
+const (
+	Persistent Lifecycle = 1 << iota // made by CreateVolume, or static
+	Ephemeral                        // made at publish for one pod (EphemeralProvisioner)
+)
+
+// Kubernetes is what CSI has no field for and manifests need.
+type Kubernetes struct {
+	PodInfo         bool
+	FSGroupPolicy   string // "File", "None" or "ReadWriteOnceWithFSType"; "" is the last
+	Republish       bool
+	SELinuxMount    bool
+	StorageCapacity bool
+	TokenAudiences  []string
+}
+
+// Parameter describes one parameter of CreateVolume (StorageClass) or, when
+// Mutable, of ModifyVolume too (VolumeAttributesClass).
+type Parameter struct {
+	Name, Doc, Default string
+	Values             []string // nil: any
+	Required, Mutable  bool
+}

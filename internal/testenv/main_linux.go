@@ -1,0 +1,100 @@
+package testenv
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// Main is what TestMain calls. As root it runs the tests in a child process with
+// a mount namespace of its own (never by unshare in this process: its threads
+// would differ) and with TMPDIR in a fresh directory, and afterwards fails when
+// a loop device on a file of that directory, or a process that was started in
+// it, is left.
+func Main(m *testing.M) {
+	if os.Geteuid() != 0 || os.Getenv(envInside) != "" {
+		os.Exit(m.Run())
+	}
+	code, err := runInside()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "testenv:", err)
+		code = max(code, 1)
+	}
+	os.Exit(code)
+}
+
+func runInside() (int, error) {
+	dir, err := os.MkdirTemp("", "csikit-test-")
+	if err != nil {
+		return 1, err
+	}
+	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	cmd.Args[0] = os.Args[0]
+	cmd.Env = append(os.Environ(), envInside+"=1", "TMPDIR="+dir)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
+	err = cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		return 1, err
+	}
+	left := errors.Join(leftLoops(dir), leftProcesses(dir))
+	if err := os.RemoveAll(dir); err != nil {
+		left = errors.Join(left, err)
+	}
+	return cmd.ProcessState.ExitCode(), left
+}
+
+// leftLoops names loop devices whose backing file lies in dir, and detaches
+// them so that one careless test does not fail the next run.
+func leftLoops(dir string) error {
+	var left []error
+	files, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil || !strings.HasPrefix(string(b), dir) {
+			continue
+		}
+		dev := "/dev/" + filepath.Base(filepath.Dir(filepath.Dir(f)))
+		left = append(left, fmt.Errorf("loop device left behind: %s on %s", dev, strings.TrimSpace(string(b))))
+		if d, err := os.Open(dev); err == nil {
+			const loopClrFD = 0x4C01
+			_, _, _ = syscall.Syscall(syscall.SYS_IOCTL, d.Fd(), loopClrFD, 0)
+			_ = d.Close()
+		}
+	}
+	return errors.Join(left...)
+}
+
+// leftProcesses names and ends processes that have TMPDIR=dir in their
+// environment: children of the tests that outlived them.
+func leftProcesses(dir string) error {
+	var left []error
+	procs, err := filepath.Glob("/proc/[0-9]*/environ")
+	if err != nil {
+		return err
+	}
+	for _, p := range procs {
+		b, err := os.ReadFile(p)
+		if errors.Is(err, fs.ErrNotExist) || err != nil || !strings.Contains(string(b)+"\x00", "TMPDIR="+dir+"\x00") {
+			continue
+		}
+		var pid int
+		if _, err := fmt.Sscanf(p, "/proc/%d/environ", &pid); err != nil {
+			continue
+		}
+		cmdline, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		left = append(left, fmt.Errorf("process left behind: %d %s", pid, strings.ReplaceAll(string(cmdline), "\x00", " ")))
+		_ = syscall.Kill(pid, syscall.SIGKILL)
+	}
+	return errors.Join(left...)
+}
