@@ -88,7 +88,7 @@ type CheckVolumeRequest struct {
 	Secrets      Secrets
 }
 
-// Attacher: PUBLISH_UNPUBLISH_VOLUME. It runs in the controller process, not on
+// Attacher serves PUBLISH_UNPUBLISH_VOLUME. It runs in the controller process, not on
 // the node.
 type Attacher interface {
 	// AttachVolume makes the volume reachable from a node. Attached already with
@@ -116,7 +116,7 @@ type DetachVolumeRequest struct {
 	Secrets    Secrets
 }
 
-// Expander: EXPAND_VOLUME. A size that the volume already has, or less, is no
+// Expander serves EXPAND_VOLUME. A size that the volume already has, or less, is no
 // error; the answer is the size it has afterwards, never less than before.
 type Expander interface {
 	ExpandVolume(ctx context.Context, req ExpandVolumeRequest) (size int64, err error)
@@ -131,13 +131,13 @@ type ExpandVolumeRequest struct {
 	Secrets    Secrets
 }
 
-// Cloner: CLONE_VOLUME. The rules of CreateVolume hold; csidriver has looked the
+// Cloner serves CLONE_VOLUME. The rules of CreateVolume hold; csidriver has looked the
 // source up.
 type Cloner interface {
 	CloneVolume(ctx context.Context, source Volume, req CreateVolumeRequest) (*Volume, error)
 }
 
-// VolumeLister: LIST_VOLUMES. Volumes come in an order that does not change, so
+// VolumeLister serves LIST_VOLUMES. Volumes come in an order that does not change, so
 // that a token stands for a position and survives creates and deletes. An
 // unknown token is ErrStaleToken.
 type VolumeLister interface {
@@ -154,7 +154,7 @@ type PublishedNodesLister interface {
 	ListsPublishedNodes()
 }
 
-// CapacityReporter: GET_CAPACITY.
+// CapacityReporter serves GET_CAPACITY.
 type CapacityReporter interface {
 	Capacity(ctx context.Context, req CapacityRequest) (Capacity, error)
 }
@@ -169,7 +169,7 @@ type CapacityRequest struct {
 // Capacity in bytes. MaxVolume and MinVolume bound one volume; 0: not known.
 type Capacity struct{ Available, MaxVolume, MinVolume int64 }
 
-// Modifier: MODIFY_VOLUME. Keys that are absent stay as they are; ErrInvalid
+// Modifier serves MODIFY_VOLUME. Keys that are absent stay as they are; ErrInvalid
 // promises that nothing of the call was applied.
 type Modifier interface {
 	ModifyVolume(ctx context.Context, req ModifyVolumeRequest) error
@@ -189,7 +189,7 @@ type Recoverer interface {
 	RecoverController(ctx context.Context) error
 }
 
-// Prober: nil is ready, ErrNotReady is ready=false, anything else
+// Prober answers Probe: nil is ready, ErrNotReady is ready=false, anything else
 // FAILED_PRECONDITION. Cheap; csidriver caches the answer. Either half may have
 // one.
 type Prober interface {

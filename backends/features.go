@@ -77,10 +77,10 @@ func detect(f, v any) {
 	if v == nil {
 		return
 	}
-	rv, fs := reflect.ValueOf(v), reflect.ValueOf(f).Elem()
-	for i := range fs.NumField() {
-		if rv.Type().Implements(fs.Field(i).Type()) {
-			fs.Field(i).Set(rv)
+	rv := reflect.ValueOf(v)
+	for field, value := range reflect.ValueOf(f).Elem().Fields() {
+		if rv.Type().Implements(field.Type) {
+			value.Set(rv)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import "context"
 // HealthStatus is CSI's VolumeHealthErrorType.
 type HealthStatus uint8
 
+// What can be wrong with a volume.
 const (
 	HealthDegraded     HealthStatus = iota + 1 // usable, but not as it should be
 	HealthInaccessible                         // not accessible (on a node: from that node)
@@ -18,12 +19,12 @@ type Health struct {
 	Message string // for people
 }
 
-// HealthChecker: GET_VOLUME_HEALTH on the controller.
+// HealthChecker serves GET_VOLUME_HEALTH on the controller.
 type HealthChecker interface {
 	VolumeHealth(ctx context.Context, req VolumeRequest) ([]Health, error)
 }
 
-// HealthLister: LIST_VOLUME_HEALTH. It needs a [HealthChecker]; healthy volumes
+// HealthLister serves LIST_VOLUME_HEALTH. It needs a [HealthChecker]; healthy volumes
 // are left out.
 type HealthLister interface {
 	ListVolumeHealth(ctx context.Context, req ListVolumeHealthRequest) (vols []VolumeHealth, next string, err error)
@@ -41,7 +42,7 @@ type VolumeHealth struct {
 	Health []Health
 }
 
-// NodeHealthChecker: GET_VOLUME_HEALTH on the node. It must not touch a path
+// NodeHealthChecker serves GET_VOLUME_HEALTH on the node. It must not touch a path
 // that may hang.
 type NodeHealthChecker interface {
 	NodeVolumeHealth(ctx context.Context, req NodeHealthRequest) ([]Health, error)
@@ -58,6 +59,7 @@ type NodeHealthRequest struct {
 // StorageStatus is CSI's StorageHealthErrorType.
 type StorageStatus uint8
 
+// What can be wrong with the storage behind volumes.
 const (
 	StorageDegraded    StorageStatus = iota + 1 // volumes may be slow
 	StorageUnreachable                          // not reachable from this node at all
@@ -71,7 +73,7 @@ type StorageHealth struct {
 	Capability *Capability // which volumes it concerns; nil: all
 }
 
-// StorageHealthChecker: GET_STORAGE_HEALTH.
+// StorageHealthChecker serves GET_STORAGE_HEALTH.
 type StorageHealthChecker interface {
 	StorageHealth(ctx context.Context, req StorageHealthRequest) ([]StorageHealth, error)
 }

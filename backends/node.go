@@ -79,16 +79,17 @@ type Identity struct {
 // FormatState is what the backend remembers about the file system.
 type FormatState uint8
 
+// What a backend may remember.
 const (
-	// FormatUnknown: no memory. Only a device that reads as blank is formatted;
+	// FormatUnknown means no memory. Only a device that reads as blank is formatted;
 	// an mkfs that was killed can be redone only from this node's record.
 	FormatUnknown FormatState = iota
-	// FormatNever: this volume was never formatted, the backend vouches for it.
+	// FormatNever means that this volume was never formatted, the backend vouches for it.
 	// Leftover bytes without a known signature may be overwritten.
 	FormatNever
-	// FormatStarted: mkfs may have been cut short; it may be run again.
+	// FormatStarted means that mkfs may have been cut short; it may be run again.
 	FormatStarted
-	// FormatDone: never formatted again, even if it reads as blank.
+	// FormatDone means done: never formatted again, even if it reads as blank.
 	FormatDone
 )
 

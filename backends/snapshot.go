@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Snapshotter: CREATE_DELETE_SNAPSHOT, and restore, which CSI requires with it.
+// Snapshotter serves CREATE_DELETE_SNAPSHOT, and restore, which CSI requires with it.
 // The rules of Volume, FindVolume, CreateVolume and DeleteVolume hold alike.
 type Snapshotter interface {
 	// Snapshot returns the snapshot with this ID, ready or not.
@@ -42,7 +42,7 @@ type DeleteSnapshotRequest struct {
 	Secrets Secrets
 }
 
-// SnapshotLister: LIST_SNAPSHOTS. The rules of [VolumeLister] hold.
+// SnapshotLister serves LIST_SNAPSHOTS. The rules of [VolumeLister] hold.
 type SnapshotLister interface {
 	ListSnapshots(ctx context.Context, req ListSnapshotsRequest) (snaps []*Snapshot, next string, err error)
 }
@@ -54,7 +54,7 @@ type ListSnapshotsRequest struct {
 	Secrets  Secrets
 }
 
-// GroupSnapshotter: GROUP_CONTROLLER_SERVICE. All members are cut at one moment
+// GroupSnapshotter serves GROUP_CONTROLLER_SERVICE. All members are cut at one moment
 // or none is left behind.
 type GroupSnapshotter interface {
 	GroupSnapshot(ctx context.Context, req GroupSnapshotRequest) (*GroupSnapshot, error)
@@ -108,7 +108,7 @@ type GroupSnapshot struct {
 	Fingerprint string
 }
 
-// ChangedBlockTracker: SNAPSHOT_METADATA_SERVICE. With Base "" it lists what is
+// ChangedBlockTracker serves SNAPSHOT_METADATA_SERVICE. With Base "" it lists what is
 // allocated in Target, else what differs between the two; ErrPrecondition when
 // it was not tracked.
 type ChangedBlockTracker interface {

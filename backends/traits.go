@@ -26,6 +26,7 @@ type Traits struct {
 // Lifecycle says which kinds of volume the node half serves.
 type Lifecycle uint8
 
+// Kinds of volume.
 const (
 	Persistent Lifecycle = 1 << iota // made by CreateVolume, or static
 	Ephemeral                        // made at publish for one pod (EphemeralProvisioner)

@@ -28,6 +28,7 @@ type Capability struct {
 // AccessMode says how many nodes and writers a volume has at a time.
 type AccessMode uint8
 
+// The access modes of CSI.
 const (
 	SingleNodeWriter AccessMode = iota + 1
 	SingleNodeReader
