@@ -1,0 +1,49 @@
+// Package idempotency runs operations on named things so that a retry joins the
+// work that its first try started.
+//
+// A CSI client calls with a deadline, gives up, and calls again with the same
+// request, while the work of the first call may still run. A plain lock answers
+// such a retry with "already locked", possibly for ever. Here a call is an
+// [Operation] with keys, and [Do] decides what becomes of it:
+//
+//   - nothing on its keys: it runs, on a goroutine of its own, detached from the
+//     caller's deadline;
+//   - an equal operation is already there: the call joins it and gets its result;
+//   - another operation holds a key: the call waits its turn, in order of
+//     arrival, for a bounded time, and then gets a [*PendingError] that names
+//     what is in its way;
+//   - it negates what runs (an unstage during a stage): the running operation's
+//     context is cancelled and the call runs as soon as that has ended.
+//
+// A result that says OK is never replayed: after the end the next call runs
+// again and looks for itself. Only an error that no caller was left to receive is
+// handed over, once, to the next equal call, unless another operation has
+// touched one of the keys.
+//
+// An operation may take as long as it likes while it shows that it is alive: it
+// calls [Activity.Progress], or holds [Activity.Busy] during work that has a
+// deadline of its own. One that does neither for Options.Stall has its context
+// cancelled with [ErrStalled]. One that does not end even then is stuck: it
+// keeps its keys, for nobody knows what it still does, its callers are told, and
+// [Table.Running] names it.
+//
+// # Guarantees
+//
+//   - Two operations with a conflicting key never run at the same time.
+//   - All keys of an operation are taken at once, first come, first served:
+//     nothing starves and nothing deadlocks.
+//   - A call returns by its context's end, and without a deadline by the end of
+//     its operation or by the moment that the operation is found stuck.
+//   - The table keeps nothing of what has ended, but for at most 1024 errors
+//     that were not yet handed over, each for at most ten minutes.
+//
+// # When not to use it
+//
+// It guards one process. Two replicas of a controller need a lease, or a lock
+// in the storage. It is not a cache and no journal: after a crash it knows
+// nothing, and the operation must find out by looking. For a read there is
+// nothing to guard: call it directly. For a plain lock within one program a
+// sync.Mutex is thirty times cheaper.
+//
+// Package idempotency imports the standard library only.
+package idempotency
