@@ -98,3 +98,10 @@ func probe(t *testing.T, conn *grpc.ClientConn) error {
 	_, err := csi.NewIdentityClient(conn).Probe(t.Context(), &csi.ProbeRequest{})
 	return err
 }
+
+// probeReady waits for the server to be there.
+func probeReady(t *testing.T, conn *grpc.ClientConn) error {
+	t.Helper()
+	_, err := csi.NewIdentityClient(conn).Probe(t.Context(), &csi.ProbeRequest{}, grpc.WaitForReady(true))
+	return err
+}
