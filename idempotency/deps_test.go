@@ -1,0 +1,17 @@
+package idempotency
+
+import (
+	"testing"
+
+	"github.com/csikit/csikit/internal/deptest"
+)
+
+func TestDependencies(t *testing.T) {
+	// Nothing but the standard library: an existing driver takes this package
+	// alone, and the contract must not decide what an operation is.
+	deptest.Only(t, nil)
+	deptest.Never(t, map[string]string{
+		"net":           "it works in one process",
+		"text/template": "it turns off the linker's removal of unused methods",
+	})
+}
