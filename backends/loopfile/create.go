@@ -1,0 +1,135 @@
+package loopfile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"syscall"
+	"time"
+
+	"github.com/csikit/csikit/backends"
+)
+
+// CreateVolume makes a volume in .tmp, durable in every part, and lets it appear
+// by one rename. Whatever fails before that is undone; whoever is killed before
+// that leaves litter, which RecoverController removes.
+func (b *Backend) CreateVolume(ctx context.Context, req backends.CreateVolumeRequest) (*backends.Volume, error) {
+	p, done, err := b.enter(ControllerHalf)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	m, err := b.newMeta(p, req)
+	if err != nil {
+		return nil, err
+	}
+	m.Created = time.Now().UTC()
+	dir := dirOf(req.Name)
+	if err := (&volume{p: p, dir: dir}).exists(); err == nil {
+		return nil, fmt.Errorf("%w: volume %q", backends.ErrExists, req.Name)
+	} else if !errors.Is(err, backends.ErrNotFound) {
+		return nil, err
+	}
+	tmp := dir + "." + randomName(8)
+	if err := b.build(ctx, p, tmp, m); err != nil {
+		return nil, b.undo(p, tmp, fmt.Errorf("create volume %q: %w", req.Name, err))
+	}
+	b.step("create:built")
+	if err := renameNew(p.tmp, tmp, p.vols, dir); err != nil {
+		if errors.Is(err, fs.ErrExist) {
+			err = fmt.Errorf("%w: %w", backends.ErrExists, err)
+		}
+		return nil, b.undo(p, tmp, fmt.Errorf("create volume %q: %w", req.Name, err))
+	}
+	b.step("create:renamed")
+	if err := errors.Join(p.vols.Sync(), p.tmp.Sync()); err != nil {
+		return nil, unavailable(p.dir, err) // it may be there after a crash, or not
+	}
+	b.step("create:synced")
+	return &backends.Volume{
+		ID: m.ID, Name: m.Name, Capacity: m.Size, Fingerprint: m.Fingerprint,
+		Topology: []backends.Segments{b.segments()},
+	}, nil
+}
+
+// build makes the directory of a volume in .tmp.
+func (b *Backend) build(ctx context.Context, p *pool, tmp string, m *meta) error {
+	if err := p.root.Mkdir(path.Join(tmpDir, tmp), 0o700); err != nil {
+		return err
+	}
+	root, err := p.root.OpenRoot(path.Join(tmpDir, tmp))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = root.Close() }()
+	b.step("create:mkdir")
+	img, err := root.OpenFile(imgFile, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	err = b.fill(ctx, p, img, m)
+	if err = errors.Join(err, img.Close()); err != nil {
+		return err
+	}
+	b.step("create:filled")
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	return writeMeta(root, m)
+}
+
+// fill gives a new image its size, and a thick one its blocks.
+func (b *Backend) fill(ctx context.Context, p *pool, img *os.File, m *meta) error {
+	release, err := b.admit(ctx, p, m.Size, m.thick())
+	if err != nil {
+		return err
+	}
+	defer release()
+	if m.thick() {
+		f, err := p.facts()
+		if err != nil {
+			return err
+		}
+		if err := overwriteInPlace(img, f.Type); err != nil {
+			return err
+		}
+		if err := allocate(ctx, img, m.Size); err != nil {
+			return err
+		}
+		b.step("create:allocated")
+	}
+	if err := img.Truncate(m.Size); err != nil {
+		return err
+	}
+	return img.Sync()
+}
+
+// undo removes what build made, and says which kind of failure it was. Only when
+// nothing is left may the answer be a final one.
+func (b *Backend) undo(p *pool, tmp string, err error) error {
+	if left := p.discard(tmpDir, tmp); left != nil {
+		return fmt.Errorf("%w: %v, and then: %w", backends.ErrUnavailable, err, left)
+	}
+	return classify(err)
+}
+
+// classify gives the kernel's errors their kind.
+func classify(err error) error {
+	for _, k := range []struct {
+		errno syscall.Errno
+		kind  error
+	}{
+		{syscall.ENOSPC, backends.ErrNoSpace},
+		{syscall.EDQUOT, backends.ErrNoSpace},
+		{syscall.EFBIG, backends.ErrOutOfRange},
+		{syscall.EOPNOTSUPP, backends.ErrInvalid}, // fallocate: this file system has no thick files
+	} {
+		if errors.Is(err, k.errno) {
+			return fmt.Errorf("%w: %w", k.kind, err)
+		}
+	}
+	return err
+}

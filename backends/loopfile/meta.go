@@ -1,0 +1,142 @@
+package loopfile
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"time"
+
+	"github.com/csikit/csikit/backends"
+)
+
+const (
+	metaVersion = 1
+	metaFile    = "meta.json"
+	metaNew     = "meta.json.new"
+	imgFile     = "img"
+
+	typeThick = "thick"
+	typeThin  = "thin"
+)
+
+// meta is what a volume knows of itself. It is written whole, to a new file that
+// replaces the old one, so that a reader never sees half of it. A change of this
+// struct is a new metaVersion: an older driver must refuse what it would drop.
+type meta struct {
+	Version     int               `json:"version"`
+	ID          string            `json:"id"`
+	Name        string            `json:"name"`
+	Type        string            `json:"type"`
+	BlockSize   uint32            `json:"blockSize"`
+	Size        int64             `json:"size"`             // what img has at least
+	Target      int64             `json:"target,omitempty"` // what img is growing to
+	Fingerprint string            `json:"fingerprint,omitempty"`
+	Created     time.Time         `json:"created"`
+	Format      string            `json:"format"` // never, started, done
+	FSType      string            `json:"fsType,omitempty"`
+	Parameters  map[string]string `json:"parameters,omitempty"`
+}
+
+func (m *meta) thick() bool { return m.Type == typeThick }
+
+func (m *meta) format() backends.FormatState {
+	switch m.Format {
+	case backends.FormatNever.String():
+		return backends.FormatNever
+	case backends.FormatStarted.String():
+		return backends.FormatStarted
+	default: // check admits no fourth
+		return backends.FormatDone
+	}
+}
+
+// check says what is wrong with a meta that stands in directory dir.
+func (m *meta) check(id string) error {
+	var errs []error
+	bad := func(when bool, format string, args ...any) {
+		if when {
+			errs = append(errs, fmt.Errorf(format, args...))
+		}
+	}
+	bad(m.ID != id, "id is %q, not %q", m.ID, id)
+	_, dir, _ := splitID(id)
+	bad(dirOf(m.Name) != dir, "name %q belongs elsewhere", m.Name)
+	bad(m.Type != typeThick && m.Type != typeThin, "type is %q", m.Type)
+	bad(m.BlockSize != 512 && m.BlockSize != 4096, "blockSize is %d", m.BlockSize)
+	bad(m.Size <= 0, "size is %d", m.Size)
+	bad(m.Target != 0 && m.Target < m.Size, "target is %d", m.Target)
+	switch m.Format {
+	case backends.FormatNever.String(), backends.FormatStarted.String(), backends.FormatDone.String():
+	default:
+		bad(true, "format is %q", m.Format)
+	}
+	return errors.Join(errs...)
+}
+
+// decodeMeta reads a meta of the volume id. A version that this driver does not
+// know is ErrPrecondition, a torn or foreign file ErrUnavailable: neither is
+// ever a volume that does not exist.
+func decodeMeta(b []byte, id string) (*meta, error) {
+	var v struct {
+		Version int `json:"version"`
+	}
+	if err := json.Unmarshal(b, &v); err != nil {
+		return nil, fmt.Errorf("%w: torn: %w", backends.ErrUnavailable, err)
+	}
+	if v.Version != metaVersion {
+		return nil, fmt.Errorf("%w: version %d, this driver knows %d", backends.ErrPrecondition, v.Version, metaVersion)
+	}
+	var m meta
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&m); err != nil {
+		return nil, fmt.Errorf("%w: %w", backends.ErrUnavailable, err)
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("%w: text after the end", backends.ErrUnavailable)
+	}
+	if err := m.check(id); err != nil {
+		return nil, fmt.Errorf("%w: foreign: %w", backends.ErrUnavailable, err)
+	}
+	return &m, nil
+}
+
+// writeFile makes b the durable content of name in dir: a reader, and a crash,
+// finds the old content or the new.
+func writeFile(dir *os.Root, name, tmp string, b []byte) error {
+	f, err := dir.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := dir.Rename(tmp, name); err != nil {
+		return err
+	}
+	return syncDir(dir)
+}
+
+func writeMeta(dir *os.Root, m *meta) error {
+	b, err := json.MarshalIndent(m, "", "  ")
+	if err != nil {
+		return err
+	}
+	return writeFile(dir, metaFile, metaNew, append(b, '\n'))
+}
+
+func syncDir(dir *os.Root) error {
+	d, err := dir.Open(".")
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// notExist tells a missing file from every other failure.
+func notExist(err error) bool { return errors.Is(err, fs.ErrNotExist) }
