@@ -4,17 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/csikit/csikit/mounter/internal/mountapi"
 )
-
-// source is what to bind: a path, or the open file fd when path is empty.
-type source struct {
-	fd   int
-	path string
-}
 
 // Bind mounts the directory or file source on target too. Mounts below source
 // do not come along. The new mount belongs to no peer group: what is mounted
@@ -26,9 +21,9 @@ type source struct {
 // mount, would keep those for ever, so that there Bind with attributes is
 // refused with [backends.ErrPrecondition] rather than done by half.
 func Bind(source, target string, o BindOptions) error {
-	src, err := cleanSource(source)
+	p, err := clean(source)
 	if err == nil {
-		err = bind(src, target, o)
+		err = bindPath(p, target, o)
 	}
 	if err != nil {
 		return fmt.Errorf("bind %s on %s: %w", source, target, err)
@@ -41,8 +36,10 @@ func Bind(source, target string, o BindOptions) error {
 func BindFD(file *os.File, target string, o BindOptions) error {
 	conn, err := file.SyscallConn()
 	if err == nil {
-		ctl := conn.Control(func(fd uintptr) { err = bind(source{fd: int(fd)}, target, o) })
-		err = errors.Join(err, ctl)
+		ctl := conn.Control(func(fd uintptr) { err = bind(int(fd), target, o) })
+		if ctl != nil {
+			err = ctl
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("bind %s (open file) on %s: %w", file.Name(), target, err)
@@ -50,12 +47,16 @@ func BindFD(file *os.File, target string, o BindOptions) error {
 	return nil
 }
 
-func cleanSource(path string) (source, error) {
-	p, err := clean(path)
-	return source{unix.AT_FDCWD, p}, err
+func bindPath(source, target string, o BindOptions) error {
+	fd, err := openPath(source)
+	if err != nil {
+		return err
+	}
+	defer closeFD(fd)
+	return bind(fd, target, o)
 }
 
-func bind(src source, path string, o BindOptions) error {
+func bind(source int, path string, o BindOptions) error {
 	if err := (Options{Attr: o.Attr}).check(); err != nil {
 		return err
 	}
@@ -64,58 +65,53 @@ func bind(src source, path string, o BindOptions) error {
 		return err
 	}
 	defer t.close()
+	if err := t.accepts(fileType(source)); err != nil {
+		return err
+	}
 	if mountapi.Has(mountapi.Tree) {
-		if err := bindTree(src, t, o); !missing(err) {
+		if err := bindTree(source, t, o); !missing(err) {
 			return err
 		}
 	}
-	return bindOld(src, t, o)
+	return bindOld(source, t, o)
 }
 
 // bindTree makes the mount, gives it its attributes, and only then attaches it.
-func bindTree(src source, t *target, o BindOptions) error {
-	flags := uint(unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC | unix.AT_NO_AUTOMOUNT | unix.AT_SYMLINK_NOFOLLOW)
-	if src.path == "" {
-		flags |= unix.AT_EMPTY_PATH
-	}
-	tree, err := unix.OpenTree(src.fd, src.path, flags)
-	if err != nil {
-		return os.NewSyscallError("open_tree", err)
-	}
-	err = attachTree(tree, t, o)
-	closeFD(tree) // before an unmount: it keeps the mount busy
-	var undo *undoError
-	if errors.As(err, &undo) {
+func bindTree(source int, t *target, o BindOptions) error {
+	undo, err := attachTree(source, t, o)
+	if undo {
 		_, left := unmount(t.path, 0)
-		return errors.Join(undo.err, left)
+		return errors.Join(err, left)
 	}
 	return err
 }
 
-// undoError is a failure after the mount was attached.
-type undoError struct{ err error }
-
-func (e *undoError) Error() string { return e.err.Error() }
-
-func attachTree(tree int, t *target, o BindOptions) error {
-	if err := t.accepts(fileType(tree)); err != nil {
-		return err
-	}
+// attachTree says with undo that it failed after the mount was attached.
+//
+// A process that starts while the tree is open would hold a copy of it until it
+// has closed its descriptors, and keep the mount busy so long. Nothing under the
+// lock walks a path or can wait for a file system.
+func attachTree(source int, t *target, o BindOptions) (undo bool, err error) {
 	a := unix.MountAttr{Attr_set: o.attr(), Propagation: unix.MS_PRIVATE}
 	if a.Attr_set&attrAtime != 0 {
 		a.Attr_clr = attrAtime
 	}
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	tree, err := unix.OpenTree(source, "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH)
+	if err != nil {
+		return false, os.NewSyscallError("open_tree", err)
+	}
+	defer closeFD(tree)
 	if err := setAttr(tree, "", &a); err != nil {
-		return err
+		return false, err
 	}
 	if err := t.attach(tree); err != nil {
-		return err
+		return false, err
 	}
 	// Attaching below a shared mount has made it shared.
-	if err := setAttr(tree, "", &unix.MountAttr{Propagation: unix.MS_PRIVATE}); err != nil {
-		return &undoError{err}
-	}
-	return nil
+	err = setAttr(tree, "", &unix.MountAttr{Propagation: unix.MS_PRIVATE})
+	return err != nil, err
 }
 
 func setAttr(fd int, path string, a *unix.MountAttr) error {

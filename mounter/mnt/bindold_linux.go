@@ -12,18 +12,7 @@ import (
 
 // bindOld binds with mount(2), which follows symbolic links: it is given
 // descriptors through /proc instead of paths.
-func bindOld(src source, t *target, o BindOptions) error {
-	if src.path != "" {
-		fd, err := openPath(src.path)
-		if err != nil {
-			return err
-		}
-		defer closeFD(fd)
-		src.fd = fd
-	}
-	if err := t.accepts(fileType(src.fd)); err != nil {
-		return err
-	}
+func bindOld(source int, t *target, o BindOptions) error {
 	if o.attr() != 0 {
 		if err := t.copiesStayPlain(); err != nil {
 			return err
@@ -33,7 +22,7 @@ func bindOld(src source, t *target, o BindOptions) error {
 	if err != nil {
 		return err
 	}
-	if err := mount2(procPath(src.fd), procPath(t.fd), "", unix.MS_BIND, ""); err != nil {
+	if err := mount2(procPath(source), procPath(t.fd), "", unix.MS_BIND, ""); err != nil {
 		return err
 	}
 	if err := finishBind(t.path, before, o); err != nil {

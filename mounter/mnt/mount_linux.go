@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -42,15 +43,18 @@ func mount(source, fstype, path string, o Options) error {
 	}
 	err = mountContext(source, fstype, t, o)
 	var p *paramError
-	if missing(err) || errors.As(err, &p) {
-		// A file system of the older kind takes its options in another form only.
-		old := mountOld(source, fstype, t, o)
-		if old == nil || missing(err) {
-			return classify(old)
-		}
-		return classify(errors.Join(err, old))
+	if !missing(err) && !errors.As(err, &p) {
+		return classify(err)
 	}
-	return classify(err)
+	// A file system of the older kind takes some options in another form only.
+	old := mountOld(source, fstype, t, o)
+	if old == nil || missing(err) {
+		return classify(old)
+	}
+	if errors.Is(old, unix.EINVAL) { // it refuses the option too
+		return classify(err)
+	}
+	return classify(fmt.Errorf("%v; then by mount(2): %w", err, old))
 }
 
 // needsOldMount says what cannot be cut into keys and values: a subtype
@@ -69,6 +73,8 @@ func classify(err error) error {
 		return fmt.Errorf("%w: %w", backends.ErrInvalid, err)
 	case errors.Is(err, unix.EBUSY):
 		return fmt.Errorf("%w: %w", backends.ErrInUse, err)
+	case errors.Is(err, unix.ENOTDIR):
+		return fmt.Errorf("%w: %w", backends.ErrPrecondition, err)
 	case errors.Is(err, unix.ENODEV):
 		return fmt.Errorf("%w: no such file system type in this kernel, or no device: %w", backends.ErrPrecondition, err)
 	}
@@ -102,11 +108,16 @@ func mountContext(source, fstype string, t *target, o Options) error {
 	if o.ReadOnly {
 		attr |= AttrReadOnly
 	}
+	syscall.ForkLock.RLock() // as in attachTree
+	defer syscall.ForkLock.RUnlock()
 	tree, err := unix.Fsmount(fd, unix.FSMOUNT_CLOEXEC, int(attr))
 	if err != nil {
 		return said(fd, o, os.NewSyscallError("fsmount", err))
 	}
 	defer closeFD(tree)
+	if err := t.accepts(fileType(tree)); err != nil {
+		return err
+	}
 	return t.attach(tree)
 }
 

@@ -6,7 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"strings"
-	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -16,6 +16,11 @@ import (
 // maxStack bounds Unwind: more mounts on one path come from a bug, and from
 // here on the node is in danger.
 const maxStack = 1024
+
+// A busy mount is tried again after 1, 2, 4, ... ms up to this. A process that is
+// just being started, by us or by whoever uses the volume, has copies of
+// descriptors that were closed since, and drops them a moment later.
+const maxWait = 16 * time.Millisecond
 
 // Unmount takes the topmost mount off target, once. A target that is no mount
 // point, or does not exist, is no error: was is then false. A busy mount is
@@ -79,11 +84,8 @@ func unwind(p string) (n int, err error) {
 
 func unmount(p string, flags int) (was bool, err error) {
 	err = umount2(p, flags)
-	if errors.Is(err, unix.EBUSY) {
-		// A child between fork and exec has copies of our descriptors, also of
-		// those on this mount that we have closed since. Let it pass.
-		syscall.ForkLock.RLock()
-		syscall.ForkLock.RUnlock() //nolint:staticcheck // a barrier: nothing to do inside
+	for wait := time.Millisecond; errors.Is(err, unix.EBUSY) && wait <= maxWait; wait *= 2 {
+		time.Sleep(wait)
 		err = umount2(p, flags)
 	}
 	switch {
