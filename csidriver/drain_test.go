@@ -163,6 +163,35 @@ func TestDrainHungOperations(t *testing.T) {
 	}
 }
 
+// TestCallsRunning: in order of their start, whichever end first.
+func TestCallsRunning(t *testing.T) {
+	for gone := range 4 {
+		var l calls
+		all := make([]*call, 4)
+		for i := range all {
+			all[i] = &call{method: newMethod("/csi.v1.Node/M" + string(rune('0'+i))), ids: newRequestIDs()}
+			l.add(all[i])
+		}
+		l.remove(all[gone])
+		got := ""
+		for _, name := range l.running() {
+			got += name[1:2]
+		}
+		if want := strings.Replace("0123", string(rune('0'+gone)), "", 1); got != want {
+			t.Errorf("without %d: %s, want %s", gone, got, want)
+		}
+		for _, c := range all[:gone] {
+			l.remove(c)
+		}
+		for _, c := range all[gone+1:] {
+			l.remove(c)
+		}
+		if left := l.running(); l.first != nil || len(left) != 0 {
+			t.Errorf("left: %v", left)
+		}
+	}
+}
+
 func TestServeListenerBreaks(t *testing.T) {
 	lis := mustListen(t, t.TempDir()+"/csi.sock")
 	closeListener(t, lis)

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/credentials/insecure"
 )
@@ -112,6 +113,20 @@ func TestListenRefuses(t *testing.T) {
 			t.Errorf("on a symlink: %v", err)
 		}
 	})
+	t.Run("another kind of socket", func(t *testing.T) {
+		path := filepath.Join(dir, "datagram.sock")
+		c, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Listen(path, 0); err == nil || !strings.Contains(err.Error(), "cannot tell") {
+			t.Errorf("on a datagram socket: %v", err)
+		}
+		mustStat(t, path)
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 	t.Run("directory missing", func(t *testing.T) {
 		_, err := Listen(filepath.Join(dir, "none", "csi.sock"), 0)
 		if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "directory of the socket must exist") {
@@ -123,6 +138,47 @@ func TestListenRefuses(t *testing.T) {
 			t.Error("a socket with 200 bytes of name was made")
 		}
 	})
+}
+
+// TestListenWaitsForLock: no starter looks at the socket while another one does.
+func TestListenWaitsForLock(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "csi.sock")
+	stale := mustListen(t, path)
+	if err := stale.(*unixListener).UnixListener.Close(); err != nil {
+		t.Fatal(err)
+	}
+	before := mustStat(t, path)
+	dir, err := openLocked(filepath.Dir(path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	started := make(chan net.Listener, 1)
+	go func() {
+		lis, err := Listen(path, 0)
+		if err != nil {
+			t.Error(err)
+		}
+		started <- lis
+	}()
+	select { // a wait that can only miss the error, not make one
+	case <-started:
+		t.Error("went past the lock")
+	case <-time.After(50 * time.Millisecond):
+	}
+	if !os.SameFile(before, mustStat(t, path)) {
+		t.Error("the stale socket was replaced under the lock of another")
+	}
+	second, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := lock(second, 0); !errors.Is(err, syscall.EWOULDBLOCK) {
+		t.Errorf("lock: %v", err)
+	}
+	if err := errors.Join(second.Close(), dir.Close()); err != nil {
+		t.Fatal(err)
+	}
+	closeListener(t, <-started)
 }
 
 // TestListenNothingBeside: PR-10, no file but the socket.

@@ -90,48 +90,52 @@ func (r *redactor) field(b []byte, f field, v protoreflect.Value) []byte {
 			if i > 0 {
 				b = append(b, ' ')
 			}
-			b = r.value(b, f, f.secret, v.List().Get(i))
+			b = r.value(b, f.FieldDescriptor, f.secret, v.List().Get(i))
 		}
 		return append(b, ']')
 	default:
-		return r.value(b, f, f.secret, v)
+		return r.value(b, f.FieldDescriptor, f.secret, v)
 	}
 }
 
 func (r *redactor) mapField(b []byte, f field, m protoreflect.Map) []byte {
-	keys := make([]protoreflect.MapKey, 0, m.Len())
-	m.Range(func(k protoreflect.MapKey, _ protoreflect.Value) bool {
-		keys = append(keys, k)
+	type entry struct {
+		key   string
+		value protoreflect.Value
+	}
+	entries := make([]entry, 0, m.Len())
+	m.Range(func(k protoreflect.MapKey, v protoreflect.Value) bool {
+		entries = append(entries, entry{k.String(), v})
 		return true
 	})
-	slices.SortFunc(keys, func(x, y protoreflect.MapKey) int { return strings.Compare(x.String(), y.String()) })
+	slices.SortFunc(entries, func(x, y entry) int { return strings.Compare(x.key, y.key) })
 	b = append(b, '{')
-	for i, k := range keys {
+	for i, e := range entries {
 		if i > 0 {
 			b = append(b, ' ')
 		}
-		b = append(appendText(b, k.String()), ':')
-		b = r.value(b, field{FieldDescriptor: f.MapValue()}, f.secret || k.String() == serviceAccountTokens, m.Get(k))
+		b = append(appendText(b, e.key), ':')
+		b = r.value(b, f.MapValue(), f.secret || e.key == serviceAccountTokens, e.value)
 	}
 	return append(b, '}')
 }
 
-func (r *redactor) value(b []byte, f field, secret bool, v protoreflect.Value) []byte {
+func (r *redactor) value(b []byte, fd protoreflect.FieldDescriptor, secret bool, v protoreflect.Value) []byte {
 	if secret {
 		return append(b, redacted...)
 	}
-	switch x := v.Interface().(type) {
-	case protoreflect.Message:
-		return r.message(b, x)
-	case string:
-		return appendText(b, x)
-	case []byte:
-		return append(strconv.AppendInt(append(b, '<'), int64(len(x)), 10), " bytes>"...)
-	case protoreflect.EnumNumber:
-		if e := f.Enum().Values().ByNumber(x); e != nil {
+	switch fd.Kind() {
+	case protoreflect.MessageKind, protoreflect.GroupKind:
+		return r.message(b, v.Message())
+	case protoreflect.StringKind:
+		return appendText(b, v.String())
+	case protoreflect.BytesKind:
+		return append(strconv.AppendInt(append(b, '<'), int64(len(v.Bytes())), 10), " bytes>"...)
+	case protoreflect.EnumKind:
+		if e := fd.Enum().Values().ByNumber(v.Enum()); e != nil {
 			return append(b, e.Name()...)
 		}
-		return strconv.AppendInt(b, int64(x), 10)
+		return strconv.AppendInt(b, int64(v.Enum()), 10)
 	default:
 		return append(b, v.String()...)
 	}
@@ -171,26 +175,26 @@ func (r *redactor) secrets(m protoreflect.Message, yield func(string)) {
 		switch {
 		case f.IsMap():
 			v.Map().Range(func(k protoreflect.MapKey, v protoreflect.Value) bool {
-				r.secretsOf(f.secret || k.String() == serviceAccountTokens, v, yield)
+				r.secretsOf(f.MapValue(), f.secret || k.String() == serviceAccountTokens, v, yield)
 				return true
 			})
 		case f.IsList():
 			for i := range v.List().Len() {
-				r.secretsOf(f.secret, v.List().Get(i), yield)
+				r.secretsOf(f.FieldDescriptor, f.secret, v.List().Get(i), yield)
 			}
 		default:
-			r.secretsOf(f.secret, v, yield)
+			r.secretsOf(f.FieldDescriptor, f.secret, v, yield)
 		}
 	}
 }
 
-func (r *redactor) secretsOf(secret bool, v protoreflect.Value, yield func(string)) {
-	switch x := v.Interface().(type) {
-	case protoreflect.Message:
-		r.secrets(x, yield)
-	case string:
+func (r *redactor) secretsOf(fd protoreflect.FieldDescriptor, secret bool, v protoreflect.Value, yield func(string)) {
+	switch fd.Kind() {
+	case protoreflect.MessageKind, protoreflect.GroupKind:
+		r.secrets(v.Message(), yield)
+	case protoreflect.StringKind:
 		if secret {
-			yield(x)
+			yield(v.String())
 		}
 	}
 }

@@ -89,7 +89,11 @@ func TestNoMessageShowsSecrets(t *testing.T) {
 		if got := r.text(m.Interface()); strings.Contains(got, "canary") || strings.Count(got, redacted) != n {
 			t.Errorf("%s, %d canaries: %s", mt.Descriptor().Name(), n, got)
 		}
-		if got := r.scrub(m.Interface(), fmt.Sprintf("plain text, %+v", m)); strings.Contains(got, "canary") {
+		text := fmt.Sprint("plain text, ", m.Interface())
+		if n > 0 && !strings.Contains(text, "canary") {
+			t.Errorf("%s does not print itself: %s", mt.Descriptor().Name(), text)
+		}
+		if got := r.scrub(m.Interface(), text); strings.Contains(got, "canary") {
 			t.Errorf("scrubbed %s: %s", mt.Descriptor().Name(), got)
 		}
 		return true
