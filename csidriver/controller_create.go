@@ -1,0 +1,167 @@
+package csidriver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+
+	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/csidriver/internal/pbconv"
+	"github.com/csikit/csikit/idempotency"
+)
+
+type idempotencyKey = idempotency.Key
+
+func (c *controller) CreateVolume(ctx context.Context, in *csi.CreateVolumeRequest) (*csi.CreateVolumeResponse, error) {
+	req, err := c.createRequest(in)
+	if err != nil {
+		return nil, err
+	}
+	a, keys, err := c.createKeys(in, req)
+	if err != nil {
+		return nil, err
+	}
+	op := operation("CreateVolume", req.Name, a, keys...)
+	vol, err := do(ctx, c.Driver, op, func(ctx context.Context) (*backends.Volume, error) {
+		return c.createVolume(ctx, req)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &csi.CreateVolumeResponse{Volume: pbconv.Volume(vol)}, nil
+}
+
+// createRequest validates and decodes. What it refuses is refused before
+// anything is looked at.
+func (c *controller) createRequest(in *csi.CreateVolumeRequest) (*backends.CreateVolumeRequest, error) {
+	if err := c.validator.check(in); err != nil {
+		return nil, err
+	}
+	if err := c.checkCreate(in); err != nil {
+		return nil, err
+	}
+	params, owner := pbconv.Split(in.GetParameters())
+	if err := c.schema.check(params, true); err != nil {
+		return nil, err
+	}
+	req := &backends.CreateVolumeRequest{
+		Name:         in.GetName(),
+		Range:        pbconv.Range(in.GetCapacityRange()),
+		Capabilities: pbconv.Capabilities(in.GetVolumeCapabilities()),
+		Fingerprint:  fingerprint(c.schema.immutable(params)),
+		Parameters:   c.schema.complete(params),
+		Topology:     pbconv.Topology(in.GetAccessibilityRequirements()),
+		Secrets:      pbconv.Secrets(in.GetSecrets(), &owner),
+		Owner:        owner,
+	}
+	if err := checkRequirement(&c.traits, req.Topology); err != nil {
+		return nil, err
+	}
+	var err error
+	req.Size, err = resolveSize(&c.traits, req.Range)
+	return req, err
+}
+
+// checkCreate refuses what the driver advertises no capability for.
+func (c *controller) checkCreate(in *csi.CreateVolumeRequest) error {
+	switch {
+	case in.GetVolumeContentSource() != nil:
+		return invalid("volume_content_source: this driver has neither CREATE_DELETE_SNAPSHOT nor CLONE_VOLUME")
+	case len(in.GetMutableParameters()) > 0:
+		return invalid("mutable_parameters: this driver has no MODIFY_VOLUME")
+	case in.GetAccessibilityRequirements() != nil && !c.features.topology():
+		return invalid("accessibility_requirements: this driver has no VOLUME_ACCESSIBILITY_CONSTRAINTS")
+	}
+	if err := checkRange(in.GetCapacityRange()); err != nil {
+		return err
+	}
+	return checkCapabilities(&c.traits, in.GetVolumeCapabilities())
+}
+
+// createKeys locks the name, and the ID if the backend can say it beforehand.
+func (c *controller) createKeys(in *csi.CreateVolumeRequest, req *backends.CreateVolumeRequest) (asked, []idempotencyKey, error) {
+	a, keys := asked{message: in}, []idempotencyKey{nameKey(req.Name)}
+	if c.can.VolumeIDer == nil {
+		return a, keys, nil
+	}
+	id, err := c.can.VolumeIDer.VolumeID(*req)
+	if err != nil {
+		return a, nil, err
+	}
+	a.id = id
+	return a, append(keys, idKey(id)), nil
+}
+
+// createVolume looks the name up first: what is there already decides, whatever
+// else the request says.
+func (c *controller) createVolume(ctx context.Context, req *backends.CreateVolumeRequest) (*backends.Volume, error) {
+	vol, err := c.findVolume(ctx, req)
+	if vol != nil || err != nil {
+		return vol, err
+	}
+	if err := c.checkByBackend(ctx, nil, req); err != nil {
+		return nil, err
+	}
+	vol, err = c.backend.CreateVolume(ctx, backendCopy(req))
+	if errors.Is(err, backends.ErrExists) {
+		return c.lookAgain(ctx, req, err)
+	}
+	if err != nil {
+		return nil, aboutVolume(err, "")
+	}
+	if err := checkMade(&c.traits, vol, req); err != nil {
+		return nil, err
+	}
+	return vol, nil
+}
+
+// findVolume gives the volume of that name if it is what is asked for, nil if
+// the name is free.
+func (c *controller) findVolume(ctx context.Context, req *backends.CreateVolumeRequest) (*backends.Volume, error) {
+	vol, err := c.backend.FindVolume(ctx, backendCopy(req))
+	if isNotFound(err, backends.KindVolume, req.Name) && !errors.Is(err, backends.ErrUnavailable) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, aboutVolume(err, "")
+	}
+	if err := c.checkExisting(ctx, vol, req); err != nil {
+		return nil, err
+	}
+	return vol, nil
+}
+
+// lookAgain finds what another replica has made meanwhile.
+func (c *controller) lookAgain(ctx context.Context, req *backends.CreateVolumeRequest, cause error) (*backends.Volume, error) {
+	vol, err := c.findVolume(ctx, req)
+	if err == nil && vol == nil {
+		return nil, fmt.Errorf("volume %q is being made by somebody else: %w", req.Name, cause)
+	}
+	return vol, err
+}
+
+// checkByBackend asks a VolumeChecker, if there is one.
+func (c *controller) checkByBackend(ctx context.Context, vol *backends.Volume, req *backends.CreateVolumeRequest) error {
+	if c.can.VolumeChecker == nil {
+		return nil
+	}
+	return aboutVolume(c.can.VolumeChecker.CheckVolume(ctx, backends.CheckVolumeRequest{
+		Volume:       vol,
+		Capabilities: req.Capabilities,
+		Parameters:   req.Parameters,
+		Mutable:      req.Mutable,
+		Size:         req.Size,
+		Topology:     req.Topology,
+		Secrets:      req.Secrets,
+	}), "")
+}
+
+// backendCopy is the request for a method of the backend, with maps of its own.
+func backendCopy(req *backends.CreateVolumeRequest) backends.CreateVolumeRequest {
+	r := *req
+	r.Parameters = maps.Clone(req.Parameters)
+	return r
+}

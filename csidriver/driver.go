@@ -1,0 +1,201 @@
+package csidriver
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc"
+
+	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/idempotency"
+)
+
+// Services says which services a process answers. Identity is always there.
+type Services uint8
+
+// The services of CSI that a driver may split between processes.
+const (
+	ServeController Services = 1 << iota
+	ServeNode
+)
+
+// Config is the driver. It is the same in every process of it but for Serve:
+// what Identity answers follows from the traits and the method sets of both
+// halves, never from a connection, so a half that this process does not serve
+// may be an unconnected value.
+type Config struct {
+	Name       string // "csi.example.com": domain form, at most 63 characters
+	Version    string // "": that of the main module, or "devel"
+	Traits     backends.Traits
+	Controller backends.Controller // nil: the driver has none, anywhere
+	Node       backends.Node       // nil: the driver has none, anywhere
+	Serve      Services            // what this process answers; 0: all that there is
+}
+
+// Options are the options of [New]; nil is all defaults.
+type Options struct {
+	NodeID   string // of this node, at most 256 bytes; needed to serve Node
+	StateDir string // of the node engine, on the host's own disk; needed to serve Node
+	// Engine replaces the node engine, package mounter's, for tests.
+	Engine Engine
+
+	Logger      *slog.Logger  // nil: slog.Default()
+	LogRequests bool          // log redacted requests, at Debug
+	Wait        time.Duration // longest wait for a conflicting operation; 0: 10 s
+	Stall       time.Duration // an operation without progress for so long is cancelled; 0: 2 min
+	Drain       time.Duration // how long running work may take to end at shutdown; 0: 30 s
+	NoAlpha     bool          // neither serve nor advertise alpha RPCs and modes
+
+	TLS                *tls.Config // for a tcp:// endpoint
+	SocketMode         fs.FileMode // of a Unix socket; 0: 0600
+	UnaryInterceptors  []grpc.UnaryServerInterceptor
+	StreamInterceptors []grpc.StreamServerInterceptor
+	// Register adds services beside CSI's.
+	Register func(*grpc.Server)
+}
+
+// Driver is a CSI driver. It serves once.
+type Driver struct {
+	cfg        Config
+	opts       Options
+	logger     *slog.Logger
+	features   *features
+	served     map[string]bool
+	validator  validator
+	operations *idempotency.Table
+	server     *Server
+	engine     Engine // nil unless this process serves Node
+	health     *health
+
+	started atomic.Bool
+	ready   atomic.Bool
+}
+
+// New makes a driver of a backend. What does not fit together is reported all at
+// once, and nothing is started.
+func New(cfg Config, o *Options) (*Driver, error) {
+	if o == nil {
+		o = new(Options)
+	}
+	complete(&cfg)
+	d := &Driver{cfg: cfg, opts: *o, logger: o.Logger, features: newFeatures(&cfg, o)}
+	if d.logger == nil {
+		d.logger = slog.Default()
+	}
+	if err := d.check(); err != nil {
+		return nil, fmt.Errorf("csidriver: %w", err)
+	}
+	if err := d.makeEngine(); err != nil {
+		return nil, fmt.Errorf("csidriver: node engine: %w", err)
+	}
+	d.served = d.features.served(cfg.Serve)
+	d.validator = newValidator()
+	d.operations = idempotency.NewTable(&idempotency.Options{Wait: o.Wait, Stall: o.Stall, Observer: d.operationEvent})
+	d.health = newHealth(d)
+	d.server = NewServer(d.serverOptions(), d.register)
+	d.advise()
+	return d, nil
+}
+
+// complete fills in what may be left out.
+func complete(cfg *Config) {
+	if cfg.Version == "" {
+		cfg.Version = buildVersion()
+	}
+	if cfg.Serve != 0 {
+		return
+	}
+	if cfg.Controller != nil {
+		cfg.Serve |= ServeController
+	}
+	if cfg.Node != nil {
+		cfg.Serve |= ServeNode
+	}
+}
+
+func (d *Driver) serverOptions() *ServerOptions {
+	return &ServerOptions{
+		Logger:             d.logger,
+		LogRequests:        d.opts.LogRequests,
+		TLS:                d.opts.TLS,
+		SocketMode:         d.opts.SocketMode,
+		Drain:              d.opts.Drain,
+		UnaryInterceptors:  d.interceptors(),
+		StreamInterceptors: d.opts.StreamInterceptors,
+		Errors:             passStatus,
+		OnPanic:            panicked,
+		Operations:         d.drainOperations,
+	}
+}
+
+func (d *Driver) register(r grpc.ServiceRegistrar) {
+	csi.RegisterIdentityServer(r, &identity{Driver: d})
+	if d.cfg.Serve&ServeController != 0 {
+		csi.RegisterControllerServer(r, newController(d))
+	}
+	if d.cfg.Serve&ServeNode != 0 {
+		csi.RegisterNodeServer(r, newNode(d))
+	}
+	if s, ok := r.(*grpc.Server); ok && d.opts.Register != nil {
+		d.opts.Register(s)
+	}
+}
+
+// Run listens at the endpoint (see [Listen]; "": what CSI_ENDPOINT says) and is
+// Serve there.
+func (d *Driver) Run(ctx context.Context, endpoint string) error {
+	if endpoint == "" {
+		endpoint = os.Getenv(EndpointEnv)
+	}
+	lis, err := Listen(endpoint, d.opts.SocketMode)
+	if err != nil {
+		return err
+	}
+	return d.Serve(ctx, lis)
+}
+
+// Serve serves on lis, and closes it, until ctx ends. It listens early and is
+// ready late: Identity, the capabilities and NodeGetInfo answer at once, with
+// Probe's ready=false; everything else is UNAVAILABLE until both halves have
+// recovered what an earlier process left half-done.
+//
+// At ctx's end it drains: it waits up to Options.Drain for calls and operations
+// to end. The answer is nil when all have, and a *[DrainError] that names what
+// was cut. A driver serves once.
+func (d *Driver) Serve(ctx context.Context, lis net.Listener) error {
+	if d.started.Swap(true) {
+		return errors.Join(errors.New("csidriver: a Driver serves once"), lis.Close())
+	}
+	if err := d.server.permit(lis.Addr().Network()); err != nil {
+		return errors.Join(fmt.Errorf("csidriver: listener %s: %w", lis.Addr(), err), lis.Close())
+	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	recovered := make(chan error, 1)
+	go func() {
+		err := d.recover(ctx)
+		if err != nil {
+			stop()
+		}
+		recovered <- err
+	}()
+	err := d.server.Serve(ctx, lis)
+	stop()
+	return errors.Join(<-recovered, err, d.closeEngine())
+}
+
+func (d *Driver) closeEngine() error {
+	if d.engine == nil {
+		return nil
+	}
+	return d.engine.Close()
+}

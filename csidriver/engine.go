@@ -1,0 +1,37 @@
+package csidriver
+
+import (
+	"context"
+	"errors"
+
+	"github.com/csikit/csikit/mounter"
+)
+
+// Engine does the work of the node half: [mounter.Engine], or one of a test. Its
+// errors are kinds of package backends.
+type Engine interface {
+	// Start cleans up what an earlier process left half-done. It is called once,
+	// before any other method but InUse.
+	Start(ctx context.Context) error
+	Stage(ctx context.Context, req mounter.StageRequest) error
+	Unstage(ctx context.Context, req mounter.UnstageRequest) error
+	Publish(ctx context.Context, req mounter.PublishRequest) error
+	Unpublish(ctx context.Context, req mounter.UnpublishRequest) error
+	Expand(ctx context.Context, req mounter.ExpandRequest) (size int64, err error)
+	Stats(ctx context.Context, req mounter.StatsRequest) (*mounter.Stats, error)
+	// InUse gives a path at which the volume is staged or published here.
+	InUse(id string) (path string, used bool)
+	Close() error
+}
+
+// makeEngine gives the driver its node engine, if it serves Node.
+func (d *Driver) makeEngine() error {
+	if d.cfg.Serve&ServeNode == 0 {
+		return nil
+	}
+	if d.opts.Engine != nil {
+		d.engine = d.opts.Engine
+		return nil
+	}
+	return errors.New("Options.Engine is nil")
+}

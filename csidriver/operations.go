@@ -1,0 +1,136 @@
+package csidriver
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/idempotency"
+)
+
+// The keys of operations. What an operation holds:
+//
+//	CreateVolume                      name, and the ID that a VolumeIDer says
+//	DeleteVolume                      ID; where this process is the node too, the volume on it
+//	ControllerExpandVolume            ID
+//	NodeStage, NodeUnstage, NodeExpand   the volume on this node
+//	NodePublish, NodeUnpublish        target path; shared: the volume on this node
+//
+// Publishing shares the volume, so that a thousand pods of one volume start side
+// by side; the engine keeps what they share in order. A delete in a process that
+// is controller and node at once holds the volume on the node, so that nothing
+// stages a volume between the question whether it is in use and its deletion.
+// Where the controller runs alone only the backend can know that.
+func nameKey(name string) idempotency.Key { return idempotency.Exclusive("name:" + name) }
+func idKey(id string) idempotency.Key     { return idempotency.Exclusive("id:" + id) }
+func nodeKey(id string) idempotency.Key   { return idempotency.Exclusive("node:" + id) }
+func pathKey(path string) idempotency.Key { return idempotency.Exclusive("path:" + path) }
+
+func sharedNodeKey(id string) idempotency.Key { return idempotency.Shared("node:" + id) }
+
+// asked is what an operation keeps of its request, to be compared with later
+// ones.
+type asked struct {
+	message proto.Message
+	id      string // of the volume, when it is known
+	path    string // staging or target path
+}
+
+// operation describes an RPC on object to the table of operations.
+func operation(name, object string, a asked, keys ...idempotency.Key) idempotency.Operation {
+	op := idempotency.Operation{Name: name + " " + object, Keys: keys, Request: a, Equal: sameAsked}
+	if opposite := opposites[name]; opposite != nil {
+		op.Negates = func(earlier idempotency.Operation) bool {
+			e, ok := earlier.Request.(asked)
+			return ok && opposite(e.message) && e.id == a.id && e.path == a.path
+		}
+	}
+	return op
+}
+
+// opposites say which RPCs are cut short by another one for the same volume, at
+// the same path.
+var opposites = map[string]func(proto.Message) bool{
+	"DeleteVolume":        is[*csi.CreateVolumeRequest],
+	"NodeUnstageVolume":   is[*csi.NodeStageVolumeRequest],
+	"NodeUnpublishVolume": is[*csi.NodePublishVolumeRequest],
+}
+
+func is[T proto.Message](m proto.Message) bool {
+	_, ok := m.(T)
+	return ok
+}
+
+// do runs fn as an operation: it goes on when the caller has gone, and a retry
+// joins it.
+func do[T any](ctx context.Context, d *Driver, op idempotency.Operation, fn func(context.Context) (T, error)) (T, error) {
+	op.Owner = RequestID(ctx)
+	return idempotency.Do(ctx, d.operations, op, func(ctx context.Context) (v T, err error) {
+		defer d.recovered(op.Name, op.Request, &err)
+		return fn(backends.WithActivity(ctx, idempotency.FromContext(ctx)))
+	})
+}
+
+// run is do for what answers nothing but an error.
+func run(ctx context.Context, d *Driver, op idempotency.Operation, fn func(context.Context) error) error {
+	_, err := do(ctx, d, op, func(ctx context.Context) (struct{}, error) { return struct{}{}, fn(ctx) })
+	return err
+}
+
+// recovered turns a panic of work that runs on a goroutine of its own into an
+// error, which tells nothing of the panic's value: that is for the log.
+func (d *Driver) recovered(name string, request any, err *error) {
+	p := recover()
+	if p == nil {
+		return
+	}
+	text := panicText(p)
+	if a, ok := request.(asked); ok {
+		text = d.server.redact.scrub(a.message, text)
+	}
+	d.logger.Error("panic in an operation", slog.String("operation", name),
+		slog.String("panic", clip(text, maxText)), slog.String("stack", string(debug.Stack())))
+	*err = fmt.Errorf("%w in %s; the driver's log has the stack", errPanic, name)
+}
+
+// guarded runs fn and turns a panic into an error.
+func (d *Driver) guarded(name string, fn func() error) (err error) {
+	defer d.recovered(name, nil, &err)
+	return fn()
+}
+
+// drainOperations waits for the operations and names those that it had to cut.
+func (d *Driver) drainOperations(ctx context.Context) []string {
+	cut := d.operations.Shutdown(ctx)
+	names := make([]string, 0, len(cut))
+	for _, o := range cut {
+		name := o.Name
+		if o.Step != "" {
+			name += fmt.Sprintf(" (at step %q)", o.Step)
+		}
+		names = append(names, name)
+	}
+	return names
+}
+
+// operationEvent logs what a person may have to look after.
+func (d *Driver) operationEvent(e idempotency.Event) {
+	level, text := slog.LevelWarn, ""
+	switch e.Kind {
+	case idempotency.EventNegate:
+		level, text = slog.LevelInfo, "operation cancelled by its opposite"
+	case idempotency.EventStall:
+		text = "operation made no progress and is cancelled"
+	case idempotency.EventStuck:
+		level, text = slog.LevelError, "operation was cancelled and does not end; its volume stays locked"
+	default:
+		return
+	}
+	d.logger.Log(context.Background(), level, text, slog.String("operation", e.Name),
+		slog.String("step", e.Step), slog.Duration("age", e.Age), slog.String("request_id", e.Owner))
+}

@@ -1,0 +1,66 @@
+package csidriver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/csikit/csikit/backends"
+)
+
+// Pauses between two tries to recover.
+const (
+	firstPause = time.Second
+	lastPause  = 30 * time.Second
+)
+
+// recover lets both halves finish or undo what an earlier process left half-done,
+// and then opens the gate. The node comes first: its records say what is in use.
+// An error ends the driver, so that its supervisor sees it, save one that says
+// that the storage is away.
+func (d *Driver) recover(ctx context.Context) error {
+	if d.engine != nil {
+		if err := d.retry(ctx, "node", d.engine.Start); err != nil {
+			return unlessStopped(ctx, err)
+		}
+	}
+	if r := d.features.controller.Recoverer; r != nil && d.cfg.Serve&ServeController != 0 {
+		if err := d.retry(ctx, "controller", r.RecoverController); err != nil {
+			return unlessStopped(ctx, err)
+		}
+	}
+	d.ready.Store(true)
+	d.logger.InfoContext(ctx, "ready")
+	return nil
+}
+
+// unlessStopped says nothing of a recovery that was cut short because the driver
+// stops.
+func unlessStopped(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+func (d *Driver) retry(ctx context.Context, half string, fn func(context.Context) error) error {
+	for pause := firstPause; ; pause = min(2*pause, lastPause) {
+		err := d.guarded("recovery", func() error { return fn(ctx) })
+		if err == nil {
+			return nil
+		}
+		err = fmt.Errorf("csidriver: recover %s: %w", half, err)
+		if !errors.Is(err, backends.ErrUnavailable) && !errors.Is(err, backends.ErrNotReady) {
+			return err
+		}
+		d.logger.WarnContext(ctx, "recovery is tried again", slog.String("half", half),
+			slog.Duration("in", pause), slog.String("error", err.Error()))
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(pause):
+		}
+	}
+}

@@ -1,0 +1,297 @@
+package csidriver
+
+import (
+	"path"
+	"strings"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/csikit/csikit/backends"
+)
+
+// Limits of the spec.
+const (
+	maxString = 128     // bytes of a string, unless its field says otherwise
+	maxMap    = 4 << 10 // bytes of a map in an answer; requests may be longer (CO-08)
+	maxFlags  = 4 << 10 // bytes of all mount_flags together
+	maxPath   = 4095    // bytes of a path: what the kernel takes
+	maxNodeID = 256     // bytes of a node_id
+	maxLength = 63      // bytes of a driver's name, and of each part of a topology
+	unlimited = 0
+)
+
+// required are the fields that the spec calls REQUIRED and whose absence is
+// INVALID_ARGUMENT. NodePublishVolume's staging_target_path is not here: its
+// absence has a code of its own.
+var required = fields(
+	"CreateVolumeRequest.name", "CreateVolumeRequest.volume_capabilities",
+	"DeleteVolumeRequest.volume_id",
+	"ValidateVolumeCapabilitiesRequest.volume_id", "ValidateVolumeCapabilitiesRequest.volume_capabilities",
+	"ControllerGetVolumeRequest.volume_id",
+	"ControllerExpandVolumeRequest.volume_id", "ControllerExpandVolumeRequest.capacity_range",
+	"NodeStageVolumeRequest.volume_id", "NodeStageVolumeRequest.staging_target_path", "NodeStageVolumeRequest.volume_capability",
+	"NodeUnstageVolumeRequest.volume_id", "NodeUnstageVolumeRequest.staging_target_path",
+	"NodePublishVolumeRequest.volume_id", "NodePublishVolumeRequest.target_path", "NodePublishVolumeRequest.volume_capability",
+	"NodeUnpublishVolumeRequest.volume_id", "NodeUnpublishVolumeRequest.target_path",
+	"NodeGetVolumeStatsRequest.volume_id", "NodeGetVolumeStatsRequest.volume_path",
+	"NodeExpandVolumeRequest.volume_id", "NodeExpandVolumeRequest.volume_path",
+	"VolumeCapability.access_mode", "VolumeCapability.AccessMode.mode",
+	"VolumeContentSource.SnapshotSource.snapshot_id", "VolumeContentSource.VolumeSource.volume_id",
+)
+
+// longStrings are the strings that the 128-byte rule does not hold for.
+var longStrings = map[protoreflect.FullName]int{
+	"csi.v1.NodeStageVolumeRequest.staging_target_path":    maxPath,
+	"csi.v1.NodeUnstageVolumeRequest.staging_target_path":  maxPath,
+	"csi.v1.NodePublishVolumeRequest.staging_target_path":  maxPath,
+	"csi.v1.NodePublishVolumeRequest.target_path":          maxPath,
+	"csi.v1.NodeUnpublishVolumeRequest.target_path":        maxPath,
+	"csi.v1.NodeGetVolumeStatsRequest.volume_path":         maxPath,
+	"csi.v1.NodeGetVolumeStatsRequest.staging_target_path": maxPath,
+	"csi.v1.NodeExpandVolumeRequest.volume_path":           maxPath,
+	"csi.v1.NodeExpandVolumeRequest.staging_target_path":   maxPath,
+	"csi.v1.ListVolumesRequest.starting_token":             unlimited, // not ours, then stale: ABORTED
+	"csi.v1.VolumeCapability.MountVolume.mount_flags":      unlimited, // bounded together
+}
+
+// plainNames are strings in which control characters are banned.
+var plainNames = fields("CreateVolumeRequest.name")
+
+func fields(list ...protoreflect.FullName) map[protoreflect.FullName]bool {
+	set := make(map[protoreflect.FullName]bool, len(list))
+	for _, f := range list {
+		set["csi.v1."+f] = true
+	}
+	return set
+}
+
+// rule is what is checked of one field.
+type rule struct {
+	field    protoreflect.FieldDescriptor
+	required bool
+	limit    int // of a string's bytes; unlimited: none
+	name     bool
+	secrets  bool
+	sub      *plan // of the message in this field
+}
+
+// plan is what is checked of one message.
+type plan struct {
+	rules  []rule
+	oneofs []protoreflect.OneofDescriptor // each must be set
+}
+
+// validator holds a plan for each request message, made from the descriptors of
+// the spec once.
+type validator map[protoreflect.FullName]*plan
+
+func newValidator() validator {
+	v := make(validator)
+	services := csi.File_csi_proto.Services()
+	for i := range services.Len() {
+		methods := services.Get(i).Methods()
+		for j := range methods.Len() {
+			v.plan(methods.Get(j).Input())
+		}
+	}
+	return v
+}
+
+func (v validator) plan(md protoreflect.MessageDescriptor) *plan {
+	if p, ok := v[md.FullName()]; ok {
+		return p
+	}
+	p := new(plan)
+	v[md.FullName()] = p
+	for i := range md.Oneofs().Len() {
+		p.oneofs = append(p.oneofs, md.Oneofs().Get(i))
+	}
+	for i := range md.Fields().Len() {
+		fd := md.Fields().Get(i)
+		r := rule{
+			field:    fd,
+			required: required[fd.FullName()],
+			limit:    maxString,
+			name:     plainNames[fd.FullName()],
+			secrets:  csiSecret(fd),
+		}
+		if n, ok := longStrings[fd.FullName()]; ok {
+			r.limit = n
+		}
+		if fd.Message() != nil && !fd.IsMap() {
+			r.sub = v.plan(fd.Message())
+		}
+		p.rules = append(p.rules, r)
+	}
+	return p
+}
+
+// csiSecret reads the option by which the spec marks secrets.
+func csiSecret(fd protoreflect.FieldDescriptor) bool {
+	secret, _ := proto.GetExtension(fd.Options(), csi.E_CsiSecret).(bool)
+	return secret
+}
+
+// check applies the rules that need nothing but the message: what is required,
+// how long, not negative, free of control characters.
+func (v validator) check(m proto.Message) error {
+	r := m.ProtoReflect()
+	p, ok := v[r.Descriptor().FullName()]
+	if !ok {
+		return nil
+	}
+	return p.check(r, "")
+}
+
+func (p *plan) check(m protoreflect.Message, in string) error {
+	for _, o := range p.oneofs {
+		if m.WhichOneof(o) == nil {
+			return invalid("%s%s is required", in, o.Name())
+		}
+	}
+	for i := range p.rules {
+		r := &p.rules[i]
+		if !m.Has(r.field) {
+			if r.required {
+				return invalid("%s%s is required", in, r.field.Name())
+			}
+			continue
+		}
+		if err := r.check(m.Get(r.field), in); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *rule) check(v protoreflect.Value, in string) error {
+	switch {
+	case r.field.IsMap():
+		return r.checkMap(v.Map(), in)
+	case r.field.IsList():
+		return r.checkList(v.List(), in)
+	default:
+		return r.checkValue(v, in)
+	}
+}
+
+func (r *rule) checkList(list protoreflect.List, in string) error {
+	for i := range list.Len() {
+		if err := r.checkValue(list.Get(i), in); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *rule) checkValue(v protoreflect.Value, in string) error {
+	switch r.field.Kind() {
+	case protoreflect.StringKind:
+		return r.checkString(v.String(), in)
+	case protoreflect.Int32Kind, protoreflect.Int64Kind:
+		if v.Int() < 0 {
+			return invalid("%s%s is negative", in, r.field.Name())
+		}
+	case protoreflect.MessageKind:
+		return r.sub.check(v.Message(), in+string(r.field.Name())+".")
+	}
+	return nil
+}
+
+func (r *rule) checkString(s, in string) error {
+	switch {
+	case r.limit != unlimited && len(s) > r.limit:
+		return invalid("%s%s is %d bytes long, %d are allowed", in, r.field.Name(), len(s), r.limit)
+	case r.name && strings.ContainsFunc(s, banned):
+		return invalid("%s%s holds a control character", in, r.field.Name())
+	case strings.ContainsRune(s, 0):
+		return invalid("%s%s holds a NUL character", in, r.field.Name())
+	}
+	return nil
+}
+
+// checkMap looks at secrets alone: what keys and values of other maps may be is
+// said by the driver's Traits, and a CO adds long ones of its own.
+func (r *rule) checkMap(m protoreflect.Map, in string) error {
+	if !r.secrets {
+		return nil
+	}
+	ok := true
+	m.Range(func(k protoreflect.MapKey, _ protoreflect.Value) bool {
+		ok = secretKey(k.String())
+		return ok
+	})
+	if !ok {
+		return invalid("%s%s has a key that is not of [A-Za-z0-9._/-]", in, r.field.Name())
+	}
+	return nil
+}
+
+// secretKey allows '/' besides what the spec does: Kubernetes sends
+// csi.storage.k8s.io/serviceAccount.tokens.
+func secretKey(k string) bool {
+	return k != "" && !strings.ContainsFunc(k, func(r rune) bool {
+		return !alphanumeric(r) && !strings.ContainsRune("._/-", r)
+	})
+}
+
+func alphanumeric(r rune) bool {
+	return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9'
+}
+
+// banned are the characters that the spec bans from names: control characters
+// other than tab, line feed and carriage return.
+func banned(r rune) bool {
+	switch {
+	case r == '\t' || r == '\n' || r == '\r':
+		return false
+	default:
+		return r < 0x20 || r >= 0x7f && r <= 0x9f
+	}
+}
+
+// absPath checks a path of a request and takes out what changes nothing: double
+// and trailing slashes, "/./". ".." is refused, since what it means depends on
+// links in the path.
+func absPath(field, p string) (string, error) {
+	switch {
+	case !path.IsAbs(p):
+		return "", invalid("%s is not an absolute path", field)
+	case hasDotDot(p):
+		return "", invalid("%s has a \"..\" in it", field)
+	}
+	clean := path.Clean(p)
+	if clean == "/" {
+		return "", invalid("%s is the root directory", field)
+	}
+	return clean, nil
+}
+
+func hasDotDot(p string) bool {
+	for part := range strings.SplitSeq(p, "/") {
+		if part == ".." {
+			return true
+		}
+	}
+	return false
+}
+
+// optionalPath is absPath for a path that may be left out.
+func optionalPath(field, p string) (string, error) {
+	if p == "" {
+		return "", nil
+	}
+	return absPath(field, p)
+}
+
+// servedPath is absPath for a path that names a volume which is there already.
+// A relative one is an answer and not a complaint: no volume is there (W-4,
+// csi-sanity asks for NOT_FOUND).
+func servedPath(field, p, volumeID string) (string, error) {
+	if !path.IsAbs(p) {
+		return "", backends.VolumeNotFound(volumeID)
+	}
+	return absPath(field, p)
+}
