@@ -68,10 +68,14 @@ func bind(source int, path string, o BindOptions) error {
 	if err := t.accepts(fileType(source)); err != nil {
 		return err
 	}
+	why := error(unix.ENOSYS)
 	if mountapi.Has(mountapi.Tree) {
-		if err := bindTree(source, t, o); !missing(err) {
-			return err
+		if why = bindTree(source, t, o); !missing(why) {
+			return why
 		}
+	}
+	if err := t.keepsAttr(o, why); err != nil {
+		return err
 	}
 	return bindOld(source, t, o)
 }
@@ -132,7 +136,7 @@ func SetReadOnly(target string, ro bool) error {
 }
 
 func setReadOnly(path string, ro bool) error {
-	p, err := clean(path)
+	p, err := cleanTarget(path)
 	if err != nil {
 		return err
 	}

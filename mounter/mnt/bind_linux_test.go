@@ -226,18 +226,35 @@ func TestBindFD(t *testing.T) {
 	})
 }
 
-// A dead mount can be bound, made read-only and unmounted.
-func TestDeadMount(t *testing.T) {
+// A mount whose server is dead, or answers nothing, can be bound, made read-only
+// and unmounted. Where a call asked the server, this test would hang.
+func TestBrokenMount(t *testing.T) {
 	onKernels(t, func(t *testing.T) {
 		d := tempDir(t)
-		dead, p := mkdir(t, d, "dead"), mkdir(t, d, "p")
+		dead, hung := mkdir(t, d, "dead"), mkdir(t, d, "hung")
 		deadFUSE(t, dead)
-		must(t, mnt.Bind(dead, p, mnt.BindOptions{ReadOnly: true}))
-		must(t, mnt.SetReadOnly(p, false))
-		for _, q := range []string{p, dead} {
-			if n, err := mnt.Unwind(q); n != 1 || err != nil {
-				t.Errorf("Unwind(%s) = %d, %v", q, n, err)
+		hungFUSE(t, hung, 1000)
+		for _, broken := range []string{dead, hung} {
+			p := mkdir(t, d, "p")
+			must(t, mnt.Bind(broken, p, mnt.BindOptions{ReadOnly: true}))
+			must(t, mnt.SetReadOnly(p, false))
+			for _, q := range []string{p, broken} {
+				if n, err := mnt.Unwind(q); n != 1 || err != nil {
+					t.Errorf("Unwind(%s) = %d, %v", q, n, err)
+				}
 			}
+		}
+	})
+}
+
+// SetReadOnly keeps strictatime, which is what no word in mountinfo says.
+func TestSetReadOnlyKeepsStrictAtime(t *testing.T) {
+	onKernels(t, func(t *testing.T) {
+		p := mkdir(t, tempDir(t), "p")
+		must(t, unix.Mount("none", p, "tmpfs", unix.MS_STRICTATIME, ""))
+		must(t, mnt.SetReadOnly(p, true))
+		if o := top(t, p).Options; !slices.Equal(o, []string{"ro"}) {
+			t.Errorf("%v", o)
 		}
 	})
 }

@@ -13,11 +13,6 @@ import (
 // bindOld binds with mount(2), which follows symbolic links: it is given
 // descriptors through /proc instead of paths.
 func bindOld(source int, t *target, o BindOptions) error {
-	if o.attr() != 0 {
-		if err := t.copiesStayPlain(); err != nil {
-			return err
-		}
-	}
 	before, err := fdMountID(t.fd)
 	if err != nil {
 		return err
@@ -32,19 +27,20 @@ func bindOld(source int, t *target, o BindOptions) error {
 	return nil
 }
 
-// copiesStayPlain refuses a bind with attributes below a shared mount: the
-// copies in other namespaces are made by MS_BIND, and a remount here does not
-// reach them. A pod would write to what was published read-only.
-func (t *target) copiesStayPlain() error {
+// keepsAttr refuses a bind with attributes below a shared mount when only
+// mount(2) can be used: MS_BIND makes the copies in other namespaces at once, and
+// a remount here does not reach them. A pod would write to what was published
+// read-only. why is what forbids the newer calls.
+func (t *target) keepsAttr(o BindOptions, why error) error {
+	if o.attr() == 0 {
+		return nil
+	}
 	shared, err := propagation(t.fd)
-	if err != nil {
+	if err != nil || !shared {
 		return err
 	}
-	if shared {
-		return fmt.Errorf("%w: this kernel lacks mount_setattr (Linux 5.12), and %s lies on a shared mount: "+
-			"copies of the bind in other namespaces would stay writable", backends.ErrPrecondition, t.path)
-	}
-	return nil
+	return fmt.Errorf("%w: mount_setattr (Linux 5.12) cannot be used (%w), and the target lies on a shared mount: "+
+		"copies of the bind in other namespaces would stay writable", backends.ErrPrecondition, why)
 }
 
 // finishBind makes the fresh mount at p private and gives it its attributes.

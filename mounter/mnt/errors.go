@@ -49,3 +49,13 @@ func clean(path string) (string, error) {
 	}
 	return p, nil
 }
+
+// cleanTarget is clean for what is to be changed. "/" is never that: umount2
+// of it makes the root file system read-only.
+func cleanTarget(path string) (string, error) {
+	p, err := clean(path)
+	if p == "/" {
+		return "", fmt.Errorf("%w: the target is /", backends.ErrInvalid)
+	}
+	return p, err
+}

@@ -2,8 +2,10 @@ package mnt_test
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -84,16 +86,25 @@ func bind(t testing.TB, source, target string) {
 	must(t, unix.Mount(source, target, "", unix.MS_BIND, ""))
 }
 
-// deadFUSE mounts a FUSE file system whose daemon is gone.
-func deadFUSE(t testing.TB, target string) {
+// hungFUSE mounts a FUSE file system whose daemon answers nothing; uid is whose
+// it is. kill makes it a dead one.
+func hungFUSE(t testing.TB, target string, uid int) (kill func()) {
 	t.Helper()
 	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		t.Skip("missing: /dev/fuse: ", err)
 	}
-	data := "fd=" + itoa(fd) + ",rootmode=40000,user_id=0,group_id=0"
-	must(t, unix.Mount("dead", target, "fuse", 0, data))
-	must(t, unix.Close(fd))
+	kill = sync.OnceFunc(func() { must(t, unix.Close(fd)) })
+	t.Cleanup(kill)
+	data := fmt.Sprintf("fd=%d,rootmode=40000,user_id=%d,group_id=0", fd, uid)
+	must(t, unix.Mount("fuse", target, "fuse", 0, data))
+	return kill
+}
+
+// deadFUSE mounts a FUSE file system whose daemon is gone.
+func deadFUSE(t testing.TB, target string) {
+	t.Helper()
+	hungFUSE(t, target, 0)()
 	if _, err := os.Stat(target); !mnt.IsCorrupted(err) {
 		t.Fatalf("stat of a dead FUSE mount: %v", err)
 	}

@@ -53,12 +53,16 @@ func readMountinfo() (text []byte, changed bool, err error) {
 		}
 		text = text[:len(text)+n]
 	}
+	changed, err = tableChanged(fd)
+	return text, changed, err
+}
+
+// tableChanged reports whether mounts came or went since fd was opened, or since
+// it was asked last.
+func tableChanged(fd int) (bool, error) {
 	poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLPRI}}
-	err = again(func() error { _, err := unix.Poll(poll, 0); return err })
-	if err != nil {
-		return nil, false, os.NewSyscallError("poll", err)
-	}
-	return text, poll[0].Revents&unix.POLLPRI != 0, nil
+	err := again(func() error { _, err := unix.Poll(poll, 0); return err })
+	return poll[0].Revents&unix.POLLPRI != 0, os.NewSyscallError("poll", err)
 }
 
 // At returns what is mounted at path, topmost first: none when it is no mount

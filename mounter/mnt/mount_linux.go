@@ -181,18 +181,6 @@ func said(fd int, o Options, err error) error {
 	return fmt.Errorf("%w; kernel: %s", err, redact(strings.Join(log, "; "), o.Data))
 }
 
-// redact takes the values of options out of a message: they may be secrets. Very
-// short ones stay, as they would match anything.
-func redact(msg, data string) string {
-	const short = 4
-	for _, w := range splitLoose(data) {
-		if _, v, _ := strings.Cut(w, "="); len(unquote(v)) >= short {
-			msg = strings.ReplaceAll(msg, unquote(v), "***")
-		}
-	}
-	return msg
-}
-
 // mountOld mounts with mount(2).
 func mountOld(source, fstype string, t *target, o Options) error {
 	ms := msOf(o.Attr) | uintptr(o.Super)

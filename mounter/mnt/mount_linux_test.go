@@ -112,3 +112,20 @@ func TestMountErrorHasKernelText(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// Some file systems decode escapes in mount(2)'s string themselves.
+func TestMountEscapedData(t *testing.T) {
+	onKernels(t, func(t *testing.T) {
+		if b, err := os.ReadFile("/proc/filesystems"); err != nil || !strings.Contains(string(b), "\toverlay\n") {
+			t.Skip("missing: overlay")
+		}
+		d := tempDir(t)
+		mkfile(t, mkdir(t, d, "a,b"), "f")
+		mkdir(t, d, "c")
+		p := mkdir(t, d, "p")
+		must(t, mnt.Mount("none", "overlay", p, mnt.Options{Data: `lowerdir=` + d + `/a\,b:` + d + `/c`}))
+		if _, err := os.Stat(p + "/f"); err != nil {
+			t.Error(err)
+		}
+	})
+}

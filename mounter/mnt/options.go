@@ -223,3 +223,15 @@ func unquote(v string) string {
 	}
 	return v
 }
+
+// redact takes the values of options out of a message: they may be secrets. Very
+// short ones stay, as they would match anything.
+func redact(msg, data string) string {
+	const short = 4
+	for _, w := range splitLoose(data) {
+		if _, v, _ := strings.Cut(w, "="); len(unquote(v)) >= short {
+			msg = strings.ReplaceAll(msg, unquote(v), "***")
+		}
+	}
+	return msg
+}

@@ -52,3 +52,6 @@ func Detach(target string) (was bool, err error) { return false, unsupported() }
 
 // Unwind needs Linux.
 func Unwind(target string) (n int, err error) { return 0, unsupported() }
+
+// FindUsers needs Linux.
+func FindUsers(dev uint64) []string { return nil }

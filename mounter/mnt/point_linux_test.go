@@ -82,6 +82,14 @@ var pointScenarios = []struct {
 		deadFUSE(t, mkdir(t, d, "b"))
 		return d + "/b"
 	}, true},
+	{"hung FUSE", func(t *testing.T, d string) string {
+		hungFUSE(t, mkdir(t, d, "b"), 0)
+		return d + "/b"
+	}, true},
+	{"FUSE of another user", func(t *testing.T, d string) string {
+		hungFUSE(t, mkdir(t, d, "b"), 1000)
+		return d + "/b"
+	}, true},
 	{"root", func(*testing.T, string) string { return "/" }, true},
 	{"plain directory", func(t *testing.T, d string) string { return mkdir(t, d, "a") }, false},
 	{"regular file", func(t *testing.T, d string) string { return mkfile(t, d, "a") }, false},
@@ -143,7 +151,7 @@ func TestPathsRefused(t *testing.T) {
 		_, errs["Detach"] = mnt.Detach(p)
 		_, errs["Unwind"] = mnt.Unwind(p)
 		errs["Mount"] = mnt.Mount("none", "tmpfs", p, mnt.Options{})
-		errs["Bind source"] = mnt.Bind(p, "/", mnt.BindOptions{})
+		errs["Bind source"] = mnt.Bind(p, "/missing", mnt.BindOptions{})
 		errs["Bind target"] = mnt.Bind("/", p, mnt.BindOptions{})
 		errs["SetReadOnly"] = mnt.SetReadOnly(p, true)
 		for name, err := range errs {

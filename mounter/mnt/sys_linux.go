@@ -72,7 +72,7 @@ type target struct {
 }
 
 func openTarget(path string) (*target, error) {
-	p, err := clean(path)
+	p, err := cleanTarget(path)
 	if err != nil {
 		return nil, err
 	}

@@ -27,7 +27,7 @@ const maxWait = 16 * time.Millisecond
 // [backends.ErrInUse], and the error names who holds it as far as that can be
 // found out quickly.
 func Unmount(target string) (was bool, err error) {
-	p, err := clean(target)
+	p, err := cleanTarget(target)
 	if err == nil {
 		was, err = unmount(p, 0)
 	}
@@ -42,7 +42,7 @@ func Unmount(target string) (was bool, err error) {
 // whose server is dead. The data of a device is not safe to touch afterwards, as
 // the file system may still be writing.
 func Detach(target string) (was bool, err error) {
-	p, err := clean(target)
+	p, err := cleanTarget(target)
 	if err == nil {
 		was, err = unmount(p, unix.MNT_DETACH)
 	}
@@ -55,7 +55,7 @@ func Detach(target string) (was bool, err error) {
 // Unwind unmounts until target is no mount point, and looks. n counts the
 // mounts that it took off, also when it fails.
 func Unwind(target string) (n int, err error) {
-	p, err := clean(target)
+	p, err := cleanTarget(target)
 	if err == nil {
 		n, err = unwind(p)
 	}

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -100,6 +101,65 @@ func TestBusyNamesHolders(t *testing.T) {
 	}
 	if was, err := mnt.Detach(p); !was || err != nil || isMount(t, p) {
 		t.Errorf("Detach = %v, %v", was, err)
+	}
+}
+
+// inUserNamespace runs the calling test again in a process that is root in a user
+// namespace of its own only, and returns false here and true there.
+func inUserNamespace(t *testing.T, arg string) (string, bool) {
+	testenv.Root(t)
+	const env = "CSIKIT_TEST_USERNS"
+	if arg := os.Getenv(env); arg != "" {
+		return arg, true
+	}
+	cmd := exec.Command("/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.v")
+	cmd.Env = append(os.Environ(), env+"="+arg)
+	ids := []syscall.SysProcIDMap{{Size: 1}}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS, UidMappings: ids, GidMappings: ids}
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "--- PASS: "+t.Name()) {
+		t.Errorf("%v\n%s", err, out)
+	}
+	return "", false
+}
+
+// A mount that came from a more privileged namespace is locked: EINVAL, as for
+// what is no mount point at all, but not the same.
+func TestUnmountLocked(t *testing.T) {
+	var p string
+	if os.Getuid() == 0 && os.Getenv("CSIKIT_TEST_USERNS") == "" {
+		p = mkdir(t, tempDir(t), "p")
+		bind(t, p, p)
+	}
+	p, inside := inUserNamespace(t, p)
+	if !inside {
+		return
+	}
+	if was, err := mnt.Unmount(p); was || !errors.Is(err, unix.EINVAL) {
+		t.Errorf("Unmount = %v, %v", was, err)
+	}
+	if n, err := mnt.Unwind(p); n != 0 || err == nil {
+		t.Errorf("Unwind = %d, %v", n, err)
+	}
+}
+
+// The root is asked about, but never changed: umount2 makes its file system
+// read-only. A failure of this test must not do that either, hence where it runs.
+func TestRootIsNoTarget(t *testing.T) {
+	if _, inside := inUserNamespace(t, "/"); !inside {
+		return
+	}
+	errs := map[string]error{}
+	_, errs["Unmount"] = mnt.Unmount("//")
+	_, errs["Detach"] = mnt.Detach("/")
+	_, errs["Unwind"] = mnt.Unwind("/")
+	errs["Mount"] = mnt.Mount("none", "tmpfs", "/", mnt.Options{})
+	errs["Bind"] = mnt.Bind("/", "/", mnt.BindOptions{})
+	errs["SetReadOnly"] = mnt.SetReadOnly("/", false)
+	for name, err := range errs {
+		if !errors.Is(err, backends.ErrInvalid) {
+			t.Errorf("%s of /: %v", name, err)
+		}
 	}
 }
 
