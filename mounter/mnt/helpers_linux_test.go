@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -53,10 +55,10 @@ func tempDir(t testing.TB) string {
 	t.Cleanup(func() {
 		list, err := mnt.List()
 		must(t, err)
-		for i := len(list) - 1; i >= 0; i-- {
-			if len(list[i].Point) > len(d) && list[i].Point[:len(d)+1] == d+"/" {
+		for _, i := range slices.Backward(list) {
+			if strings.HasPrefix(i.Point, d+"/") {
 				// EINVAL: gone already, with its peer.
-				err := unix.Unmount(list[i].Point, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+				err := unix.Unmount(i.Point, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
 				if err != nil && !errors.Is(err, unix.EINVAL) {
 					t.Error(err)
 				}

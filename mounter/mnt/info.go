@@ -3,6 +3,7 @@ package mnt
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -22,14 +23,7 @@ type Info struct {
 
 // ReadOnly reports whether this mount, or the whole file system, is read-only.
 func (i Info) ReadOnly() bool {
-	for _, list := range [][]string{i.Options, i.Super} {
-		for _, w := range list {
-			if w == "ro" {
-				return true
-			}
-		}
-	}
-	return false
+	return slices.Contains(i.Options, "ro") || slices.Contains(i.Super, "ro")
 }
 
 // parse reads the text of a mountinfo file. A line that it does not understand

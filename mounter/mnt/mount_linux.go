@@ -54,7 +54,8 @@ func mount(source, fstype, path string, o Options) error {
 	if errors.Is(old, unix.EINVAL) { // it refuses the option too
 		return classify(err)
 	}
-	return classify(fmt.Errorf("%v; then by mount(2): %w", err, old))
+	// Only the second error's kind counts.
+	return classify(fmt.Errorf("%s; then by mount(2): %w", err.Error(), old))
 }
 
 // needsOldMount says what cannot be cut into keys and values: a subtype

@@ -49,7 +49,7 @@ func (s *search) mountsOf(proc string, dev uint64) {
 	if err != nil {
 		return
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // read only
 	for lines := bufio.NewScanner(f); lines.Scan() && !s.full(); {
 		i, err := parseLine(lines.Text())
 		if err == nil && i.Dev == dev {

@@ -59,7 +59,7 @@ func TestFindUsersOpenDevice(t *testing.T) {
 	var st unix.Stat_t
 	must(t, unix.Fstat(fd, &st))
 	want := fmt.Sprintf("process %d (", os.Getpid())
-	if got := mnt.FindUsers(uint64(st.Rdev)); !slices.ContainsFunc(got, func(s string) bool {
+	if got := mnt.FindUsers(st.Rdev); !slices.ContainsFunc(got, func(s string) bool {
 		return strings.HasPrefix(s, want) && strings.HasSuffix(s, fmt.Sprintf("by fd/%d", fd))
 	}) {
 		t.Errorf("FindUsers(%#x) = %q", st.Rdev, got)
