@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strconv"
@@ -87,21 +86,4 @@ func alive(pid int) bool {
 		return !errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) && runtime.GOOS != "linux"
 	}
 	return !strings.Contains(string(b), ") Z ")
-}
-
-// The dependencies of this package are the standard library, x/sys and the
-// contract: it is linked by every backend, and adopted alone.
-func TestDependencies(t *testing.T) {
-	out, err := exec.Command("go", "list", "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}}", ".").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for dep := range strings.FieldsSeq(string(out)) {
-		switch {
-		case strings.HasPrefix(dep, "golang.org/x/sys/"):
-		case dep == "github.com/csikit/csikit/backends", dep == "github.com/csikit/csikit/backends/command":
-		default:
-			t.Errorf("depends on %s", dep)
-		}
-	}
 }
