@@ -25,7 +25,7 @@ func parseGPT(b []byte, h *hit) bool {
 // parseDOS reads a master boot record. Boot sectors of file systems end in the
 // same two bytes: the partition entries must make sense.
 func parseDOS(b []byte, h *hit) bool {
-	used := 0
+	used, protective := 0, false
 	for i := 446; i < 510; i += 16 {
 		e := b[i : i+16]
 		if e[0]&0x7f != 0 {
@@ -33,8 +33,7 @@ func parseDOS(b []byte, h *hit) bool {
 		}
 		switch {
 		case e[4] == 0xee:
-			h.Type = "gpt" // protective
-			used++
+			h.Type, protective = "gpt", true
 		case e[4] != 0 && le32(e[12:]) != 0:
 			used++
 		case firstNonZero(e) >= 0:
@@ -44,8 +43,9 @@ func parseDOS(b []byte, h *hit) bool {
 	if id := le32(b[440:]); id != 0 && h.Type == "dos" {
 		h.UUID = fmt.Sprintf("%08x", id)
 	}
-	// An empty table is what some boot loaders leave in front of a file system.
-	h.weak = used == 0
+	// An empty table is what some boot loaders leave in front of a file system. The
+	// one that guards a GPT says less than the GPT.
+	h.weak = used == 0 || protective
 	return true
 }
 

@@ -42,6 +42,9 @@ func parseExt(b []byte, h *hit) bool {
 		h.Type = "ext2"
 	}
 	h.UUID = uuid(b[offUUID:])
+	if h.State == Foreign {
+		return true // a journal has no inodes
+	}
 	h.check(logBlock <= 6 && rev <= 1 && blocks > 0 && le32(b) > 0 && le32(b[offFirst:]) <= 1 && le32(b[offPerGroup:]) > 0)
 	h.Size = bytesOf(blocks, 1024<<min(logBlock, 6))
 	h.Errors = state&stateErrors != 0

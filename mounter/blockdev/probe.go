@@ -181,6 +181,9 @@ func (h hit) finish(size int64) hit {
 	if h.Size > size {
 		h.Errors = true // cut short: the kernel refuses it
 	}
+	if h.State != Filesystem {
+		h.Clean = false
+	}
 	if h.damaged || h.State != Filesystem {
 		h.owns = extent{}
 	}

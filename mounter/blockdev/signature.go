@@ -114,3 +114,11 @@ func (h *hit) check(ok bool) {
 		h.damaged = true
 	}
 }
+
+// uuidAt is for formats of which nothing else is read.
+func uuidAt(off int) func([]byte, *hit) bool {
+	return func(b []byte, h *hit) bool {
+		h.UUID = uuid(b[off:])
+		return true
+	}
+}
