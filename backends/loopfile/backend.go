@@ -25,6 +25,8 @@ type Backend struct {
 
 	alloc  chan struct{} // held while space is measured and taken
 	purges purges
+	opened opened
+	reuse  reuse
 }
 
 // New opens a pool. A directory that is no pool, or cannot be read, is no error
@@ -56,14 +58,15 @@ func New(o Options) (*Backend, error) {
 	return b, nil
 }
 
-// Close gives the pool back: another driver may open it. What is open stays
-// attached.
+// Close gives the pool back: another driver may open it. Volumes that are open
+// stay attached.
 func (b *Backend) Close() error {
 	b.mu.Lock()
 	p := b.pool
 	b.pool, b.closed = nil, true
 	b.mu.Unlock()
 	b.purges.wait()
+	b.reuse.remove()
 	if p != nil {
 		p.users.Wait()
 		p.close()
@@ -190,6 +193,10 @@ func (b *Backend) within(s backends.Segments) bool {
 
 var (
 	_ backends.Controller       = (*Backend)(nil)
+	_ backends.Node             = (*Backend)(nil)
+	_ backends.FormatRecorder   = (*Backend)(nil)
+	_ backends.NodeExpander     = (*Backend)(nil)
+	_ backends.NodeRecoverer    = (*Backend)(nil)
 	_ backends.VolumeIDer       = (*Backend)(nil)
 	_ backends.VolumeChecker    = (*Backend)(nil)
 	_ backends.Expander         = (*Backend)(nil)

@@ -51,6 +51,8 @@ func child() {
 		err = b.DeleteVolume(ctx, backends.DeleteVolumeRequest{ID: o.ID})
 	case "expand":
 		_, err = b.ExpandVolume(ctx, backends.ExpandVolumeRequest{ID: o.ID, Size: o.Size})
+	case "open":
+		_, err = b.OpenVolume(ctx, backends.OpenVolumeRequest{ID: o.ID})
 	case "churn":
 		for i := 0; err == nil; i++ {
 			err = churn(ctx, b, fmt.Sprint(o.Name, i%5))

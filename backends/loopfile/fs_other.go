@@ -51,3 +51,6 @@ func allocate(context.Context, *os.File, int64) error {
 }
 
 func overwriteInPlace(*os.File, string) error { return nil }
+
+// renewLoop is Linux's.
+func renewLoop(string) error { return backends.ErrUnsupported }

@@ -36,23 +36,25 @@ type meta struct {
 	Target      int64             `json:"target,omitempty"` // what img is growing to
 	Fingerprint string            `json:"fingerprint,omitempty"`
 	Created     time.Time         `json:"created"`
-	Format      string            `json:"format"` // never, started, done
+	Format      string            `json:"format"` // never, raw, started, done
 	FSType      string            `json:"fsType,omitempty"`
 	Parameters  map[string]string `json:"parameters,omitempty"`
 }
 
 func (m *meta) thick() bool { return m.Type == typeThick }
 
-func (m *meta) format() backends.FormatState {
-	switch m.Format {
-	case backends.FormatNever.String():
-		return backends.FormatNever
-	case backends.FormatStarted.String():
-		return backends.FormatStarted
-	default: // check admits no fourth
-		return backends.FormatDone
-	}
+// formatRaw is a volume that was given away as a block device: what is on it is
+// not known, and nobody vouches that it is nothing.
+const formatRaw = "raw"
+
+var formats = map[string]backends.FormatState{
+	backends.FormatNever.String():   backends.FormatNever,
+	formatRaw:                       backends.FormatUnknown,
+	backends.FormatStarted.String(): backends.FormatStarted,
+	backends.FormatDone.String():    backends.FormatDone,
 }
+
+func (m *meta) format() backends.FormatState { return formats[m.Format] }
 
 // check says what is wrong with a meta that stands in directory dir.
 func (m *meta) check(id string) error {
@@ -69,11 +71,8 @@ func (m *meta) check(id string) error {
 	bad(m.BlockSize != 512 && m.BlockSize != 4096, "blockSize is %d", m.BlockSize)
 	bad(m.Size <= 0, "size is %d", m.Size)
 	bad(m.Target != 0 && m.Target < m.Size, "target is %d", m.Target)
-	switch m.Format {
-	case backends.FormatNever.String(), backends.FormatStarted.String(), backends.FormatDone.String():
-	default:
-		bad(true, "format is %q", m.Format)
-	}
+	_, known := formats[m.Format]
+	bad(!known, "format is %q", m.Format)
 	return errors.Join(errs...)
 }
 

@@ -61,3 +61,56 @@ func (b *Backend) finishExpands(ctx context.Context, p *pool) {
 		}
 	}
 }
+
+// RecoverNode remembers what is open, and detaches what an earlier process left
+// attached and no record calls open. A loop device that somebody uses stays.
+func (b *Backend) RecoverNode(ctx context.Context, open []backends.OpenVolume) error {
+	p, done, err := b.enter(NodeHalf)
+	if errors.Is(err, backends.ErrUnavailable) && !errors.Is(err, errRefused) {
+		b.log.Warn("pool is not available, loop devices not looked at", "err", err)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer done()
+	states := map[string]*state{}
+	claimed := map[string]bool{}
+	for _, o := range open {
+		_, dir, _ := splitID(o.ID)
+		claimed[dir] = true
+		if states[dir], err = decodeState(o.State); err != nil {
+			b.log.Warn("volume state is not used", "id", o.ID, "err", err)
+		}
+	}
+	dirs, err := p.volumes(b)
+	if err != nil {
+		return err
+	}
+	for _, dir := range dirs {
+		if err := b.recoverLoop(ctx, p, dir, claimed[dir], states[dir]); err != nil && !errors.Is(err, backends.ErrNotFound) {
+			b.log.Warn("loop device is not recovered", "id", makeID(p.info.Name, dir), "err", err)
+		}
+	}
+	b.opened.recovered()
+	return nil
+}
+
+func (b *Backend) recoverLoop(ctx context.Context, p *pool, dir string, claimed bool, hint *state) error {
+	v, err := p.lockDir(ctx, dir)
+	if err != nil {
+		return err
+	}
+	defer v.unlock()
+	if !claimed {
+		return b.detachVolume(ctx, v, nil)
+	}
+	if v.img, err = v.root.Lstat(imgFile); err != nil {
+		return err
+	}
+	s, err := b.attached(ctx, v, hint)
+	if s != nil {
+		b.opened.put(dir, *s)
+	}
+	return err
+}

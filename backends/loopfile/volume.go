@@ -18,7 +18,7 @@ type volume struct {
 	dir  string
 	meta *meta
 	img  os.FileInfo
-	// root and lock are set by pool.lock alone.
+	// root and lock are set by pool.lockDir alone.
 	root *os.Root
 	lock *os.File
 }
@@ -88,6 +88,19 @@ func (v *volume) read(root *os.Root, at string) error {
 // lock is volume, with the directory locked against the other half and other
 // calls until unlock.
 func (p *pool) lock(ctx context.Context, dir string) (*volume, error) {
+	v, err := p.lockDir(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := v.read(v.root, "."); err != nil {
+		v.unlock()
+		return nil, err
+	}
+	return v, nil
+}
+
+// lockDir is lock without a look at what the directory holds.
+func (p *pool) lockDir(ctx context.Context, dir string) (*volume, error) {
 	v := &volume{p: p, id: makeID(p.info.Name, dir), dir: dir}
 	if err := v.exists(); err != nil {
 		return nil, err
@@ -121,7 +134,7 @@ func (v *volume) take(ctx context.Context) (err error) {
 	if !os.SameFile(now, held) {
 		return fmt.Errorf("%w: %s was replaced meanwhile", backends.ErrUnavailable, v.path(""))
 	}
-	return v.read(v.root, ".")
+	return nil
 }
 
 // missing is not-found when the directory is gone, else the first error.

@@ -1,0 +1,116 @@
+package loopfile
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/csikit/csikit/backends"
+)
+
+func golden(t *testing.T, name string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join("testdata", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// The formats on disk. A driver must go on reading what an older one wrote: these
+// files are added to, never changed.
+var (
+	goldenMeta = meta{
+		Version: 1, ID: "disk1." + dirOf("pvc-ü"), Name: "pvc-ü", Type: typeThick, BlockSize: 4096,
+		Size: 1 << 30, Target: 2 << 30, Fingerprint: "1.abc", Created: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
+		Format: "started", FSType: "xfs", Parameters: map[string]string{"type": "thick", "blockSize": "4096"},
+	}
+	goldenPool  = PoolInfo{Version: 1, ID: "abcdefghijklmnopqrstuvwxyz", Name: "disk1", FSType: "xfs", FSID: "0000070000000000"}
+	goldenState = state{Version: 1, Loop: "/dev/loop7", DiskSeq: 42, Dev: 2049, Ino: 12}
+)
+
+func TestGoldenMeta(t *testing.T) {
+	got, err := decodeMeta(golden(t, "meta-v1.json"), goldenMeta.ID)
+	if err != nil || !reflect.DeepEqual(*got, goldenMeta) {
+		t.Errorf("read %+v, %v\nwant %+v", got, err, goldenMeta)
+	}
+	root, err := os.OpenRoot(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = root.Close() }()
+	if err := writeMeta(root, &goldenMeta); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := root.ReadFile(metaFile); err != nil || string(b) != string(golden(t, "meta-v1.json")) {
+		t.Errorf("wrote %s, %v", b, err)
+	}
+}
+
+func TestGoldenPool(t *testing.T) {
+	dir := t.TempDir()
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = root.Close() }()
+	if err := makePool(dir, root, goldenPool); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := root.ReadFile(poolFile); err != nil || string(b) != string(golden(t, "pool-v1.json")) {
+		t.Errorf("wrote %s, %v", b, err)
+	}
+	if got, err := readPoolInfo(dir, root); err != nil || got != goldenPool {
+		t.Errorf("read %+v, %v", got, err)
+	}
+	newer := strings.Replace(string(golden(t, "pool-v1.json")), `"version": 1`, `"version": 2`, 1)
+	if err := root.WriteFile(poolFile, []byte(newer), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := New(Options{Pool: dir, Node: "n", AllowRootFS: true}); err == nil || !strings.Contains(err.Error(), "version 2") {
+		t.Errorf("a pool of a newer driver: %v", err)
+	}
+}
+
+func TestGoldenState(t *testing.T) {
+	want := strings.TrimSpace(string(golden(t, "state-v1.json")))
+	if b, err := goldenState.encode(); err != nil || string(b) != want {
+		t.Errorf("wrote %s, %v", b, err)
+	}
+	if got, err := decodeState([]byte(want)); err != nil || *got != goldenState {
+		t.Errorf("read %+v, %v", got, err)
+	}
+	if _, err := decodeState([]byte(strings.Replace(want, `"version":1`, `"version":2`, 1))); !errors.Is(err, backends.ErrPrecondition) {
+		t.Errorf("newer: %v", err)
+	}
+	if _, err := decodeState([]byte(want[:10])); !errors.Is(err, backends.ErrUnavailable) {
+		t.Errorf("torn: %v", err)
+	}
+	if !json.Valid([]byte(want)) {
+		t.Error("no JSON")
+	}
+}
+
+// FuzzDecodeMeta: whatever stands in the file, it is a meta of this volume or an
+// error with a kind.
+func FuzzDecodeMeta(f *testing.F) {
+	for _, s := range []string{"", "{}", `{"version":1}`, `{"version":2}`, "null", "[]"} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		m, err := decodeMeta(b, goldenMeta.ID)
+		switch {
+		case err == nil && (m.ID != goldenMeta.ID || m.Size <= 0):
+			t.Errorf("accepted %+v", m)
+		case err != nil && !errors.Is(err, backends.ErrUnavailable) && !errors.Is(err, backends.ErrPrecondition):
+			t.Errorf("no kind: %v", err)
+		case errors.Is(err, backends.ErrNotFound):
+			t.Errorf("not found: %v", err)
+		}
+	})
+}
