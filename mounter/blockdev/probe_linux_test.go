@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -177,5 +178,35 @@ func wipe(t *testing.T, f *os.File, off, n int64) {
 	t.Helper()
 	if _, err := f.WriteAt(bytes.Repeat([]byte{0}, int(n)), off); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// What its tool makes only on a block device.
+func TestProbeToolsOnLoop(t *testing.T) {
+	for _, m := range []made{
+		{name: "lvm2", state: Foreign, typ: "LVM2_member", cmd: "pvcreate -qq --config devices{use_devicesfile=0} IMG"},
+		{name: "bcache backing", state: Foreign, typ: "bcache", cmd: "make-bcache -B IMG"},
+		{name: "bcache cache", state: Foreign, typ: "bcache", cmd: "make-bcache -C IMG"},
+		{name: "drbd 8", state: Foreign, typ: "drbd", in: "yes\nyes\n", cmd: "drbdmeta --force 0 v08 IMG internal create-md"},
+		{name: "drbd 9", state: Foreign, typ: "drbd", in: "yes\nyes\n", cmd: "drbdmeta --force 0 v09 IMG internal create-md 1"},
+	} {
+		t.Run(m.name, func(t *testing.T) {
+			args := strings.Fields(m.cmd)
+			testenv.Tool(t, args[0], "blkid")
+			d, l, f := loopDevice(t, 128<<20)
+			if err := d.Close(); err != nil {
+				t.Fatal(err)
+			}
+			for i, a := range args {
+				if a == "IMG" {
+					args[i] = l.Path
+				}
+			}
+			feed(t, m.in, args[0], args[1:]...)
+			if c := mustProbe(t, l.Path); c.Type != m.typ {
+				t.Errorf("on the device: %v", c)
+			}
+			checkMade(t, f.Name(), m)
+		})
 	}
 }
