@@ -1,0 +1,123 @@
+package sanity
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"io"
+	"os"
+	"testing"
+	"time"
+
+	csitest "github.com/kubernetes-csi/csi-test/v5/pkg/sanity"
+	"github.com/onsi/ginkgo/v2"
+	"github.com/onsi/gomega"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+)
+
+// orderEnv names the file with the order of the child process.
+const orderEnv = "CSIKIT_SANITY_ORDER"
+
+// order is what the child process is to do.
+type order struct {
+	Test        string // the name of the test whose Run takes it
+	Config      Config // without the driver
+	SecretsFile string
+	Report      string // where ginkgo's JSON report goes
+}
+
+// inChild runs csi-sanity, and ends the test, if this process was started for
+// that. It says whether Run has nothing more to do.
+func inChild(t *testing.T) bool {
+	file := os.Getenv(orderEnv)
+	if file == "" {
+		return false
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var o order
+	if err := json.Unmarshal(b, &o); err != nil {
+		t.Fatal(err)
+	}
+	if t.Name() != o.Test {
+		return true // a test around the one that is meant
+	}
+	runSpecs(t.Context(), &o)
+	t.SkipNow() // what comes after Run is for the first process
+	return true
+}
+
+// failed takes the verdict, which is in the report.
+type failed struct{}
+
+func (failed) Fail() {}
+
+func runSpecs(ctx context.Context, o *order) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		// The parent holds the other end. When it is gone all calls fail, and the
+		// rest of the specs is over at once.
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		cancel()
+	}()
+	c := csitestConfig(ctx, o)
+	suite, reporter := ginkgo.GinkgoConfiguration()
+	suite.Timeout = o.Config.Timeout
+	suite.GracePeriod = 5 * time.Second
+	suite.RandomSeed = 1 // the same order each time
+	reporter.JSONReport = o.Report
+	reporter.NoColor = true
+
+	tests := csitest.GinkgoTest(c)
+	gomega.RegisterFailHandler(ginkgo.Fail)
+	ginkgo.RunSpecs(failed{}, "csi-sanity", suite, reporter)
+	tests.Finalize()
+}
+
+func csitestConfig(ctx context.Context, o *order) *csitest.TestConfig {
+	c := csitest.NewTestConfig()
+	c.Address, c.ControllerAddress = o.Config.Endpoint, o.Config.ControllerEndpoint
+	c.TargetPath, c.StagingPath = o.Config.Dir+"/target", o.Config.Dir+"/staging"
+	c.SecretsFile = o.SecretsFile
+	c.TestVolumeSize, c.TestVolumeExpandSize = o.Config.Size, o.Config.ExpandSize
+	c.TestVolumeParameters = o.Config.Parameters
+	c.TestVolumeMutableParameters = o.Config.MutableParameters
+	c.TestSnapshotParameters = o.Config.SnapshotParameters
+	c.TestNodeVolumeAttachLimit = o.Config.AttachLimit
+	if o.Config.Block {
+		c.TestVolumeAccessType = "block"
+	}
+	c.DialOptions = []grpc.DialOption{
+		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithAuthority("localhost"),
+		grpc.WithChainUnaryInterceptor(bounded(ctx, o.Config.CallTimeout)),
+	}
+	c.ControllerDialOptions = c.DialOptions
+	return &c
+}
+
+// bounded gives each call a deadline, for csi-sanity calls with
+// context.Background, and ends it with ctx.
+func bounded(ctx context.Context, limit time.Duration) grpc.UnaryClientInterceptor {
+	return func(call context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+		call, cancel := context.WithTimeout(call, limit)
+		defer cancel()
+		defer context.AfterFunc(ctx, cancel)()
+		return invoke(call, method, req, reply, cc, opts...)
+	}
+}
+
+// givenFlags are the flags of this process that are the program's own, so that
+// the child's tests see them too.
+func givenFlags(set *flag.FlagSet, isTest func(name string) bool) []string {
+	var args []string
+	set.Visit(func(f *flag.Flag) {
+		if !isTest(f.Name) {
+			args = append(args, "-"+f.Name+"="+f.Value.String())
+		}
+	})
+	return args
+}

@@ -1,0 +1,87 @@
+package sanity
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/onsi/ginkgo/v2/types"
+)
+
+func it(state types.SpecState, message string) types.SpecReport {
+	return types.SpecReport{
+		ContainerHierarchyTexts: []string{"Node Service", "Stage"}, LeafNodeText: "should " + state.String(), LeafNodeType: types.NodeTypeIt,
+		State: state, Failure: types.Failure{Message: message},
+	}
+}
+
+func TestReadReport(t *testing.T) {
+	tests := []struct {
+		name string
+		in   types.Report
+		want []string // name: message
+	}{
+		{"good", types.Report{SuiteSucceeded: true, SpecReports: types.SpecReports{
+			it(types.SpecStatePassed, ""), it(types.SpecStateSkipped, "no CLONE_VOLUME"), it(types.SpecStatePending, ""),
+			{LeafNodeType: types.NodeTypeBeforeSuite, State: types.SpecStatePassed},
+		}}, []string{"Node Service Stage should passed: ", "Node Service Stage should skipped: no CLONE_VOLUME", "Node Service Stage should pending: csi-sanity has it pending"}},
+		{"failed", types.Report{SpecReports: types.SpecReports{it(types.SpecStateFailed, "wrong code")}}, []string{"Node Service Stage should failed: failed: wrong code"}},
+		{"timed out", types.Report{SpecReports: types.SpecReports{it(types.SpecStateTimedout, "late")}}, []string{"Node Service Stage should timedout: timedout: late"}},
+		{"outside", types.Report{SpecReports: types.SpecReports{
+			it(types.SpecStatePassed, ""), {LeafNodeType: types.NodeTypeAfterSuite, State: types.SpecStateFailed, Failure: types.Failure{Message: "cleanup"}},
+		}}, []string{"Node Service Stage should passed: ", " AfterSuite: failed: cleanup"}},
+		{"suite", types.Report{SpecialSuiteFailureReasons: []string{"Suite Timeout Elapsed"}}, []string{"the suite: Suite Timeout Elapsed"}},
+		{"silent", types.Report{SpecReports: types.SpecReports{it(types.SpecStatePassed, "")}}, []string{"Node Service Stage should passed: ", "the suite: failed, and says nothing else"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			file := filepath.Join(t.TempDir(), "report.json")
+			if err := writeJSON(file, []types.Report{tt.in}); err != nil {
+				t.Fatal(err)
+			}
+			specs, err := readReport(file)
+			if err != nil || len(specs) != len(tt.want) {
+				t.Fatalf("%v, %v", specs, err)
+			}
+			for i, s := range specs {
+				if got := s.name + ": " + s.message; !strings.HasPrefix(strings.TrimSpace(got), strings.TrimSpace(tt.want[i])) {
+					t.Errorf("got %q, want %q", got, tt.want[i])
+				}
+			}
+		})
+	}
+	file := filepath.Join(t.TempDir(), "empty.json")
+	for _, text := range []string{"", "[]", "{"} {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if specs, err := readReport(file); err == nil {
+			t.Errorf("%q: %v", text, specs)
+		}
+	}
+}
+
+func TestSkips(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "skips.txt")
+	specs := []spec{
+		{name: "b", state: types.SpecStateSkipped}, {name: "a", state: types.SpecStatePending},
+		{name: "c", state: types.SpecStatePassed}, {name: "b", state: types.SpecStateSkipped},
+	}
+	if err := checkSkips(file, specs, false); err == nil || !strings.Contains(err.Error(), updateEnv) {
+		t.Errorf("without a file: %v", err)
+	}
+	if err := checkSkips(file, specs, true); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := os.ReadFile(file); err != nil || string(b) != skipsHeader+"a\nb\n" {
+		t.Errorf("file: %q, %v", b, err)
+	}
+	if err := checkSkips(file, specs, false); err != nil {
+		t.Error(err)
+	}
+	err := checkSkips(file, []spec{{name: "a", state: types.SpecStateSkipped}, {name: "new", state: types.SpecStateSkipped}}, false)
+	if err == nil || !strings.Contains(err.Error(), "not listed:\nnew\n") || !strings.Contains(err.Error(), "not skipped:\nb\n") {
+		t.Errorf("changed: %v", err)
+	}
+}
