@@ -30,7 +30,7 @@ func listenUnix(path string, mode fs.FileMode) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer dir.Close() // gives the lock back
+	defer func() { _ = dir.Close() }() // gives the lock back; nothing was written
 	name, err := socketName(dir, path)
 	if err != nil {
 		return nil, err

@@ -3,6 +3,7 @@ package sanity
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/csikit/csikit/backends"
@@ -20,8 +21,8 @@ func leftMounts(dir string) error {
 		return err
 	}
 	var left []error
-	for i := len(all) - 1; i >= 0; i-- { // the latest first: it may lie in an earlier one
-		if m := all[i]; strings.HasPrefix(m.Point, dir+"/") {
+	for _, m := range slices.Backward(all) { // the latest first: it may lie in an earlier one
+		if strings.HasPrefix(m.Point, dir+"/") {
 			left = append(left, fmt.Errorf("sanity: mount left behind: %s on %s", m.Source, m.Point))
 			if _, err := mnt.Detach(m.Point); err != nil {
 				left = append(left, err)

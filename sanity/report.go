@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -62,7 +63,7 @@ func anyFailed(specs []spec) bool {
 }
 
 func newSpec(r *types.SpecReport) spec {
-	texts := append(r.ContainerHierarchyTexts, r.LeafNodeText)
+	texts := append(slices.Clone(r.ContainerHierarchyTexts), r.LeafNodeText)
 	if r.LeafNodeType != types.NodeTypeIt {
 		texts = append(texts, r.LeafNodeType.String())
 	}

@@ -50,7 +50,7 @@ func run(t *testing.T, cfg *Config) (specs []spec, err error) {
 	ctx, cancel := context.WithTimeoutCause(t.Context(), cfg.Timeout, fmt.Errorf("sanity: not finished after %v", cfg.Timeout))
 	defer cancel()
 	if cfg.Endpoint == "" {
-		stop, derr := startDriver(t, ctx, cancel, cfg)
+		stop, derr := startDriver(ctx, t, cancel, cfg)
 		if derr != nil {
 			return nil, derr
 		}
@@ -69,14 +69,12 @@ func run(t *testing.T, cfg *Config) (specs []spec, err error) {
 
 // startDriver serves cfg.Driver and sets cfg.Endpoint. When the driver ends by
 // itself it cancels the run.
-func startDriver(t *testing.T, ctx context.Context, cancel func(), cfg *Config) (stop func() error, err error) {
+func startDriver(ctx context.Context, t *testing.T, cancel func(), cfg *Config) (stop func() error, err error) {
 	driver, err := csidriver.New(cfg.Driver, driverOptions(t, cfg))
 	if err != nil {
 		return nil, fmt.Errorf("sanity: %w", err)
 	}
-	// Not t.TempDir: a test with a long name would have a socket that nobody can
-	// connect to.
-	dir, err := os.MkdirTemp("", "csi-sanity-")
+	dir, err := os.MkdirTemp("", "csi-sanity-") //nolint:usetesting // t.TempDir has the test's name in it: nobody can connect to a socket with a long path
 	if err != nil {
 		return nil, err
 	}

@@ -9,13 +9,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/csikit/csikit/backends"
 	"github.com/csikit/csikit/csidriver"
-	"github.com/csikit/csikit/internal/testenv"
 )
 
 // TestRun: several runs in one process, mount and block, each spec a subtest.
@@ -45,11 +43,7 @@ func TestRunTwice(t *testing.T) {
 func TestRunEndpoint(t *testing.T) {
 	s := newStorage()
 	cfg := s.config()
-	dir, err := os.MkdirTemp("", "csi-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer os.Remove(dir)
+	dir := t.TempDir()
 	serve := func(name string, what csidriver.Services) (endpoint string) {
 		c := cfg.Driver
 		c.Serve = what
@@ -122,8 +116,7 @@ func TestHungDriver(t *testing.T) {
 	if all := strings.Join(failures, "\n"); !strings.Contains(all, "DeadlineExceeded") && !strings.Contains(all, "Aborted") {
 		t.Errorf("failures: %s", all)
 	}
-	var cut *csidriver.DrainError
-	if !errors.As(err, &cut) {
+	if _, ok := errors.AsType[*csidriver.DrainError](err); !ok {
 		t.Errorf("the driver was cut off in its work, and the run said %v", err)
 	}
 }
@@ -153,41 +146,6 @@ func TestNotReady(t *testing.T) {
 	cfg.Timeout = 300 * time.Millisecond
 	if _, err := outcomes(t, cfg); err == nil || !strings.Contains(err.Error(), "driver at unix:") {
 		t.Errorf("run: %v", err)
-	}
-}
-
-// TestLeftMount: a driver that forgets a mount fails, and the mount is gone
-// before its directory is cleaned.
-func TestLeftMount(t *testing.T) {
-	testenv.Root(t)
-	dir := t.TempDir()
-	inner := filepath.Join(dir, "a", "b")
-	if err := os.MkdirAll(inner, 0o750); err != nil {
-		t.Fatal(err)
-	}
-	for _, p := range []string{filepath.Dir(inner), dir + "x"} {
-		if err := os.MkdirAll(p, 0o750); err != nil {
-			t.Fatal(err)
-		}
-		if err := syscall.Mount("tmpfs", p, "tmpfs", 0, "size=64k"); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := os.Mkdir(inner, 0o750); err != nil {
-		t.Fatal(err)
-	}
-	if err := syscall.Mount("tmpfs", inner, "tmpfs", 0, "size=64k"); err != nil {
-		t.Fatal(err)
-	}
-	err := leftMounts(dir)
-	if err == nil || strings.Count(err.Error(), "mount left behind") != 2 || !strings.Contains(err.Error(), inner) {
-		t.Errorf("left: %v", err)
-	}
-	if err := leftMounts(dir); err != nil {
-		t.Errorf("and still: %v", err)
-	}
-	if err := syscall.Unmount(dir+"x", 0); err != nil {
-		t.Errorf("the mount beside the directory: %v", err)
 	}
 }
 
