@@ -1,0 +1,45 @@
+// Package mounter is the node half of a driver: it takes a volume from what a
+// backend says (a device, a mount or a directory, see backends.Node) to a path in
+// a pod, and back.
+//
+//	e, err := mounter.New(node, &mounter.Options{StateDir: "/var/lib/my-driver"})
+//	err = e.Start(ctx)
+//	err = e.Stage(ctx, mounter.StageRequest{...})   // open, identify, format, mount
+//	err = e.Publish(ctx, mounter.PublishRequest{...}) // bind
+//	err = e.Unpublish(ctx, ...)
+//	err = e.Unstage(ctx, ...)                       // unmount, close
+//
+// Package csidriver does these calls for a driver; a driver with a csi.NodeServer
+// of its own can do them itself. Every call can be repeated, after any error and
+// after a crash in the middle of it, and then finishes the work.
+//
+// # What it promises
+//
+// Data is never destroyed in doubt. A device is identified on the descriptor by
+// which it is used. It is formatted only if it was read without an error and is
+// blank, or if a record says that an mkfs was cut short on it, or if the backend
+// vouches that it was never used. A file system that is there is never formatted.
+// Everything else is refused, and the error says what was found where, and how to
+// release the device by hand. Nothing is deleted but one empty directory or file:
+// the target of a publish.
+//
+// OK means that the kernel was asked, after the work and in each repeated call.
+// Mounts that are not the volume's are left alone by stage, publish and unstage;
+// what is stacked on a target is unwound by unpublish.
+//
+// A failure that a CO takes for final leaves nothing open.
+//
+// # Records
+//
+// Below Options.StateDir there is one file for each volume and staging path, and
+// one for each volume and target path: CSI says little when it unstages, and an
+// mkfs that was killed leaves a device that cannot be told from one with data. The
+// kernel stays the truth: when a record is lost, a mount that is the volume's is
+// taken over, and CloseVolume gets no State. A record that is torn, or of a newer
+// form, makes the engine refuse its volume and no other.
+//
+// # When not to use it
+//
+// For mount points, bind mounts and options alone there is mounter/mnt; for
+// probing a device and for loop devices mounter/blockdev.
+package mounter

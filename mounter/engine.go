@@ -1,0 +1,165 @@
+package mounter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/mounter/mnt"
+)
+
+// Engine is the node half of a driver: it opens volumes with a backend's Node,
+// formats, mounts, binds, grows and measures them, and undoes all of that.
+// Calls may be concurrent; those for one volume go one after the other.
+type Engine struct {
+	node     backends.Node
+	features backends.NodeFeatures
+	opts     Options
+	kernel   Kernel
+	log      *slog.Logger
+	locks    keyLocks
+	stats    flights
+
+	mu    sync.Mutex
+	store *store // nil before Start and after Close
+	boot  string
+}
+
+// New checks the options. Nothing is touched before [Engine.Start].
+func New(node backends.Node, o *Options) (*Engine, error) {
+	if node == nil {
+		return nil, fmt.Errorf("%w: no node", backends.ErrInvalid)
+	}
+	opts, err := o.withDefaults()
+	if err != nil {
+		return nil, fmt.Errorf("mounter: %w", err)
+	}
+	return &Engine{node: node, features: backends.DetectNode(node), opts: opts, kernel: opts.Kernel, log: opts.Logger}, nil
+}
+
+// Close gives the state directory back. What is staged stays so.
+func (e *Engine) Close() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.store == nil {
+		return nil
+	}
+	s := e.store
+	e.store = nil
+	return s.close()
+}
+
+// InUse names a path at which this node's records have the volume. A volume
+// whose record cannot be read counts as used.
+func (e *Engine) InUse(id string) (path string, used bool) {
+	s := e.records()
+	if s == nil {
+		return "", false
+	}
+	if err := s.refused(id); err != nil {
+		return filepath.Join(s.dir, string(kindStage)+"-"+shortHash(id)+"-*"), true
+	}
+	for _, r := range s.of(id) {
+		if r.Phase != phaseClosed {
+			return r.Path, true
+		}
+	}
+	return "", false
+}
+
+// Volumes lists the volumes that the records have on this node.
+func (e *Engine) Volumes() []string {
+	s := e.records()
+	if s == nil {
+		return nil
+	}
+	var ids []string
+	for _, r := range s.list(func(r *record) bool { return r.Phase != phaseClosed }) {
+		ids = append(ids, r.Volume)
+	}
+	slices.Sort(ids)
+	return slices.Compact(ids)
+}
+
+func (e *Engine) records() *store {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.store
+}
+
+// begin is the start of every call: the engine must be running, the volume is
+// locked, and its records must be understood.
+func (e *Engine) begin(ctx context.Context, id string) (s *store, done func(), err error) {
+	if id == "" {
+		return nil, nil, fmt.Errorf("%w: no volume id", backends.ErrInvalid)
+	}
+	done, err = e.locks.lock(ctx, id)
+	if err != nil {
+		return nil, nil, err
+	}
+	if s = e.records(); s == nil {
+		err = unavailable("the node engine is not running")
+	} else {
+		err = s.refused(id)
+	}
+	if err != nil {
+		done()
+		return nil, nil, err
+	}
+	return s, done, nil
+}
+
+// step tells whoever watches what comes next, and ends the call here when its
+// context has ended: between steps is where it can be taken up again.
+func (e *Engine) step(ctx context.Context, name string) error {
+	if ctx.Err() != nil {
+		return fmt.Errorf("before %q: %w", name, contextError(ctx))
+	}
+	backends.Progress(ctx, name)
+	e.opts.Observer(name)
+	return nil
+}
+
+func contextError(ctx context.Context) error {
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, ctx.Err()) {
+		return fmt.Errorf("%w: %w", ctx.Err(), cause)
+	}
+	return ctx.Err()
+}
+
+// cleanPath accepts an absolute path that names something below the root.
+func cleanPath(what, path string) (string, error) {
+	p := filepath.Clean(path)
+	if !filepath.IsAbs(path) || p == "/" || strings.ContainsRune(path, 0) {
+		return "", fmt.Errorf("%w: %s %q is not an absolute path below /", backends.ErrInvalid, what, path)
+	}
+	return p, nil
+}
+
+// mountsAt is the stack at path, after the cheap question whether there is one.
+func (e *Engine) mountsAt(path string) ([]mnt.Info, error) {
+	is, err := e.kernel.IsMountPoint(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, nil
+	case err != nil:
+		return nil, unavailable("look at %s: %w", path, err)
+	case !is:
+		return nil, nil
+	}
+	mounts, err := e.kernel.MountsAt(path)
+	if err != nil {
+		return nil, unavailable("look at %s: %w", path, err)
+	}
+	if len(mounts) == 0 {
+		return nil, unavailable("look at %s: a mount point that the mount table does not show", path)
+	}
+	return mounts, nil
+}

@@ -1,0 +1,207 @@
+package mounter
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/mounter/blockdev"
+)
+
+func (linux) StatFS(path string) (backends.VolumeStats, error) {
+	var st unix.Statfs_t
+	for {
+		err := unix.Statfs(path, &st)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return backends.VolumeStats{}, &fs.PathError{Op: "statfs", Path: path, Err: err}
+		}
+		break
+	}
+	unit := int64(st.Frsize) //nolint:unconvert // 32 bits on some platforms
+	if unit == 0 {
+		unit = int64(st.Bsize) //nolint:unconvert // 32 bits on some platforms
+	}
+	return backends.VolumeStats{
+		Total:      int64(st.Blocks) * unit,
+		Available:  int64(st.Bavail) * unit,
+		Used:       int64(st.Blocks-st.Bfree) * unit,
+		Inodes:     int64(st.Files),
+		InodesFree: int64(st.Ffree),
+		InodesUsed: int64(st.Files - st.Ffree),
+	}, nil
+}
+
+// SetGroup changes the root of a volume only: whoever mounts it in a pod changes
+// what is below, if that is wanted.
+func (linux) SetGroup(path string, gid int) error {
+	d, err := os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	defer d.Close() //nolint:errcheck // opened for reading
+	st, err := d.Stat()
+	if err != nil {
+		return err
+	}
+	if err := d.Chown(-1, gid); err != nil {
+		return err
+	}
+	return d.Chmod(st.Mode() | fs.ModeSetgid | 0o070)
+}
+
+// FSSize asks the mounted file system: what is on the device may be older.
+func (linux) FSSize(_ context.Context, dev Device, fsType, path string) (int64, error) {
+	d, err := blockDevice(dev)
+	if err != nil {
+		return 0, err
+	}
+	switch {
+	case isExt(fsType):
+		return extSize(d)
+	case fsType == "xfs":
+		return xfsSize(path)
+	case fsType == "btrfs":
+		return btrfsSize(path, d.Num())
+	}
+	return 0, nil
+}
+
+// extSize reads the superblock through the page cache, where a mounted ext file
+// system keeps its own.
+func extSize(d *blockdev.Device) (int64, error) {
+	const (
+		offset, magic = 1024, 0xEF53
+		incompat64    = 0x80
+	)
+	b := make([]byte, 1024)
+	if _, err := d.File().ReadAt(b, offset); err != nil {
+		return 0, err
+	}
+	le := binary.LittleEndian
+	if le.Uint16(b[0x38:]) != magic {
+		return 0, fmt.Errorf("%s: no ext superblock", d.Path())
+	}
+	blocks := uint64(le.Uint32(b[0x04:]))
+	if le.Uint32(b[0x60:])&incompat64 != 0 {
+		blocks |= uint64(le.Uint32(b[0x150:])) << 32
+	}
+	return int64(blocks << (10 + le.Uint32(b[0x18:])&0xf)), nil
+}
+
+// onMount opens the root of a mounted file system for an ioctl.
+func onMount(path string, f func(fd uintptr) error) error {
+	d, err := os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	err = f(d.Fd())
+	return errors.Join(err, d.Close())
+}
+
+func ioctl(fd, request uintptr, arg unsafe.Pointer) error {
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, fd, request, uintptr(arg)); errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// xfsGeometry is struct xfs_fsop_geom_v4.
+type xfsGeometry struct {
+	BlockSize, RTExtSize, AGBlocks, AGCount, LogBlocks, SectSize, InodeSize, IMaxPct uint32
+
+	DataBlocks, RTBlocks, RTExtents, LogStart uint64
+
+	UUID                                     [16]byte
+	SUnit, SWidth                            uint32
+	Version                                  int32
+	Flags, LogSectSize, RTSectSize, DirBlock uint32
+	LogSUnit                                 uint32
+}
+
+func xfsSize(path string) (int64, error) {
+	var g xfsGeometry
+	request := ioc(iocRead, 'X', 124, unsafe.Sizeof(g)) // XFS_IOC_FSGEOMETRY_V4
+	err := onMount(path, func(fd uintptr) error { return ioctl(fd, request, unsafe.Pointer(&g)) })
+	return int64(g.DataBlocks) * int64(g.BlockSize), err
+}
+
+// btrfsInfo is the head of struct btrfs_ioctl_fs_info_args.
+type btrfsInfo struct {
+	MaxID, NumDevices uint64
+	_                 [1008]byte
+}
+
+// btrfsDev is struct btrfs_ioctl_dev_info_args.
+type btrfsDev struct {
+	ID               uint64
+	UUID             [16]byte
+	Used, TotalBytes uint64
+	_                [379]uint64
+	Path             [1024]byte
+}
+
+// eachBtrfsDev calls f for each device of a mounted btrfs, until f is content.
+func eachBtrfsDev(path string, f func(*btrfsDev) (enough bool)) error {
+	return onMount(path, func(fd uintptr) error {
+		var info btrfsInfo
+		if err := ioctl(fd, ioc(iocRead, 0x94, 31, unsafe.Sizeof(info)), unsafe.Pointer(&info)); err != nil { // BTRFS_IOC_FS_INFO
+			return err
+		}
+		for id := uint64(0); id <= info.MaxID; id++ {
+			dev := btrfsDev{ID: id}
+			err := ioctl(fd, ioc(iocRead|iocWrite, 0x94, 30, unsafe.Sizeof(dev)), unsafe.Pointer(&dev)) // BTRFS_IOC_DEV_INFO
+			switch {
+			case errors.Is(err, unix.ENODEV):
+				continue // ids have holes
+			case err != nil:
+				return err
+			}
+			if f(&dev) {
+				return nil
+			}
+		}
+		return nil
+	})
+}
+
+// isBtrfsDev reports whether d is the device with this number.
+func isBtrfsDev(d *btrfsDev, num uint64) bool {
+	st, err := look(unix.ByteSliceToString(d.Path[:]), 0)
+	return err == nil && st.Mode&unix.S_IFMT == unix.S_IFBLK && unix.Mkdev(st.Rdev_major, st.Rdev_minor) == num
+}
+
+func (linux) BackedBy(path, fsType string, num uint64) (is bool, err error) {
+	if fsType != "btrfs" {
+		return false, nil
+	}
+	err = eachBtrfsDev(path, func(d *btrfsDev) bool { is = is || isBtrfsDev(d, num); return is })
+	return is, err
+}
+
+func btrfsSize(path string, num uint64) (size int64, err error) {
+	err = eachBtrfsDev(path, func(d *btrfsDev) bool {
+		if isBtrfsDev(d, num) {
+			size = int64(d.TotalBytes)
+		}
+		return size > 0
+	})
+	return size, err
+}
+
+const (
+	iocWrite = 1
+	iocRead  = 2
+)
+
+// ioc is _IOC of the generic asm/ioctl.h.
+func ioc(dir, kind, nr, size uintptr) uintptr { return dir<<30 | size<<16 | kind<<8 | nr }

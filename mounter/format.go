@@ -1,0 +1,168 @@
+package mounter
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/mounter/blockdev"
+)
+
+// prepare makes sure that the device holds a file system that can be mounted,
+// and says which. This is where a device is formatted, and nowhere else.
+func (s *staging) prepare(ctx context.Context, d Device) (fsType string, err error) {
+	if err := s.step(ctx, "probe device"); err != nil {
+		return "", err
+	}
+	content, err := s.probe(ctx, d)
+	if err != nil {
+		return "", err
+	}
+	v, err := decide(s.evidence(content))
+	if err != nil {
+		return "", err
+	}
+	if v.Format {
+		if err := s.format(ctx, d, v.FSType); err != nil {
+			return "", err
+		}
+	} else if err := s.repair(ctx, d, content); err != nil {
+		return "", err
+	}
+	// Before anyone sees the mount: from here on there may be data.
+	return v.FSType, s.formatDone(ctx, v.FSType)
+}
+
+func (s *staging) probe(ctx context.Context, d Device) (blockdev.Content, error) {
+	content, err := d.Probe(ctx)
+	if err != nil {
+		return content, unavailable("device %s cannot be read, so nobody knows what is on it, and it is left alone: %w", s.src.Device.Path, err)
+	}
+	return content, nil
+}
+
+func (s *staging) evidence(c blockdev.Content) evidence {
+	dev := s.src.Device
+	e := evidence{
+		Device: dev.Path, Content: c, Backend: dev.Format, BackendFSType: dev.FSType, Record: s.rec.Format,
+		ReadOnly: s.readOnly, Want: s.req.Capability.FSType, DefaultFS: s.opts.DefaultFS,
+	}
+	if f := s.rec.Format; f != nil {
+		e.SameInstance = f.BootID == s.boot && f.DiskSeq != 0 && f.DiskSeq == s.rec.Device.DiskSeq
+	}
+	if e.Backend == backends.FormatNever && s.features.FormatRecorder == nil {
+		// It could not take the word back once there is data.
+		e.Backend = backends.FormatUnknown
+	}
+	return e
+}
+
+// format makes the file system. That it was begun is durable before the first
+// byte is written, so that an mkfs that is cut short can be told from data.
+func (s *staging) format(ctx context.Context, d Device, fsType string) error {
+	dev := s.src.Device
+	s.setFormat(formatStarted, fsType)
+	if err := s.store.put(s.rec); err != nil {
+		return err
+	}
+	if dev.Format != backends.FormatStarted || dev.FSType != fsType {
+		if err := s.recordFormat(ctx, backends.FormatStarted, fsType); err != nil {
+			return soften(err)
+		}
+	}
+	if err := s.step(ctx, "mkfs."+fsType); err != nil {
+		return err
+	}
+	if err := s.kernel.Mkfs(ctx, d, fsType, dev.MkfsOptions); err != nil {
+		return unavailable("mkfs.%s on %s: %w", fsType, dev.Path, err)
+	}
+	if err := s.step(ctx, "probe device"); err != nil {
+		return err
+	}
+	content, err := s.probe(ctx, d)
+	if err != nil {
+		return err
+	}
+	if content.State != blockdev.Filesystem || content.Type != fsType || content.InProgress || content.Errors {
+		return unavailable("mkfs.%s on %s ended well, and the device holds %s", fsType, dev.Path, content)
+	}
+	return nil
+}
+
+// formatDone makes it durable that the device, of which all is known by now,
+// holds a file system.
+func (s *staging) formatDone(ctx context.Context, fsType string) error {
+	s.setFormat(formatDone, fsType)
+	if err := s.store.put(s.rec); err != nil {
+		return err
+	}
+	// A read-only user brings no data, and may not be allowed to change anything.
+	if s.readOnly || s.src.Device.Format == backends.FormatDone {
+		return nil
+	}
+	return soften(s.recordFormat(ctx, backends.FormatDone, fsType))
+}
+
+func (s *staging) setFormat(state, fsType string) {
+	s.rec.Format = &formatRecord{State: state, FSType: fsType, BootID: s.boot, DiskSeq: s.rec.Device.DiskSeq}
+}
+
+// recordFormat tells the backend, if it wants to know.
+func (s *staging) recordFormat(ctx context.Context, f backends.FormatState, fsType string) error {
+	if s.features.FormatRecorder == nil {
+		return nil
+	}
+	if err := s.step(ctx, "record format "+f.String()); err != nil {
+		return err
+	}
+	err := s.features.FormatRecorder.RecordFormat(ctx, backends.RecordFormatRequest{
+		ID: s.req.ID, Format: f, FSType: fsType, State: s.rec.State,
+	})
+	if err != nil {
+		return fmt.Errorf("record format %s: %w", f, err)
+	}
+	return nil
+}
+
+// repair checks a file system that asks for it, and grows one that can be grown
+// only while it is not mounted.
+func (s *staging) repair(ctx context.Context, d Device, c blockdev.Content) error {
+	if s.readOnly {
+		return nil
+	}
+	if needsCheck(c) {
+		if err := s.step(ctx, "check "+c.Type); err != nil {
+			return err
+		}
+		if err := s.kernel.Check(ctx, d, c.Type, false); err != nil {
+			return fmt.Errorf("%s on %s asks for a check, and that failed; it is not mounted: %w", c.Type, s.src.Device.Path, err)
+		}
+	}
+	if !isExt(c.Type) || s.kernel.GrowsOnline(c.Type) || !canGrow(c.Size, s.rec.Device.Size) {
+		return nil
+	}
+	if err := s.step(ctx, "grow "+c.Type); err != nil {
+		return err
+	}
+	// resize2fs believes only a file system that was checked since it was mounted.
+	if err := s.kernel.Check(ctx, d, c.Type, true); err != nil {
+		return fmt.Errorf("check %s on %s before growing it: %w", c.Type, s.src.Device.Path, err)
+	}
+	if err := s.kernel.Grow(ctx, d, c.Type, ""); err != nil {
+		return fmt.Errorf("grow %s on %s: %w", c.Type, s.src.Device.Path, err)
+	}
+	after, err := s.probe(ctx, d)
+	if err == nil && (after.State != blockdev.Filesystem || after.Type != c.Type || canGrow(after.Size, s.rec.Device.Size)) {
+		err = unavailable("after growing it, %s of %d bytes holds %s of %d bytes", s.src.Device.Path, s.rec.Device.Size, after, after.Size)
+	}
+	return err
+}
+
+// needsCheck: a journal is replayed by the kernel at mount, and xfs and btrfs
+// look after themselves. What is left is an ext file system that recorded
+// errors, or one without a journal that was not unmounted.
+func needsCheck(c blockdev.Content) bool {
+	return isExt(c.Type) && c.Errors || c.Type == "ext2" && !c.Clean
+}
+
+func isExt(fsType string) bool { return fsType == "ext2" || fsType == "ext3" || fsType == "ext4" }

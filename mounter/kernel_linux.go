@@ -1,0 +1,207 @@
+package mounter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/backends/command"
+	"github.com/csikit/csikit/mounter/blockdev"
+	"github.com/csikit/csikit/mounter/mnt"
+)
+
+// linux is the real kernel, with the tools of the host.
+type linux struct{ run *command.Runner }
+
+func newKernel(o *Options) (Kernel, error) {
+	if o.Command != nil {
+		return linux{o.Command}, nil
+	}
+	return linux{command.New(&command.Options{Logger: o.Logger})}, nil
+}
+
+func (linux) BootID() (string, error) {
+	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	return strings.TrimSpace(string(b)), err
+}
+
+// volatileTypes are what a container has for a root, and memory.
+var volatileTypes = map[int64]string{
+	unix.OVERLAYFS_SUPER_MAGIC: "an overlay (a container's own root)",
+	unix.TMPFS_MAGIC:           "a tmpfs",
+	unix.RAMFS_MAGIC:           "a ramfs",
+}
+
+func (linux) Volatile(dir string) (string, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return "", &fs.PathError{Op: "statfs", Path: dir, Err: err}
+	}
+	return volatileTypes[int64(uint32(st.Type))], nil //nolint:unconvert // signed on some platforms
+}
+
+func (linux) Shared(path string) (bool, error)              { return mnt.Propagation(path) }
+func (linux) IsMountPoint(path string) (bool, error)        { return mnt.IsMountPoint(path) }
+func (linux) MountsAt(path string) ([]mnt.Info, error)      { return mnt.At(path) }
+func (linux) MountsOf(dev uint64) ([]mnt.Info, error)       { return mnt.OfDevice(dev) }
+func (linux) Unwind(path string) (int, error)               { return mnt.Unwind(path) }
+func (linux) Bind(src, dst string, o mnt.BindOptions) error { return mnt.Bind(src, dst, o) }
+
+// BindDevice binds the node behind the descriptor, not whatever its path means
+// by now.
+func (linux) BindDevice(d Device, target string, o mnt.BindOptions) error {
+	b, err := blockDevice(d)
+	if err != nil {
+		return err
+	}
+	return mnt.BindFD(b.File(), target, o)
+}
+
+func (linux) OpenDevice(ctx context.Context, path string) (Device, error) {
+	// Read-only: a kernel that guards mounted devices refuses to mount one that
+	// somebody has open for writing.
+	d, err := blockdev.Open(ctx, path, false)
+	if err != nil {
+		return nil, err // a nil *blockdev.Device in a Device would not be nil
+	}
+	return d, nil
+}
+
+func blockDevice(d Device) (*blockdev.Device, error) {
+	b, ok := d.(*blockdev.Device)
+	if !ok {
+		return nil, fmt.Errorf("%w: %T was not opened by this kernel", backends.ErrInvalid, d)
+	}
+	return b, nil
+}
+
+// look asks about a path without asking its server.
+func look(path string, flags int) (*unix.Statx_t, error) {
+	var st unix.Statx_t
+	err := unix.Statx(unix.AT_FDCWD, path, flags|unix.AT_STATX_DONT_SYNC|unix.AT_NO_AUTOMOUNT, unix.STATX_TYPE|unix.STATX_INO, &st)
+	if err != nil {
+		return nil, &fs.PathError{Op: "statx", Path: path, Err: err}
+	}
+	return &st, nil
+}
+
+func (linux) DeviceAt(path string) (uint64, error) {
+	st, err := look(path, 0)
+	if err != nil || st.Mode&unix.S_IFMT != unix.S_IFBLK {
+		return 0, err
+	}
+	return unix.Mkdev(st.Rdev_major, st.Rdev_minor), nil
+}
+
+func (linux) SameFile(a, b string) (bool, error) {
+	sa, err := look(a, unix.AT_SYMLINK_NOFOLLOW)
+	if err != nil {
+		return false, err
+	}
+	sb, err := look(b, unix.AT_SYMLINK_NOFOLLOW)
+	if err != nil {
+		return false, err
+	}
+	return sa.Ino == sb.Ino && sa.Dev_major == sb.Dev_major && sa.Dev_minor == sb.Dev_minor, nil
+}
+
+// canonical is the path by which the kernel shows an open device: resolved when
+// it was opened, and checked now. The descriptor keeps the number from getting
+// another meaning.
+func canonical(d *blockdev.Device) (string, error) {
+	path, err := os.Readlink(d.FDPath())
+	if err != nil {
+		return "", err
+	}
+	st, err := look(path, unix.AT_SYMLINK_NOFOLLOW)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return d.FDPath(), nil // its node was removed
+	case err != nil:
+		return "", err
+	case st.Mode&unix.S_IFMT != unix.S_IFBLK || unix.Mkdev(st.Rdev_major, st.Rdev_minor) != d.Num():
+		return "", refuse("%s is another device now", path)
+	}
+	return path, nil
+}
+
+func (k linux) Mount(ctx context.Context, m MountRequest) error {
+	if m.Device == nil {
+		return k.mountOther(ctx, m)
+	}
+	d, err := blockDevice(m.Device)
+	if err != nil {
+		return err
+	}
+	source, err := canonical(d)
+	if err != nil {
+		return err
+	}
+	return mountKernel(source, m)
+}
+
+// mountKernel mounts by system call alone.
+func mountKernel(source string, m MountRequest) error {
+	o, err := mnt.ParseOptions(m.Options)
+	if err != nil {
+		return err
+	}
+	o.ReadOnly = o.ReadOnly || m.ReadOnly
+	return mnt.Mount(source, m.FSType, m.Target, o)
+}
+
+// mountOther mounts what is no device: with its helper, as mount(8) does, if
+// there is one.
+func (k linux) mountOther(ctx context.Context, m MountRequest) error {
+	helper, args := mountHelper(m.FSType)
+	if helper == "" {
+		return mountKernel(m.Source, m)
+	}
+	if _, err := mnt.ParseOptions(m.Options); err != nil { // for what it refuses
+		return err
+	}
+	opts := append([]string{}, m.Options...)
+	if m.ReadOnly {
+		opts = append(opts, "ro")
+	}
+	for name := range m.Files {
+		opts = append(opts, name+"={file:"+name+"}")
+	}
+	argv := append([]string{m.Source, m.Target}, args...)
+	if len(opts) > 0 {
+		argv = append(argv, "-o", strings.Join(opts, ","))
+	}
+	_, err := k.run.Run(ctx, command.Cmd{Path: helper, Args: argv, Env: m.Env, Files: m.Files, Scope: m.Source})
+	return err
+}
+
+// mountHelper finds mount.TYPE, or for TYPE.SUBTYPE also mount.TYPE.
+func mountHelper(fsType string) (path string, args []string) {
+	if strings.ContainsRune(fsType, '/') {
+		return "", nil
+	}
+	if p := findHelper(fsType); p != "" {
+		return p, nil
+	}
+	if t, _, sub := strings.Cut(fsType, "."); sub {
+		return findHelper(t), []string{"-t", fsType}
+	}
+	return "", nil
+}
+
+func findHelper(fsType string) string {
+	for _, dir := range []string{"/sbin", "/usr/sbin", "/usr/local/sbin", "/bin", "/usr/bin"} {
+		p := filepath.Join(dir, "mount."+fsType)
+		if st, err := os.Stat(p); err == nil && st.Mode().IsRegular() && st.Mode()&0o111 != 0 {
+			return p
+		}
+	}
+	return ""
+}

@@ -1,0 +1,14 @@
+//go:build !linux
+
+package mounter
+
+import (
+	"fmt"
+	"runtime"
+
+	"github.com/csikit/csikit/backends"
+)
+
+func newKernel(*Options) (Kernel, error) {
+	return nil, fmt.Errorf("%w: mounting on %s; give Options.Kernel", backends.ErrUnsupported, runtime.GOOS)
+}

@@ -1,0 +1,84 @@
+package mounter
+
+import (
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/backends/command"
+)
+
+// Options of an [Engine].
+type Options struct {
+	// StateDir holds the node records. An absolute path on the host's own disk:
+	// on a container's own root it would be gone with the container.
+	StateDir string
+	// AllowVolatileState accepts a StateDir on a container's root or on a tmpfs:
+	// for tests and demonstrations.
+	AllowVolatileState bool
+	Logger             *slog.Logger    // nil: slog.Default()
+	Command            *command.Runner // runs mkfs and its like; nil: an own one
+	// FSTypes are the file systems that the driver offers (Traits.FSTypes); nil:
+	// all that the engine knows. What is on a disk already is mounted even if it
+	// is not among them.
+	FSTypes []string
+	// DefaultFS is made when the CO names no type; "": the first of FSTypes, or
+	// ext4.
+	DefaultFS string
+	// SharedDirs are directories whose mounts must reach other namespaces, such
+	// as kubelet's: without that pods see empty directories. Start refuses one
+	// that is not on a shared mount.
+	SharedDirs []string
+	// StatsTimeout bounds the wait for figures of a mounted file system; 0: 10 s.
+	StatsTimeout time.Duration
+	// Observer is told of each step before it is done, under the volume's lock;
+	// for tests and metrics. nil ok.
+	Observer func(step string)
+	// Kernel is what the engine works on; nil: this machine's.
+	Kernel Kernel
+}
+
+const defaultStatsTimeout = 10 * time.Second
+
+// withDefaults checks the options and fills in what is left out.
+func (o *Options) withDefaults() (Options, error) {
+	if o == nil {
+		o = &Options{}
+	}
+	c := *o
+	if !filepath.IsAbs(c.StateDir) {
+		return c, fmt.Errorf("%w: StateDir %q is not an absolute path", backends.ErrInvalid, c.StateDir)
+	}
+	c.StateDir = filepath.Clean(c.StateDir)
+	for _, t := range append([]string{c.DefaultFS}, c.FSTypes...) {
+		if t != "" && !slices.Contains(mountable, t) {
+			return c, fmt.Errorf("%w: file system type %q is none of %v", backends.ErrInvalid, t, mountable)
+		}
+	}
+	if c.DefaultFS == "" {
+		c.DefaultFS = append(slices.Clone(c.FSTypes), "ext4")[0]
+	}
+	if c.FSTypes == nil {
+		c.FSTypes = mountable
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	if c.StatsTimeout <= 0 {
+		c.StatsTimeout = defaultStatsTimeout
+	}
+	if c.Observer == nil {
+		c.Observer = func(string) {}
+	}
+	if c.Kernel == nil {
+		k, err := newKernel(&c)
+		if err != nil {
+			return c, err
+		}
+		c.Kernel = k
+	}
+	return c, nil
+}

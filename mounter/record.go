@@ -1,0 +1,284 @@
+package mounter
+
+import (
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base32"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/mounter/mnt"
+)
+
+// recordVersion is the newest form that this engine understands. A record says
+// the oldest form that its reader must understand: fields that may be ignored
+// are added without a new version, so that an older driver still works with
+// them; everything else gets a new number, and only in the records that use it.
+const recordVersion = 1
+
+type kind string
+
+const (
+	kindStage   kind = "stage"   // a volume at a staging path
+	kindPublish kind = "publish" // a volume at a target path
+)
+
+type phase string
+
+const (
+	// phaseOpening: OpenVolume may have run; its State is not known.
+	phaseOpening phase = "opening"
+	// phaseOpen: OpenVolume answered; nothing is known to be mounted.
+	phaseOpen phase = "open"
+	// phaseBinding: a target path was asked for; nothing is known to be bound.
+	phaseBinding phase = "binding"
+	// phaseReady: the kernel showed the mount, or the device of a block volume,
+	// as it was asked for.
+	phaseReady phase = "ready"
+	// phaseClosing: unmounted; CloseVolume may have run.
+	phaseClosing phase = "closing"
+	// phaseClosed: nothing is open; only Format is worth keeping.
+	phaseClosed phase = "closed"
+)
+
+type sourceKind string
+
+const (
+	sourceDevice sourceKind = "device"
+	sourceMount  sourceKind = "mount"
+	sourceDir    sourceKind = "dir"
+)
+
+// record is what the engine keeps of one volume at one path. No secrets.
+type record struct {
+	Version     int            `json:"version"`
+	Kind        kind           `json:"kind"`
+	Volume      string         `json:"volume"`
+	Path        string         `json:"path"`
+	StagingPath string         `json:"stagingPath,omitempty"` // publish: where it was staged
+	BootID      string         `json:"bootID"`
+	Phase       phase          `json:"phase"`
+	Access      string         `json:"access"`           // "mount" or "block"
+	Mode        string         `json:"mode"`             // CSI's name
+	FSType      string         `json:"fsType,omitempty"` // as asked for
+	ReadOnly    bool           `json:"readOnly,omitempty"`
+	Flags       *digest        `json:"flags,omitempty"` // of the mount flags, which may hold secrets
+	Group       string         `json:"group,omitempty"`
+	Source      sourceKind     `json:"source,omitempty"`
+	Device      *deviceRecord  `json:"device,omitempty"`
+	Mount       *mountRecord   `json:"mount,omitempty"`
+	Dir         string         `json:"dir,omitempty"`
+	Mounted     *mountedRecord `json:"mounted,omitempty"`
+	Format      *formatRecord  `json:"format,omitempty"`
+	State       []byte         `json:"state,omitempty"` // Source.State
+}
+
+const (
+	accessMount = "mount"
+	accessBlock = "block"
+)
+
+// deviceRecord says which device, well enough to know it again.
+type deviceRecord struct {
+	Path       string `json:"path"`
+	Num        uint64 `json:"num,omitempty"`
+	DiskSeq    uint64 `json:"diskSeq,omitempty"`
+	Size       int64  `json:"size,omitempty"`
+	ReadOnly   bool   `json:"readOnly,omitempty"` // by itself, not by the engine
+	Serial     string `json:"serial,omitempty"`
+	WWID       string `json:"wwid,omitempty"`
+	DMUUID     string `json:"dmUUID,omitempty"`
+	BackingDev uint64 `json:"backingDev,omitempty"`
+	BackingIno uint64 `json:"backingIno,omitempty"`
+	Unverified string `json:"unverified,omitempty"`
+}
+
+// mountRecord is a backends.Mount without its options.
+type mountRecord struct {
+	Source string `json:"source"`
+	FSType string `json:"fsType"`
+	Remote bool   `json:"remote,omitempty"`
+}
+
+// mountedRecord is how the kernel showed the mount.
+type mountedRecord struct {
+	Dev    uint64 `json:"dev"`
+	Root   string `json:"root"`
+	FSType string `json:"fsType"`
+}
+
+// formatRecord is what is known of the file system on the device.
+type formatRecord struct {
+	State   string `json:"state"` // "started" or "done"
+	FSType  string `json:"fsType"`
+	BootID  string `json:"bootID"` // when it was started, or found
+	DiskSeq uint64 `json:"diskSeq,omitempty"`
+}
+
+const (
+	formatStarted = "started"
+	formatDone    = "done"
+)
+
+// digest stands for mount flags: enough to compare them, and no more.
+type digest struct {
+	Salt []byte `json:"salt"`
+	MAC  []byte `json:"mac"`
+}
+
+func newDigest(flags backends.Flags) *digest {
+	if len(flags.Reveal()) == 0 {
+		return nil
+	}
+	salt := make([]byte, 16)
+	_, _ = rand.Read(salt) // never fails (crypto/rand)
+	return &digest{Salt: salt, MAC: flagsMAC(salt, flags)}
+}
+
+// matches reports whether flags are the ones that d was made of.
+func (d *digest) matches(flags backends.Flags) bool {
+	if d == nil {
+		return len(flags.Reveal()) == 0
+	}
+	return hmac.Equal(d.MAC, flagsMAC(d.Salt, flags))
+}
+
+func flagsMAC(salt []byte, flags backends.Flags) []byte {
+	h := hmac.New(sha256.New, salt)
+	for _, f := range flags.Reveal() {
+		_, _ = h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(f)))) // a hash does not fail
+		_, _ = h.Write([]byte(f))
+	}
+	return h.Sum(nil)
+}
+
+func (r *record) block() bool { return r.Access == accessBlock }
+
+// clone copies what r points to, so that a record in the store never changes
+// under a reader.
+func (r *record) clone() *record {
+	c := *r
+	c.Flags, c.Device, c.Mount = copyOf(r.Flags), copyOf(r.Device), copyOf(r.Mount)
+	c.Mounted, c.Format, c.State = copyOf(r.Mounted), copyOf(r.Format), slices.Clone(r.State)
+	return &c
+}
+
+func copyOf[T any](p *T) *T {
+	if p == nil {
+		return nil
+	}
+	c := *p
+	return &c
+}
+
+// identity is what was recorded of the device, without its size, which grows.
+func (d *deviceRecord) identity() backends.Identity {
+	return backends.Identity{
+		Serial: d.Serial, WWID: d.WWID, DMUUID: d.DMUUID,
+		BackingDev: d.BackingDev, BackingIno: d.BackingIno, Unverified: d.unverified(),
+	}
+}
+
+func (d *deviceRecord) unverified() string {
+	if d.Serial == "" && d.WWID == "" && d.DMUUID == "" && d.BackingIno == 0 && d.Unverified == "" {
+		return "identified by a check of the backend's when it was staged"
+	}
+	return d.Unverified
+}
+
+func mountedAs(m mnt.Info) *mountedRecord {
+	return &mountedRecord{Dev: m.Dev, Root: m.Root, FSType: m.FSType}
+}
+
+func (m *mountedRecord) is(i mnt.Info) bool {
+	return m != nil && m.Dev == i.Dev && m.Root == i.Root && m.FSType == i.FSType
+}
+
+// shortHash names an id or a path in a file name.
+func shortHash(s string) string {
+	h := sha256.Sum256([]byte(s))
+	return strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(h[:16]))
+}
+
+const recordSuffix = ".json"
+
+// recordName is the file name of a record. The volume has a part of its own in
+// it, so that an unreadable file still says which volume it is about.
+func recordName(k kind, volume, path string) string {
+	return string(k) + "-" + shortHash(volume) + "-" + shortHash(path) + recordSuffix
+}
+
+func (r *record) name() string { return recordName(r.Kind, r.Volume, r.Path) }
+
+// volumeHashOf is the volume's part of a record's file name; "" when the name is
+// not one.
+func volumeHashOf(name string) string {
+	base, ok := strings.CutSuffix(name, recordSuffix)
+	parts := strings.Split(base, "-")
+	if !ok || len(parts) != 3 || len(parts[1]) != 26 || len(parts[2]) != 26 {
+		return ""
+	}
+	if k := kind(parts[0]); k != kindStage && k != kindPublish {
+		return ""
+	}
+	return parts[1]
+}
+
+func (r *record) encode() ([]byte, error) {
+	b, err := json.MarshalIndent(r, "", "\t")
+	return append(b, '\n'), err
+}
+
+// decodeRecord reads the record in a file of that name and refuses whatever it
+// does not fully understand.
+func decodeRecord(name string, b []byte) (*record, error) {
+	var v struct {
+		Version int `json:"version"`
+	}
+	if err := json.Unmarshal(b, &v); err != nil {
+		return nil, fmt.Errorf("torn or foreign: %w", err)
+	}
+	switch {
+	case v.Version < 1:
+		return nil, errors.New("no record: it has no version")
+	case v.Version > recordVersion:
+		return nil, fmt.Errorf("version %d, and this driver knows up to %d: run the driver that wrote it, or a newer one", v.Version, recordVersion)
+	}
+	var r record
+	if err := json.Unmarshal(b, &r); err != nil {
+		return nil, fmt.Errorf("torn or foreign: %w", err)
+	}
+	return &r, r.check(name)
+}
+
+func (r *record) check(name string) error {
+	phases := map[kind][]phase{
+		kindStage:   {phaseOpening, phaseOpen, phaseReady, phaseClosing, phaseClosed},
+		kindPublish: {phaseBinding, phaseReady},
+	}[r.Kind]
+	switch {
+	case phases == nil:
+		return fmt.Errorf("unknown kind %q", r.Kind)
+	case r.name() != name:
+		return fmt.Errorf("it speaks of volume %q at %s, whose record is %s", r.Volume, r.Path, r.name())
+	case !slices.Contains(phases, r.Phase):
+		return fmt.Errorf("unknown phase %q", r.Phase)
+	case r.Access != accessMount && r.Access != accessBlock:
+		return fmt.Errorf("unknown access %q", r.Access)
+	case r.BootID == "":
+		return errors.New("no boot id")
+	case r.Source == sourceDevice && r.Device == nil, r.Source == sourceMount && r.Mount == nil, r.Source == sourceDir && r.Dir == "":
+		return fmt.Errorf("source %q is not described", r.Source)
+	case !slices.Contains([]sourceKind{"", sourceDevice, sourceMount, sourceDir}, r.Source):
+		return fmt.Errorf("unknown source %q", r.Source)
+	case r.Format != nil && r.Format.State != formatStarted && r.Format.State != formatDone:
+		return fmt.Errorf("unknown format state %q", r.Format.State)
+	}
+	return nil
+}

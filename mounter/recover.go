@@ -1,0 +1,148 @@
+package mounter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"github.com/csikit/csikit/backends"
+)
+
+// Start takes the state directory, reads the records, finishes what an earlier
+// process left half-done, and tells the backend what is open here
+// (backends.NodeRecoverer). It comes before every other call.
+func (e *Engine) Start(ctx context.Context) error {
+	if err := e.start(ctx); err != nil {
+		return fmt.Errorf("mounter: %w", err)
+	}
+	return nil
+}
+
+func (e *Engine) start(ctx context.Context) error {
+	if e.records() != nil {
+		return refuse("the engine runs already")
+	}
+	s, err := e.openState()
+	if err != nil {
+		return err
+	}
+	if err := e.recoverAll(ctx, s); err != nil {
+		return errors.Join(err, s.close())
+	}
+	e.mu.Lock()
+	e.store = s
+	e.mu.Unlock()
+	return nil
+}
+
+// openState checks and locks the state directory.
+func (e *Engine) openState() (*store, error) {
+	dir := e.opts.StateDir
+	if err := makeStateDir(dir); err != nil {
+		return nil, fmt.Errorf("state directory: %w", err)
+	}
+	if !e.opts.AllowVolatileState {
+		why, err := e.kernel.Volatile(dir)
+		if err != nil {
+			return nil, fmt.Errorf("state directory: %w", err)
+		}
+		if why != "" {
+			return nil, refuse("state directory %s lies on %s, and the records must outlive the container: "+
+				"give a directory of the host's own disk", dir, why)
+		}
+	}
+	for _, d := range e.opts.SharedDirs {
+		shared, err := e.kernel.Shared(d)
+		if err != nil {
+			return nil, fmt.Errorf("propagation of %s: %w", d, err)
+		}
+		if !shared {
+			return nil, refuse("mounts below %s do not reach the host (mountPropagation: Bidirectional): pods would see empty directories", d)
+		}
+	}
+	return openStore(dir)
+}
+
+func (e *Engine) recoverAll(ctx context.Context, s *store) error {
+	boot, err := e.kernel.BootID()
+	if err != nil {
+		return fmt.Errorf("boot id: %w", err)
+	}
+	e.boot = boot
+	for _, err := range s.unreadable() {
+		e.log.ErrorContext(ctx, "the volume of this record is left alone", "err", err)
+	}
+	for _, r := range s.list(func(*record) bool { return true }) {
+		if err := e.recoverRecord(ctx, s, r); err != nil {
+			return fmt.Errorf("volume %q at %s: %w", r.Volume, r.Path, err)
+		}
+	}
+	if x := e.features.NodeRecoverer; x != nil {
+		open, err := e.openVolumes(s)
+		if err != nil {
+			return err
+		}
+		if err := x.RecoverNode(ctx, open); err != nil {
+			return fmt.Errorf("recover node: %w", err)
+		}
+	}
+	return nil
+}
+
+// recoverRecord brings one record up to date with the boot and with what was
+// finished all but the record.
+func (e *Engine) recoverRecord(ctx context.Context, s *store, r *record) error {
+	rebooted := r.BootID != e.boot
+	switch {
+	case r.Kind == kindPublish && rebooted:
+		return s.remove(r) // binds do not outlive a boot
+	case r.Kind == kindPublish:
+		return e.recoverTarget(s, r)
+	case r.Phase == phaseClosed && rebooted:
+		return s.remove(r) // the instance of the disk that it spoke of is gone
+	case r.Phase == phaseClosing:
+		if err := e.closeVolume(ctx, s, r); err != nil {
+			// The CO was told nothing yet: it calls Unstage again.
+			e.log.WarnContext(ctx, "volume could not be closed; unstaging it tries again", "volume", r.Volume, "path", r.Path, "err", err)
+		}
+	case rebooted:
+		e.log.InfoContext(ctx, "volume was staged before a reboot", "volume", r.Volume, "path", r.Path)
+		r.BootID, r.Phase, r.Mounted = e.boot, phaseOpening, nil
+		if r.Device != nil {
+			r.Device.Num, r.Device.DiskSeq = 0, 0
+		}
+		return s.put(r)
+	}
+	return nil
+}
+
+// recoverTarget drops the record of a target that was never bound, or that is
+// unmounted and removed already.
+func (e *Engine) recoverTarget(s *store, r *record) error {
+	_, err := e.kernel.IsMountPoint(r.Path)
+	if errors.Is(err, fs.ErrNotExist) && !r.block() {
+		return s.remove(r)
+	}
+	return nil
+}
+
+// openVolumes is what the records have open, for the backend.
+func (e *Engine) openVolumes(s *store) ([]backends.OpenVolume, error) {
+	var open []backends.OpenVolume
+	at := map[string]int{}
+	for _, r := range s.list(func(r *record) bool { return r.Kind == kindStage && r.Phase != phaseClosed }) {
+		_, live, err := e.alive(r)
+		if err != nil {
+			return nil, err
+		}
+		i, known := at[r.Volume]
+		if !known {
+			i = len(open)
+			at[r.Volume] = i
+			open = append(open, backends.OpenVolume{ID: r.Volume, State: r.State})
+		}
+		open[i].Mounted = open[i].Mounted || live
+	}
+	return open, nil
+}

@@ -1,0 +1,186 @@
+package mounter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+
+	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/mounter/mnt"
+)
+
+// checkSource refuses an answer of OpenVolume that cannot be used.
+func checkSource(src *backends.Source, block bool) error {
+	if src == nil {
+		return refuse("the backend gave no source")
+	}
+	n := 0
+	for _, given := range []bool{src.Device != nil, src.Mount != nil, src.Dir != ""} {
+		if given {
+			n++
+		}
+	}
+	switch {
+	case n != 1:
+		return refuse("the backend gave %d of device, mount and directory, and one is needed", n)
+	case block && src.Device == nil:
+		return refuse("a raw block device was asked for, and the volume is none")
+	case src.Device != nil:
+		return checkDevice(src.Device)
+	case src.Dir != "" && (!filepath.IsAbs(src.Dir) || filepath.Clean(src.Dir) == "/"):
+		return refuse("the backend gave directory %q, which is not an absolute path below /", src.Dir)
+	case src.Mount != nil && src.Mount.FSType == "":
+		return refuse("the backend gave a mount without a type")
+	}
+	return nil
+}
+
+func checkDevice(d *backends.Device) error {
+	id := d.Identity
+	known := id.Serial != "" || id.WWID != "" || id.DMUUID != "" || id.BackingIno != 0 || id.Check != nil
+	switch {
+	case !filepath.IsAbs(d.Path):
+		return refuse("the backend gave device path %q, which is not absolute", d.Path)
+	case !known && id.Unverified == "":
+		return refuse("the backend does not say how device %s is known to be the right one (Identity)", d.Path)
+	}
+	return nil
+}
+
+// setSource records what OpenVolume answered.
+func (r *record) setSource(src *backends.Source) {
+	r.State, r.Device, r.Mount, r.Dir = src.State, nil, nil, ""
+	switch {
+	case src.Device != nil:
+		id := src.Device.Identity
+		r.Source = sourceDevice
+		r.Device = &deviceRecord{
+			Path: src.Device.Path, Serial: id.Serial, WWID: id.WWID, DMUUID: id.DMUUID,
+			BackingDev: id.BackingDev, BackingIno: id.BackingIno, Unverified: id.Unverified,
+		}
+	case src.Mount != nil:
+		r.Source = sourceMount
+		r.Mount = &mountRecord{Source: src.Mount.Source, FSType: src.Mount.FSType, Remote: src.Mount.Remote}
+	default:
+		r.Source = sourceDir
+		r.Dir = filepath.Clean(src.Dir)
+	}
+}
+
+// openDevice opens a device and fails in a way that the CO retries: a device
+// that is not there yet, or not any more, may come.
+func (e *Engine) openDevice(ctx context.Context, path string) (Device, error) {
+	d, err := e.kernel.OpenDevice(ctx, path)
+	switch {
+	case err == nil:
+		return d, nil
+	case errors.Is(err, backends.ErrPrecondition):
+		return nil, err
+	default:
+		return nil, unavailable("open device: %w", err)
+	}
+}
+
+// openRecorded opens the device of a record and makes sure that it is still that
+// one: path, number, instance, identity.
+func (e *Engine) openRecorded(ctx context.Context, r *deviceRecord) (Device, error) {
+	d, err := e.openDevice(ctx, r.Path)
+	if err != nil {
+		return nil, err
+	}
+	if err := sameDevice(ctx, d, r); err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	return d, nil
+}
+
+func sameDevice(ctx context.Context, d Device, r *deviceRecord) error {
+	seq, err := d.DiskSeq()
+	switch {
+	case err != nil:
+		return unavailable("device %s: %w", r.Path, err)
+	case d.Num() != r.Num:
+		return refuse("device %s has number %s now and had %s when the volume was staged", r.Path, devName(d.Num()), devName(r.Num))
+	case seq != r.DiskSeq:
+		return refuse("device %s is another disk (sequence number %d) than when the volume was staged (%d)", r.Path, seq, r.DiskSeq)
+	}
+	return d.Verify(ctx, r.identity())
+}
+
+// describe records what the kernel says of an open device.
+func (r *deviceRecord) describe(d Device, before *deviceRecord) error {
+	var err error
+	r.Num = d.Num()
+	if r.DiskSeq, err = d.DiskSeq(); err != nil {
+		return unavailable("device %s: %w", r.Path, err)
+	}
+	if r.Size, err = d.Size(); err != nil {
+		return unavailable("device %s: %w", r.Path, err)
+	}
+	if r.ReadOnly, err = d.ReadOnly(); err != nil {
+		return unavailable("device %s: %w", r.Path, err)
+	}
+	if before != nil && before.DiskSeq == r.DiskSeq && before.Num == r.Num && r.DiskSeq != 0 {
+		// The flag may be the engine's own by now.
+		r.ReadOnly = before.ReadOnly
+	}
+	return nil
+}
+
+// ours reports whether mount m, seen at path, is the volume of r.
+func (e *Engine) ours(m mnt.Info, path string, r *record) (bool, error) {
+	if r.BootID == e.boot && r.Mounted.is(m) {
+		return true, nil
+	}
+	switch r.Source {
+	case sourceDevice:
+		if r.Device.Num == 0 || r.BootID != e.boot {
+			return false, nil
+		}
+		if m.Dev == r.Device.Num {
+			return true, nil
+		}
+		return e.backedBy(path, m.FSType, r.Device.Num)
+	case sourceMount:
+		return m.Source == r.Mount.Source && sameType(m.FSType, r.Mount.FSType), nil
+	case sourceDir:
+		same, err := e.kernel.SameFile(path, r.Dir)
+		if errors.Is(err, fs.ErrNotExist) {
+			return false, nil
+		}
+		return same, err
+	}
+	return false, nil
+}
+
+// backedBy asks the file systems whose mounts show a number that no device has.
+func (e *Engine) backedBy(path, fsType string, dev uint64) (bool, error) {
+	if fsType != "btrfs" {
+		return false, nil
+	}
+	is, err := e.kernel.BackedBy(path, fsType, dev)
+	if err != nil {
+		return false, unavailable("which devices hold %s: %w", path, err)
+	}
+	return is, nil
+}
+
+// sameType knows that a helper may mount a more exact type than it was given
+// (nfs becomes nfs4).
+func sameType(got, asked string) bool {
+	return got == asked || asked == "nfs" && got == "nfs4"
+}
+
+// devName prints a device number as the kernel does.
+func devName(dev uint64) string {
+	major := dev>>8&0xfff | dev>>32&^0xfff
+	minor := dev&0xff | dev>>12&^0xff
+	return fmt.Sprintf("%d:%d", major, minor)
+}
+
+// describeMount is a mount in a message.
+func describeMount(m mnt.Info) string {
+	return fmt.Sprintf("%s of %s (device %s, root %s)", m.FSType, m.Source, devName(m.Dev), m.Root)
+}

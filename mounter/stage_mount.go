@@ -1,0 +1,187 @@
+package mounter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+
+	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/mounter/mnt"
+)
+
+// mount brings a backends.Mount to the staging path.
+func (s *staging) mount(ctx context.Context) error {
+	if len(s.mounts) > 0 {
+		return s.keep()
+	}
+	if err := s.makeStagingDir(); err != nil {
+		return err
+	}
+	src := s.src.Mount
+	if err := s.step(ctx, "mount "+src.FSType); err != nil {
+		return err
+	}
+	err := s.kernel.Mount(ctx, MountRequest{
+		Source: src.Source, FSType: src.FSType, Target: s.path, ReadOnly: s.readOnly,
+		Options: mergeOptions(src.Options, s.req.Capability.Flags.Reveal()), Env: src.Env, Files: src.Files,
+	})
+	if err != nil {
+		return fmt.Errorf("mount %s (%s): %w", src.Source, src.FSType, err)
+	}
+	// A helper may write the source in its own way; nothing was there before.
+	m, err := s.look(func(mnt.Info) (bool, error) { return true, nil })
+	if err != nil {
+		return s.unmountAgain(err)
+	}
+	return s.ready(mountedAs(m))
+}
+
+// mergeOptions are the backend's options and those of the CO's that it did not
+// pass on itself.
+func mergeOptions(backend, co []string) []string {
+	all := slices.Clone(backend)
+	for _, o := range co {
+		if !slices.Contains(all, o) {
+			all = append(all, o)
+		}
+	}
+	return all
+}
+
+// dir binds a directory to the staging path.
+func (s *staging) dir(ctx context.Context) error {
+	if len(s.mounts) > 0 {
+		return s.keep()
+	}
+	if s.options.Data != "" || s.options.Super != 0 {
+		return refuse("the volume is a directory: mount flags of a file system do not apply to it")
+	}
+	switch st, err := os.Lstat(s.rec.Dir); {
+	case err != nil:
+		return unavailable("the volume's directory: %w", err)
+	case !st.IsDir():
+		return refuse("the volume's directory %s is none", s.rec.Dir)
+	}
+	if err := s.makeStagingDir(); err != nil {
+		return err
+	}
+	if err := s.step(ctx, "bind"); err != nil {
+		return err
+	}
+	if err := s.kernel.Bind(s.rec.Dir, s.path, mnt.BindOptions{ReadOnly: s.readOnly, Attr: s.options.Attr}); err != nil {
+		return fmt.Errorf("bind %s: %w", s.rec.Dir, err)
+	}
+	m, err := s.look(func(m mnt.Info) (bool, error) { return s.ours(m, s.path, s.rec) })
+	if err != nil {
+		return s.unmountAgain(err)
+	}
+	if err := s.setGroup(); err != nil {
+		return err
+	}
+	return s.ready(mountedAs(m))
+}
+
+// keep takes over a mount whose record was lost, or was not finished.
+func (s *staging) keep() error {
+	m := s.mounts[0]
+	is, err := s.ours(m, s.path, s.rec)
+	switch {
+	case err != nil:
+		return err
+	case !is:
+		return s.foreign()
+	case m.ReadOnly() != s.readOnly:
+		return fmt.Errorf("%w: mounted with read-only %v, and asked for with %v", backends.ErrIncompatible, m.ReadOnly(), s.readOnly)
+	}
+	return s.ready(mountedAs(m))
+}
+
+// elsewhere is the record of another staging path at which the volume stands
+// now, nil when there is none.
+func (s *staging) elsewhere() (*record, error) {
+	for _, r := range s.store.of(s.req.ID) {
+		if r.Kind != kindStage || r.Path == s.path || r.Phase != phaseReady || r.BootID != s.boot {
+			continue
+		}
+		if r.block() {
+			return r, nil
+		}
+		_, live, err := s.alive(r)
+		if err != nil {
+			return nil, err
+		}
+		if live {
+			return r, nil
+		}
+	}
+	return nil, nil
+}
+
+// alive looks whether the mount of a staging record stands, and shows it.
+func (e *Engine) alive(r *record) (mnt.Info, bool, error) {
+	if r.BootID != e.boot {
+		return mnt.Info{}, false, nil
+	}
+	mounts, err := e.mountsAt(r.Path)
+	if err != nil || len(mounts) == 0 {
+		return mnt.Info{}, false, err
+	}
+	is, err := e.ours(mounts[0], r.Path, r)
+	return mounts[0], is, err
+}
+
+// join stages a volume that stands at another staging path already. OpenVolume
+// is not called again; the mount there is bound.
+func (s *staging) join(ctx context.Context, other *record) error {
+	switch {
+	case other.Access != s.rec.Access:
+		return fmt.Errorf("%w: staged at %s as %s", backends.ErrIncompatible, other.Path, other.Access)
+	case other.ReadOnly && !s.readOnly:
+		return fmt.Errorf("%w: staged read-only at %s", backends.ErrIncompatible, other.Path)
+	case !other.block() && !other.Flags.matches(s.req.Capability.Flags):
+		return fmt.Errorf("%w: staged at %s with other mount flags", backends.ErrIncompatible, other.Path)
+	case !other.block() && s.req.Capability.FSType != "" && s.req.Capability.FSType != other.fsType(s.req.Capability.FSType):
+		return fmt.Errorf("%w: staged at %s with %s", backends.ErrIncompatible, other.Path, other.fsType(""))
+	}
+	s.rec.Source, s.rec.Device, s.rec.Mount, s.rec.Dir = other.Source, other.Device, other.Mount, other.Dir
+	s.rec.State, s.rec.Format, s.rec.Phase = other.State, other.Format, phaseOpen
+	if other.block() {
+		return s.joinBlock(ctx)
+	}
+	if len(s.mounts) > 0 {
+		if !other.Mounted.is(s.mounts[0]) || s.mounts[0].ReadOnly() != s.readOnly {
+			return s.foreign()
+		}
+		return s.ready(other.Mounted)
+	}
+	if err := s.makeStagingDir(); err != nil {
+		return err
+	}
+	if err := s.store.put(s.rec); err != nil {
+		return err
+	}
+	if err := s.step(ctx, "bind "+other.Path); err != nil {
+		return err
+	}
+	if err := s.kernel.Bind(other.Path, s.path, mnt.BindOptions{ReadOnly: s.readOnly, Attr: s.options.Attr}); err != nil {
+		return soften(fmt.Errorf("bind %s: %w", other.Path, err))
+	}
+	m, err := s.look(func(m mnt.Info) (bool, error) { return other.Mounted.is(m), nil })
+	if err != nil {
+		return s.unmountAgain(err)
+	}
+	return s.ready(mountedAs(m))
+}
+
+func (s *staging) joinBlock(ctx context.Context) error {
+	if len(s.mounts) > 0 {
+		return s.foreign()
+	}
+	d, err := s.openRecorded(ctx, s.rec.Device)
+	if err != nil {
+		return soften(err)
+	}
+	return errors.Join(s.ready(nil), d.Close())
+}

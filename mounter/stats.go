@@ -1,0 +1,180 @@
+package mounter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/csikit/csikit/backends"
+)
+
+// Stats are the figures of the volume at a path where it is staged or published.
+// It never hangs: statfs runs on a goroutine of its own, one at a time for each
+// volume, and after Options.StatsTimeout the answer is backends.ErrUnavailable.
+func (e *Engine) Stats(ctx context.Context, req StatsRequest) (*Stats, error) {
+	s := e.records()
+	if s == nil {
+		return nil, unavailable("the node engine is not running")
+	}
+	if err := s.refused(req.ID); err != nil {
+		return nil, err
+	}
+	path, r, err := e.statsPath(s, req)
+	if err != nil {
+		return nil, fmt.Errorf("stats of volume %q: %w", req.ID, err)
+	}
+	if r == nil {
+		return nil, backends.VolumeNotFound(req.ID)
+	}
+	st, err := e.figures(ctx, r, path)
+	if err != nil {
+		return nil, fmt.Errorf("stats of volume %q at %s: %w", req.ID, path, err)
+	}
+	return st, nil
+}
+
+// statsPath finds the record of the volume that stands at the path; nil when it
+// does not.
+func (e *Engine) statsPath(s *store, req StatsRequest) (path string, r *record, err error) {
+	if !filepath.IsAbs(req.Path) {
+		return "", nil, nil
+	}
+	path = filepath.Clean(req.Path)
+	for _, k := range []kind{kindPublish, kindStage} {
+		r := s.get(k, req.ID, path)
+		if r == nil || r.Phase != phaseReady || r.BootID != e.boot {
+			continue
+		}
+		if r.block() && k == kindStage {
+			return path, r, nil // nothing is mounted there
+		}
+		mounts, err := e.mountsAt(path)
+		if err != nil {
+			return path, nil, err
+		}
+		if len(mounts) > 0 && r.Mounted.is(mounts[0]) {
+			return path, r, nil
+		}
+		return path, nil, nil
+	}
+	r, err = e.blockAt(s, req.ID, path)
+	return path, r, err
+}
+
+// blockAt finds a raw block volume by the device number of a path that was never
+// given to Publish: kubelet asks at its own map of devices.
+func (e *Engine) blockAt(s *store, id, path string) (*record, error) {
+	blocks := s.list(func(r *record) bool {
+		return r.Volume == id && r.block() && r.BootID == e.boot && r.Phase == phaseReady
+	})
+	if len(blocks) == 0 {
+		return nil, nil
+	}
+	dev, err := e.kernel.DeviceAt(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, nil
+	case err != nil:
+		return nil, unavailable("look at %s: %w", path, err)
+	}
+	for _, r := range blocks {
+		if r.Device.Num == dev {
+			return r, nil
+		}
+	}
+	return nil, nil
+}
+
+func (e *Engine) figures(ctx context.Context, r *record, path string) (*Stats, error) {
+	if r.block() {
+		d, err := e.openRecorded(ctx, r.Device)
+		if err != nil {
+			return nil, soften(err)
+		}
+		size, err := d.Size()
+		if err = errors.Join(err, d.Close()); err != nil {
+			return nil, unavailable("size of device %s: %w", r.Device.Path, err)
+		}
+		return &Stats{Block: true, VolumeStats: backends.VolumeStats{Total: size}}, nil
+	}
+	if reporter := e.features.StatsReporter; reporter != nil {
+		v, err := reporter.VolumeStats(ctx, backends.VolumeStatsRequest{ID: r.Volume, Path: path, State: e.stateOf(r)})
+		if err != nil {
+			return nil, err
+		}
+		return &Stats{VolumeStats: *v}, nil
+	}
+	v, err := e.stats.get(ctx, r.Volume, e.opts.StatsTimeout, func() (backends.VolumeStats, error) { return e.kernel.StatFS(path) })
+	if err != nil {
+		return nil, unavailable("statfs: %w", err)
+	}
+	return &Stats{VolumeStats: v}, nil
+}
+
+// stateOf is the State of the volume, which its staging record has.
+func (e *Engine) stateOf(r *record) []byte {
+	s := e.records()
+	if r.Kind == kindStage || s == nil {
+		return r.State
+	}
+	if staged := s.get(kindStage, r.Volume, r.StagingPath); staged != nil {
+		return staged.State
+	}
+	return nil
+}
+
+// flights holds the calls of statfs that have not come back, one for each
+// volume. The zero value is ready.
+type flights struct {
+	mu sync.Mutex
+	m  map[string]*flight
+}
+
+type flight struct {
+	start time.Time
+	done  chan struct{}
+	v     backends.VolumeStats
+	err   error
+}
+
+var errStatsPending = errors.New("no answer yet")
+
+// get runs f, or waits for the one that runs already.
+func (l *flights) get(ctx context.Context, id string, timeout time.Duration, f func() (backends.VolumeStats, error)) (backends.VolumeStats, error) {
+	fl := l.start(id, f)
+	timer := time.NewTimer(timeout)
+	defer timer.Stop()
+	select {
+	case <-fl.done:
+		return fl.v, fl.err
+	case <-ctx.Done():
+		return backends.VolumeStats{}, contextError(ctx)
+	case <-timer.C:
+		return backends.VolumeStats{}, fmt.Errorf("%w after %s", errStatsPending, time.Since(fl.start).Round(time.Millisecond))
+	}
+}
+
+func (l *flights) start(id string, f func() (backends.VolumeStats, error)) *flight {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if fl := l.m[id]; fl != nil {
+		return fl
+	}
+	if l.m == nil {
+		l.m = map[string]*flight{}
+	}
+	fl := &flight{start: time.Now(), done: make(chan struct{})}
+	l.m[id] = fl
+	go func() {
+		fl.v, fl.err = f()
+		l.mu.Lock()
+		delete(l.m, id)
+		l.mu.Unlock()
+		close(fl.done)
+	}()
+	return fl
+}

@@ -1,0 +1,208 @@
+package mounter
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// store keeps the records: a file each, and a copy in memory. Its directory is
+// locked, so nobody else writes there. A record in it is never changed; put
+// replaces it.
+type store struct {
+	dir  string // StateDir/v1
+	lock *os.File
+
+	mu      sync.Mutex
+	records map[string]*record // by file name
+	bad     map[string][]error // by the volume's part of the file name
+}
+
+const tmpPrefix = ".tmp-"
+
+// openStore locks the directory and reads it. Volatile checks are the caller's.
+func openStore(stateDir string) (*store, error) {
+	lock, err := lockDir(stateDir)
+	if err != nil {
+		return nil, err
+	}
+	s := &store{dir: filepath.Join(stateDir, "v1"), lock: lock, records: map[string]*record{}, bad: map[string][]error{}}
+	err = os.Mkdir(s.dir, 0o700)
+	if err == nil || errors.Is(err, fs.ErrExist) {
+		err = s.load()
+	}
+	if err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	return s, nil
+}
+
+func (s *store) load() error {
+	entries, err := os.ReadDir(s.dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		file := filepath.Join(s.dir, e.Name())
+		if strings.HasPrefix(e.Name(), tmpPrefix) {
+			// Never renamed, so it was never true.
+			if err := os.Remove(file); err != nil {
+				return err
+			}
+			continue
+		}
+		volume := volumeHashOf(e.Name())
+		if volume == "" {
+			continue // not a name that a record can have, so about no volume
+		}
+		b, err := os.ReadFile(file)
+		if err != nil {
+			s.bad[volume] = append(s.bad[volume], fmt.Errorf("record %s: %w", file, err))
+			continue
+		}
+		r, err := decodeRecord(e.Name(), b)
+		if err != nil {
+			s.bad[volume] = append(s.bad[volume], fmt.Errorf("record %s: %w", file, err))
+			continue
+		}
+		s.records[e.Name()] = r
+	}
+	return nil
+}
+
+// refused is the error for a volume that has a record which nobody understands.
+func (s *store) refused(volume string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if errs := s.bad[shortHash(volume)]; len(errs) > 0 {
+		return refuse("volume %q is left alone: %w; look at the file, and move it away when the volume is surely not in use here", volume, errors.Join(errs...))
+	}
+	return nil
+}
+
+// unreadable lists what was refused, for the log.
+func (s *store) unreadable() []error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var all []error
+	for _, errs := range s.bad {
+		all = append(all, errs...)
+	}
+	return all
+}
+
+// get returns a copy that the caller may change, nil when there is none.
+func (s *store) get(k kind, volume, path string) *record {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r := s.records[recordName(k, volume, path)]; r != nil {
+		return r.clone()
+	}
+	return nil
+}
+
+// list returns copies of the records that keep accepts, in a stable order.
+func (s *store) list(keep func(*record) bool) []*record {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var list []*record
+	for _, r := range s.records {
+		if keep(r) {
+			list = append(list, r.clone())
+		}
+	}
+	slices.SortFunc(list, func(a, b *record) int {
+		return cmp.Or(cmp.Compare(a.Volume, b.Volume), cmp.Compare(b.Kind, a.Kind), cmp.Compare(a.Path, b.Path))
+	})
+	return list
+}
+
+// of returns the records of one volume, those of its staging paths first.
+func (s *store) of(volume string) []*record {
+	return s.list(func(r *record) bool { return r.Volume == volume })
+}
+
+// others returns the records of other volumes that claim path.
+func (s *store) others(volume, path string) []*record {
+	return s.list(func(r *record) bool { return r.Volume != volume && r.Path == path })
+}
+
+// put makes r durable before it returns.
+func (s *store) put(r *record) error {
+	r.Version = recordVersion
+	name := r.name()
+	if err := r.check(name); err != nil {
+		return fmt.Errorf("record of volume %q: %w", r.Volume, err)
+	}
+	b, err := r.encode()
+	if err != nil {
+		return err
+	}
+	if err := writeFile(s.dir, name, b); err != nil {
+		return unavailable("record of volume %q: %w", r.Volume, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.records[name] = r.clone()
+	return nil
+}
+
+// remove forgets r, durably.
+func (s *store) remove(r *record) error {
+	name := r.name()
+	if err := os.Remove(filepath.Join(s.dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return unavailable("record of volume %q: %w", r.Volume, err)
+	}
+	s.mu.Lock()
+	delete(s.records, name)
+	s.mu.Unlock()
+	if err := syncDir(s.dir); err != nil {
+		return unavailable("record of volume %q: %w", r.Volume, err)
+	}
+	return nil
+}
+
+// close gives the directory back.
+func (s *store) close() error { return s.lock.Close() }
+
+// writeFile replaces a file so that after a crash it is the old or the new one.
+func writeFile(dir, name string, b []byte) (err error) {
+	f, err := os.CreateTemp(dir, tmpPrefix+"*") // 0600
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			// The next start removes what this leaves.
+			_ = f.Close()
+			_ = os.Remove(f.Name())
+		}
+	}()
+	if _, err = f.Write(b); err != nil {
+		return err
+	}
+	if err = f.Sync(); err != nil {
+		return err
+	}
+	if err = f.Close(); err != nil {
+		return err
+	}
+	if err = os.Rename(f.Name(), filepath.Join(dir, name)); err != nil {
+		return err
+	}
+	return syncDir(dir)
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}

@@ -1,0 +1,195 @@
+package mounter
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/mounter/mnt"
+)
+
+// Unstage unmounts the staging path and, when it was the volume's last one,
+// closes the volume. A volume or a path that is not known, with nothing mounted,
+// is no error. While a target of the staging path is mounted it is
+// backends.ErrInUse; another volume at the path is backends.ErrPrecondition.
+func (e *Engine) Unstage(ctx context.Context, req UnstageRequest) error {
+	path, err := cleanPath("staging path", req.Path)
+	if err != nil {
+		return err
+	}
+	s, done, err := e.begin(ctx, req.ID)
+	if err != nil {
+		return err
+	}
+	defer done()
+	if err := e.unstage(ctx, s, req.ID, path); err != nil {
+		return fmt.Errorf("unstage volume %q from %s: %w", req.ID, path, err)
+	}
+	return nil
+}
+
+func (e *Engine) unstage(ctx context.Context, s *store, id, path string) error {
+	mounts, err := e.mountsAt(path)
+	if err != nil {
+		return err
+	}
+	if err := e.unpublished(s, id, path); err != nil {
+		return err
+	}
+	r := s.get(kindStage, id, path)
+	if err := e.mayUnmount(s, id, path, r, mounts); err != nil {
+		return err
+	}
+	if err := e.unmountAll(ctx, path, mounts); err != nil {
+		return err
+	}
+	if err := e.dropTargets(s, id, path); err != nil {
+		return err
+	}
+	if r == nil {
+		return e.closeUnknown(ctx, s, id)
+	}
+	if r.Phase == phaseClosed {
+		return nil // only remembers an mkfs that was cut short
+	}
+	if err := e.writableAgain(ctx, r.Device, r); err != nil {
+		return err
+	}
+	return soften(e.closeVolume(ctx, s, r))
+}
+
+// unpublished refuses while a target of this staging path stands.
+func (e *Engine) unpublished(s *store, id, staging string) error {
+	for _, p := range s.of(id) {
+		if p.Kind != kindPublish || p.StagingPath != staging {
+			continue
+		}
+		live, err := e.targetLives(p)
+		if err != nil {
+			return err
+		}
+		if live {
+			return inUse("it is published at %s", p.Path)
+		}
+	}
+	return nil
+}
+
+// targetLives reports whether the target of a publish record is mounted, be it
+// below something else.
+func (e *Engine) targetLives(p *record) (bool, error) {
+	if p.BootID != e.boot {
+		return false, nil
+	}
+	mounts, err := e.mountsAt(p.Path)
+	if err != nil {
+		return false, err
+	}
+	if p.Mounted == nil {
+		return len(mounts) > 0, nil // cut short between the bind and the record
+	}
+	return slices.ContainsFunc(mounts, p.Mounted.is), nil
+}
+
+// mayUnmount refuses to unmount what is not the volume, and what others still
+// need. Without a record the mount is taken for the volume: the CO says that it
+// is, and nobody else claims the path.
+func (e *Engine) mayUnmount(s *store, id, path string, r *record, mounts []mnt.Info) error {
+	if len(mounts) == 0 {
+		return nil
+	}
+	if r == nil || r.Phase == phaseClosed {
+		if o := s.others(id, path); len(o) > 0 {
+			return refuse("volume %q is there", o[0].Volume)
+		}
+		if strings.HasPrefix(e.opts.StateDir+"/", path+"/") {
+			return refuse("the driver's own state lies below it")
+		}
+		return nil
+	}
+	for _, m := range mounts {
+		is, err := e.ours(m, path, r)
+		if err != nil {
+			return err
+		}
+		if !is && r.Mounted == nil && r.Source == sourceMount && r.BootID == e.boot {
+			is = len(mounts) == 1 // a helper's own way to write the source, and no time to record it
+		}
+		if !is {
+			return refuse("something else is mounted there: %s; it is left alone", describeMount(m))
+		}
+	}
+	if r.Source != sourceDevice || !e.last(s, r) {
+		return nil
+	}
+	return e.heldElsewhere(path, mounts[0])
+}
+
+// heldElsewhere finds targets whose records were lost.
+func (e *Engine) heldElsewhere(path string, m mnt.Info) error {
+	all, err := e.kernel.MountsOf(m.Dev)
+	if err != nil {
+		return unavailable("mounts of %s: %w", describeMount(m), err)
+	}
+	mine, err := e.mountsAt(path)
+	if err != nil {
+		return err
+	}
+	for _, o := range all {
+		if !slices.ContainsFunc(mine, func(m mnt.Info) bool { return m.ID == o.ID }) {
+			return inUse("its file system is also mounted at %s", o.Point)
+		}
+	}
+	return nil
+}
+
+// unmountAll unmounts everything at path and looks. Whatever keeps it busy may
+// go away, so the CO is told to come back.
+func (e *Engine) unmountAll(ctx context.Context, path string, mounts []mnt.Info) error {
+	if len(mounts) == 0 {
+		return nil
+	}
+	if err := e.step(ctx, "unmount"); err != nil {
+		return err
+	}
+	if n, err := e.kernel.Unwind(path); err != nil {
+		return soften(fmt.Errorf("%w (%d of %d mounts taken off)", err, n, len(mounts)))
+	}
+	left, err := e.mountsAt(path)
+	if err != nil {
+		return err
+	}
+	if len(left) > 0 {
+		return unavailable("still mounted after unmounting it: %s", describeMount(left[0]))
+	}
+	return nil
+}
+
+// dropTargets forgets targets of the staging path that the kernel does not have.
+func (e *Engine) dropTargets(s *store, id, staging string) error {
+	for _, p := range s.of(id) {
+		if p.Kind == kindPublish && p.StagingPath == staging {
+			if err := s.remove(p); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// closeUnknown closes a volume of which there is no record: it may have been
+// lost while the volume was open.
+func (e *Engine) closeUnknown(ctx context.Context, s *store, id string) error {
+	for _, o := range s.of(id) {
+		if o.Kind == kindStage && o.Phase != phaseClosed {
+			return nil
+		}
+	}
+	err := e.callClose(ctx, id, nil)
+	if final(err) {
+		return fmt.Errorf("%w: %v", backends.ErrUnavailable, err)
+	}
+	return err
+}
