@@ -1,9 +1,9 @@
 package mounter
 
 import (
-	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/csikit/csikit/backends"
 )
@@ -20,33 +20,25 @@ func unavailable(format string, args ...any) error {
 	return fmt.Errorf("%w: "+format, append([]any{backends.ErrUnavailable}, args...)...)
 }
 
-// notFinal are the kinds after which a CO knows that it has to come back.
-var notFinal = []error{
-	backends.ErrUnavailable, backends.ErrPending, backends.ErrNoSpace, backends.ErrLimit,
-	backends.ErrStaleToken, context.Canceled, context.DeadlineExceeded,
-}
-
-var finalKinds = []error{
-	backends.ErrInvalid, backends.ErrNotFound, backends.ErrExists, backends.ErrIncompatible, backends.ErrOutOfRange,
-	backends.ErrInUse, backends.ErrPrecondition, backends.ErrPermission, backends.ErrUnauthenticated,
-	backends.ErrUnsupported, backends.ErrDataLoss, backends.ErrFailed,
-}
+// retried and finalKinds are in the order in which csidriver looks for them: of
+// an error of two kinds the one that keeps the CO coming back wins.
+var (
+	retried = []error{
+		backends.ErrPending, backends.ErrStaleToken, backends.ErrUnavailable, backends.ErrExists, backends.ErrNotReady,
+	}
+	finalKinds = []error{
+		backends.ErrDataLoss, backends.ErrUnauthenticated, backends.ErrPermission, backends.ErrIncompatible, backends.ErrInUse,
+		backends.ErrPrecondition, backends.ErrOutOfRange, backends.ErrInvalid, backends.ErrUnsupported, backends.ErrFailed,
+		backends.ErrNotFound,
+	}
+)
 
 // final reports whether a CO takes err for "surely nothing in progress and
-// nothing left" and forgets the volume. An error of no kind is answered as
-// UNAVAILABLE, so it is not final.
+// nothing left" and forgets the volume. Everything else, the end of a context
+// and an error of no kind too, keeps it coming back.
 func final(err error) bool {
-	for _, k := range notFinal {
-		if errors.Is(err, k) {
-			return false
-		}
-	}
-	for _, k := range finalKinds {
-		if errors.Is(err, k) {
-			return true
-		}
-	}
-	return false
+	is := func(kind error) bool { return errors.Is(err, kind) }
+	return !slices.ContainsFunc(retried, is) && slices.ContainsFunc(finalKinds, is)
 }
 
 // softError keeps the words of a final error and takes its kind away, for when

@@ -334,7 +334,7 @@ func (p *publishing) attach(ctx context.Context, mk func(string) (bool, error), 
 	}
 	if err != nil {
 		if _, undo := p.kernel.Unwind(p.path); undo != nil {
-			return fmt.Errorf("%w (and it is still mounted: %v)", soften(err), undo)
+			return unavailable("%w (and it is still mounted: %w)", err, undo)
 		}
 		return p.giveUp(err)
 	}
@@ -351,7 +351,7 @@ func (p *publishing) giveUp(err error) error {
 		undo = os.Remove(p.path)
 	}
 	if undo = errors.Join(undo, p.store.remove(p.rec)); undo != nil {
-		return fmt.Errorf("%w (and it could not be undone: %v)", soften(err), undo)
+		return unavailable("%w (and it could not be undone: %w)", err, undo)
 	}
 	return err
 }

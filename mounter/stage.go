@@ -262,7 +262,7 @@ func (s *staging) giveUp(ctx context.Context, err error) error {
 		return err
 	}
 	if undo := s.closeVolume(ctx, s.store, s.rec); undo != nil {
-		return fmt.Errorf("%w (and the volume is still open: %v)", soften(err), undo)
+		return unavailable("%w (and the volume is still open: %w)", err, undo)
 	}
 	return err
 }

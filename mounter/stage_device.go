@@ -205,7 +205,7 @@ func (s *staging) checkReadOnly(m mnt.Info) error {
 // unmountAgain takes back the mount that this call made.
 func (s *staging) unmountAgain(err error) error {
 	if _, undo := s.kernel.Unwind(s.path); undo != nil {
-		return fmt.Errorf("%w (and it is still mounted: %v)", soften(err), undo)
+		return unavailable("%w (and it is still mounted: %w)", err, undo)
 	}
 	return err
 }

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/csikit/csikit/backends"
 	"github.com/csikit/csikit/mounter/mnt"
 )
 
@@ -187,9 +186,5 @@ func (e *Engine) closeUnknown(ctx context.Context, s *store, id string) error {
 			return nil
 		}
 	}
-	err := e.callClose(ctx, id, nil)
-	if final(err) {
-		return fmt.Errorf("%w: %v", backends.ErrUnavailable, err)
-	}
-	return err
+	return soften(e.callClose(ctx, id, nil))
 }

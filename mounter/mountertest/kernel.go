@@ -137,8 +137,8 @@ func (k *Kernel) ForbidOnlineExt4() {
 }
 
 func (k *Kernel) top(path string) int {
-	for i := len(k.mounts) - 1; i >= 0; i-- {
-		if k.mounts[i].Point == path {
+	for i, m := range slices.Backward(k.mounts) {
+		if m.Point == path {
 			return i
 		}
 	}
