@@ -114,16 +114,8 @@ func read(ctx context.Context, r io.ReaderAt, size int64, places []extent) (view
 
 // aligned is memory that direct I/O takes on any disk.
 func aligned(n int) []byte {
-	const align = 64 << 10
-	unit := pageSize
-	if n >= align {
-		unit = align
-	}
-	b := make([]byte, n+unit)
-	skip := 0
-	if rest := int(uintptr(unsafe.Pointer(&b[0])) % uintptr(unit)); rest != 0 {
-		skip = unit - rest
-	}
+	b := make([]byte, n+pageSize)
+	skip := int(-uintptr(unsafe.Pointer(&b[0])) & (pageSize - 1))
 	return b[skip : skip+n : skip+n]
 }
 
