@@ -115,3 +115,43 @@ func mustReopen(t *testing.T, f *os.File) *os.File {
 	t.Cleanup(func() { _ = g.Close() })
 	return g
 }
+
+// The flag that SetReadOnly sets stays with the number of a loop device when the
+// device is detached: the next file behind it must not inherit it.
+func TestReadOnlyIsNotInherited(t *testing.T) {
+	testenv.Root(t)
+	ctx := context.Background()
+	f := backingFile(t, 1<<20)
+	for name, detach := range map[string]func(d *Device, l *Loop) error{
+		"by others": func(d *Device, _ *Loop) error {
+			return errors.Join(unix.IoctlSetInt(int(d.File().Fd()), unix.LOOP_CLR_FD, 0), d.Close())
+		},
+		"by DetachLoop": func(d *Device, l *Loop) error {
+			return errors.Join(d.Close(), DetachLoop(ctx, l.Path, l.Dev, l.Ino))
+		},
+	} {
+		l, err := AttachLoop(ctx, f, AttachOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := openDevice(t, l.Path)
+		if err := errors.Join(d.SetReadOnly(true), detach(d, l)); err != nil {
+			t.Fatal(err)
+		}
+		free := openDevice(t, l.Path)
+		ro, err := free.ReadOnly()
+		if _, status := loopStatus(free.f); name == "by DetachLoop" && errors.Is(status, unix.ENXIO) && (ro || err != nil) {
+			t.Errorf("%s stays read-only: %v", l.Path, err)
+		}
+		if err := free.Close(); err != nil {
+			t.Fatal(err)
+		}
+		again := attachFile(t, f, AttachOptions{})
+		if ro, err := openDevice(t, again.Path).ReadOnly(); err != nil || ro {
+			t.Errorf("detached %s, then %s on %s: read-only %t, %v", name, again.Path, l.Path, ro, err)
+		}
+		if _, err := openDevice(t, again.Path).File().WriteAt(make([]byte, 512), 0); err != nil {
+			t.Error(err)
+		}
+	}
+}

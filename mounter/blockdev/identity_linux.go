@@ -187,7 +187,7 @@ func (d *Device) attrOf(dir, name string) (string, error) {
 			return "", nil
 		}
 	}
-	// ENODEV, EINVAL: the driver has the file but no value behind it.
+	// The driver has the file but no value behind it.
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) {
 		return "", nil
 	}

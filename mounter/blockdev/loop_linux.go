@@ -128,7 +128,7 @@ func attachTo(ctx context.Context, n int, backing *os.File, st *unix.Stat_t, o A
 		// Ours for certain: the kernel binds a device once until it is cleared.
 		return nil, errors.Join(err, unix.IoctlSetInt(int(dev.f.Fd()), unix.LOOP_CLR_FD, 0))
 	}
-	return l, nil
+	return l, clearReadOnly(dev, l.ReadOnly)
 }
 
 // attached looks at what the kernel made of it.
@@ -149,6 +149,16 @@ func attached(dev *Device, n int, st *unix.Stat_t, o AttachOptions) (*Loop, erro
 		return nil, dev.mismatch("read-only", strconv.FormatBool(l.ReadOnly), strconv.FormatBool(o.ReadOnly))
 	}
 	return l, nil
+}
+
+// clearReadOnly takes away what [Device.SetReadOnly] left on the number of a
+// loop device: the kernel keeps that flag when another file is attached.
+func clearReadOnly(dev *Device, wanted bool) error {
+	ro, err := dev.ReadOnly()
+	if err != nil || !ro || wanted {
+		return err
+	}
+	return dev.SetReadOnly(false)
 }
 
 // loopOf is what callers are told of an attached device.

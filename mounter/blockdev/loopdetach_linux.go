@@ -56,12 +56,33 @@ func detachOnce(ctx context.Context, path string, dev, ino uint64) (done bool, e
 	if err := d.claim(); err != nil {
 		return false, errors.Join(err, d.Close())
 	}
-	err = clearLoop(d)
+	ro, err := d.ReadOnly()
+	if err == nil {
+		err = clearLoop(d)
+	}
 	// Newer kernels detach at the last close: ours has to come before the look.
 	if err = errors.Join(err, d.Close()); err != nil {
 		return false, err
 	}
-	return detachResult(ctx, n, dev, ino)
+	done, err = detachResult(ctx, n, dev, ino)
+	if done && ro {
+		freeReadOnly(ctx, n)
+	}
+	return done, err
+}
+
+// freeReadOnly takes the read-only flag from a free device, for other programs:
+// AttachLoop does so itself, so that a failure here is nobody's loss. Never
+// before the device is free, for a busy one may be read-only to somebody.
+func freeReadOnly(ctx context.Context, n int) {
+	d, err := openLoop(ctx, n, false)
+	if err != nil {
+		return
+	}
+	if _, err := loopStatus(d.f); errors.Is(err, unix.ENXIO) {
+		_ = d.SetReadOnly(false)
+	}
+	_ = d.Close()
 }
 
 // clearLoop asks for the detachment while nobody else can mount the device.
