@@ -190,9 +190,12 @@ func TestContextEndedBefore(t *testing.T) {
 	why := errors.New("volume is being deleted")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(why)
-	_, err := New(nil).Run(ctx, Cmd{Path: tool})
-	if !errors.Is(err, context.Canceled) || !errors.Is(err, why) {
-		t.Errorf("got %v", err)
+	// A tool that is missing would be the error if anything were tried.
+	for _, path := range []string{tool, tool + ".missing"} {
+		_, err := New(nil).Run(ctx, Cmd{Path: path})
+		if !errors.Is(err, context.Canceled) || !errors.Is(err, why) {
+			t.Errorf("got %v", err)
+		}
 	}
 	if _, err := os.Stat(tool + ".ran"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("it ran: %v", err)

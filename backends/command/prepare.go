@@ -110,7 +110,8 @@ func (r *Runner) start(path string, c Cmd, red *redactor) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(path, args...)
+	// Not CommandContext: it kills the child alone, at once, and hides the reason.
+	cmd := exec.Command(path, args...) //nolint:noctx // watch and end do it for the group
 	cmd.Env, cmd.Dir, cmd.ExtraFiles, cmd.WaitDelay = env, c.Dir, files, pipeDelay
 	if cmd.Dir == "" {
 		cmd.Dir = "/"

@@ -71,7 +71,7 @@ func TestProgress(t *testing.T) {
 			p := startTool(t, `read line; `+text)
 			g := &progress{p: p.process}
 			g.made()
-			eventually(t, "no progress while it waits", func() bool { return !g.made() && !g.made() })
+			eventually(t, "no progress while it waits", func() bool { return !g.made() })
 			p.say("go\n")
 			for range 3 {
 				eventually(t, "progress while it works", g.made)
@@ -119,10 +119,14 @@ func TestParseStat(t *testing.T) {
 
 // The file is only the child's: it has no name, and cannot be written.
 func TestSecretFile(t *testing.T) {
-	tool := script(t, `cat "$1"; echo; (cat "$1"); echo x >"$1"`)
+	tool := script(t, `cat "$1"; echo; (cat "$1"); echo x 1<>"$1"`)
+	before := openFiles()
 	res, err := New(nil).Run(t.Context(), Cmd{Path: tool, Args: []string{"{file:k}"}, Files: map[string]backends.Secret{"k": backends.NewSecret("once")}})
 	var exit *ExitError
 	if !errors.As(err, &exit) || string(res.Stdout) != "once\nonce" {
 		t.Errorf("got %q, %v", res.Stdout, err)
+	}
+	if after := openFiles(); after != before {
+		t.Errorf("%d descriptors before, %d after", before, after)
 	}
 }

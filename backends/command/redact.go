@@ -68,7 +68,7 @@ func (r *redactor) scrub(s string) string {
 	values := r.values
 	r.mu.Lock()
 	if !r.long && r.stdin.Len() > 0 {
-		values = append(values[:len(values):len(values)], lines(r.stdin.String())...)
+		values = append(slices.Clip(values), lines(r.stdin.String())...)
 	}
 	r.mu.Unlock()
 	// The longest first: one may be a part of another.

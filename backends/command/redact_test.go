@@ -75,6 +75,9 @@ func FuzzOutput(f *testing.F) {
 				t.Fatal(m, err)
 			}
 			rest = rest[n:]
+			if len(o.head)+len(o.tail) > 2*o.max {
+				t.Fatalf("%d bytes kept", len(o.head)+len(o.tail))
+			}
 		}
 		got, cut := o.bytes()
 		if cut != (len(data) > o.max) || o.written() != int64(len(data)) {
