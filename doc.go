@@ -1,0 +1,30 @@
+// Package csikit is an SDK for writing CSI (Container Storage Interface) drivers:
+// the plugins by which Kubernetes, Nomad and Swarm create, attach, stage,
+// publish and grow storage volumes.
+//
+// A driver author writes a backend, how their storage makes, deletes, opens and
+// closes a volume, and gets a driver that is right under retries, crashes and
+// concurrent calls. This package holds no code; the map:
+//
+//	backends            the contract: Controller, Node, optional interfaces, errors, Secrets
+//	backends/command    runs host tools that may hang
+//	backends/loopfile   volumes as files of a local file system
+//	csidriver           the driver: gRPC server, protocol, validation, capabilities
+//	mounter             the node engine: stage, publish, unpublish, unstage, expand, stats
+//	mounter/blockdev    what is on a device, and is it the right one; loop devices
+//	mounter/mnt         the mount system calls, mount points, options
+//	mounter/mountertest the engine over a kernel in memory, for tests without root
+//	idempotency         operations: join a retry, wait for a conflict, outlive the call
+//	sanity              csi-test against any driver, from a Go test
+//	cmd/csikit          the command for authors: demo
+//	examples            drivers to copy: minimal, loopfile
+//
+// Start with package backends if you write a driver, with mounter or idempotency
+// if you have one and want its hard half done, with sanity if you only want to
+// test one.
+//
+// # When not to use it
+//
+// csikit is for Go and for Linux nodes. It does not talk to Kubernetes: the
+// sidecars (external-provisioner and its like) do that, as for every driver.
+package csikit

@@ -1,0 +1,84 @@
+package csikit_test
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+
+	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/csidriver"
+)
+
+// README:begin
+
+// dirs makes volumes that are directories below root.
+type dirs struct{ root *os.Root }
+
+var ids = regexp.MustCompile(`^[0-9a-f]{32}$`)
+
+func (d dirs) Volume(_ context.Context, req backends.VolumeRequest) (*backends.Volume, error) {
+	if !ids.MatchString(req.ID) {
+		return nil, backends.VolumeNotFound(req.ID)
+	}
+	_, err := d.root.Lstat(req.ID)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, backends.VolumeNotFound(req.ID)
+	}
+	return &backends.Volume{ID: req.ID}, err
+}
+
+func (d dirs) FindVolume(ctx context.Context, req backends.CreateVolumeRequest) (*backends.Volume, error) {
+	sum := sha256.Sum256([]byte(req.Name))
+	return d.Volume(ctx, backends.VolumeRequest{ID: hex.EncodeToString(sum[:16])})
+}
+
+func (d dirs) CreateVolume(_ context.Context, req backends.CreateVolumeRequest) (*backends.Volume, error) {
+	sum := sha256.Sum256([]byte(req.Name))
+	id := hex.EncodeToString(sum[:16])
+	return &backends.Volume{ID: id}, d.root.Mkdir(id, 0o750)
+}
+
+func (d dirs) DeleteVolume(ctx context.Context, req backends.DeleteVolumeRequest) error {
+	if _, err := d.Volume(ctx, backends.VolumeRequest{ID: req.ID}); err != nil {
+		return err // VolumeNotFound is success
+	}
+	return d.root.RemoveAll(req.ID)
+}
+
+func (d dirs) OpenVolume(_ context.Context, req backends.OpenVolumeRequest) (*backends.Source, error) {
+	return &backends.Source{Dir: filepath.Join(d.root.Name(), req.ID)}, nil
+}
+
+func (d dirs) CloseVolume(context.Context, backends.CloseVolumeRequest) error { return nil }
+
+// README:end
+
+// The shortest way from a backend to a driver. In main, Run serves it until the
+// context ends.
+func Example() {
+	dir, _ := os.MkdirTemp("", "csikit-example-")
+	defer os.RemoveAll(dir)
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	backend := dirs{root}
+	_, err = csidriver.New(csidriver.Config{
+		Name: "dirs.csi.example.com", Version: "1.0.0",
+		Traits: backends.Traits{
+			Modes:      []backends.AccessMode{backends.SingleNodeWriter},
+			Filesystem: true,
+			Lifecycle:  backends.Persistent,
+		},
+		Controller: backend, Node: backend,
+	}, &csidriver.Options{NodeID: "node-1", StateDir: filepath.Join(dir, ".state")})
+	fmt.Println(err)
+	// Output: <nil>
+}
