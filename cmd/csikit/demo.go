@@ -80,19 +80,19 @@ func walkAll(ctx context.Context, w workspace, fsTypes []string, p *printer) err
 	if w.rootless {
 		fsTypes = []string{""}
 	}
-	d := &driverProcess{w: w}
-	if err := d.start(ctx); err != nil {
-		return errors.Join(err, d.showLog(p))
-	}
 	started := time.Now()
+	d := newDriver(w)
+	if err := d.Start(ctx); err != nil {
+		return err
+	}
 	var failed error
 	for _, fsType := range fsTypes {
 		if failed = walkVolume(ctx, d, w, fsType, p); failed != nil {
-			failed = errors.Join(failed, d.showLog(p))
+			d.showLog(p)
 			break
 		}
 	}
-	if err := d.stop(ctx); err != nil {
+	if err := d.Close(); err != nil {
 		failed = errors.Join(failed, fmt.Errorf("the driver did not stop cleanly: %w", err))
 	}
 	left, err := countLeft(w)

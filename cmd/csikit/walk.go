@@ -27,7 +27,7 @@ const (
 // walk leads one volume through its life.
 type walk struct {
 	p      *printer
-	d      *driverProcess
+	d      *driver
 	w      workspace
 	fsType string
 	dev    bool // the driver gives out devices, which can be expanded
@@ -37,7 +37,7 @@ type walk struct {
 }
 
 // walkVolume walks a volume of one file system from create to delete.
-func walkVolume(ctx context.Context, d *driverProcess, w workspace, fsType string, p *printer) error {
+func walkVolume(ctx context.Context, d *driver, w workspace, fsType string, p *printer) error {
 	k := &walk{p: p, d: d, w: w, fsType: fsType, dev: !w.rootless}
 	p.section(k.name())
 	for _, step := range []func(context.Context) error{
@@ -72,11 +72,9 @@ func call[Req, Resp any](ctx context.Context, k *walk, name, what string, f func
 	return resp, err
 }
 
-func (k *walk) capability(readOnly bool) *csi.VolumeCapability {
-	mode := csi.VolumeCapability_AccessMode_SINGLE_NODE_MULTI_WRITER
-	_ = readOnly // read-only is the publish's, not the volume's
+func (k *walk) capability() *csi.VolumeCapability {
 	return &csi.VolumeCapability{
-		AccessMode: &csi.VolumeCapability_AccessMode{Mode: mode},
+		AccessMode: &csi.VolumeCapability_AccessMode{Mode: csi.VolumeCapability_AccessMode_SINGLE_NODE_MULTI_WRITER},
 		AccessType: &csi.VolumeCapability_Mount{Mount: &csi.VolumeCapability_MountVolume{FsType: k.fsType}},
 	}
 }
@@ -84,7 +82,7 @@ func (k *walk) capability(readOnly bool) *csi.VolumeCapability {
 func (k *walk) path(name string) string { return filepath.Join(k.w.pods(), k.name(), name) }
 
 func (k *walk) create(ctx context.Context) error {
-	req := &csi.CreateVolumeRequest{Name: "demo-" + k.name(), VolumeCapabilities: []*csi.VolumeCapability{k.capability(false)}}
+	req := &csi.CreateVolumeRequest{Name: "demo-" + k.name(), VolumeCapabilities: []*csi.VolumeCapability{k.capability()}}
 	if k.dev {
 		req.CapacityRange = &csi.CapacityRange{RequiredBytes: firstSize}
 	}
@@ -103,7 +101,7 @@ func (k *walk) stage(ctx context.Context) error {
 	}
 	_, err := call(ctx, k, "NodeStageVolume", "formatted and mounted", k.d.node().NodeStageVolume, &csi.NodeStageVolumeRequest{
 		VolumeId: k.vol.GetVolumeId(), StagingTargetPath: k.path("staging"),
-		VolumeCapability: k.capability(false), VolumeContext: k.vol.GetVolumeContext(),
+		VolumeCapability: k.capability(), VolumeContext: k.vol.GetVolumeContext(),
 	})
 	if err != nil {
 		return err
@@ -117,7 +115,7 @@ func (k *walk) publish(ctx context.Context, target, what string, readOnly bool) 
 	}
 	_, err := call(ctx, k, "NodePublishVolume", what, k.d.node().NodePublishVolume, &csi.NodePublishVolumeRequest{
 		VolumeId: k.vol.GetVolumeId(), StagingTargetPath: k.path("staging"), TargetPath: k.path(target),
-		VolumeCapability: k.capability(readOnly), VolumeContext: k.vol.GetVolumeContext(), Readonly: readOnly,
+		VolumeCapability: k.capability(), VolumeContext: k.vol.GetVolumeContext(), Readonly: readOnly,
 	})
 	return err
 }
@@ -195,13 +193,13 @@ func (k *walk) expand(ctx context.Context) error {
 	}
 	size := &csi.CapacityRange{RequiredBytes: grownSize}
 	_, err = call(ctx, k, "ControllerExpandVolume", "to "+mib(grownSize), k.d.controller().ControllerExpandVolume,
-		&csi.ControllerExpandVolumeRequest{VolumeId: k.vol.GetVolumeId(), CapacityRange: size, VolumeCapability: k.capability(false)})
+		&csi.ControllerExpandVolumeRequest{VolumeId: k.vol.GetVolumeId(), CapacityRange: size, VolumeCapability: k.capability()})
 	if err != nil {
 		return err
 	}
 	_, err = call(ctx, k, "NodeExpandVolume", "the file system too, in use", k.d.node().NodeExpandVolume,
 		&csi.NodeExpandVolumeRequest{VolumeId: k.vol.GetVolumeId(), VolumePath: k.path("pod-1"), StagingTargetPath: k.path("staging"),
-			CapacityRange: size, VolumeCapability: k.capability(false)})
+			CapacityRange: size, VolumeCapability: k.capability()})
 	if status.Code(err) == codes.FailedPrecondition {
 		k.p.see("this kernel lets no one grow %s in use here: the next stage does it", k.fsType)
 		return nil
@@ -225,18 +223,17 @@ func (k *walk) seeGrowth(before int64) error {
 }
 
 func (k *walk) killDriver(ctx context.Context) error {
-	pid, err := k.d.kill()
-	if err != nil {
+	k.p.section(fmt.Sprintf("kill -9 %d; the pods do not notice", k.d.PID()))
+	if err := k.d.Kill(); err != nil {
 		return err
 	}
-	k.p.section(fmt.Sprintf("kill -9 %d; the pods do not notice", pid))
 	if err := k.compare("pod-2"); err != nil {
 		return err
 	}
-	if err := k.d.start(ctx); err != nil {
+	if err := k.d.Start(ctx); err != nil {
 		return err
 	}
-	k.p.see("driver runs again, pid %d", k.d.pid())
+	k.p.see("driver runs again, pid %d", k.d.PID())
 	if err := k.publish(ctx, "pod-2", "repeated by the CO after the restart", false); err != nil {
 		return err
 	}
