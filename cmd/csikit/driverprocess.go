@@ -10,6 +10,7 @@ import (
 
 	"github.com/csikit/csikit/csidriver"
 	"github.com/csikit/csikit/internal/driverproc"
+	"github.com/csikit/csikit/mounter"
 )
 
 // driverCommand is this program as the driver, a process of its own so that it
@@ -45,15 +46,43 @@ func serveDriver(ctx context.Context, args []string) error {
 		return err
 	}
 	w := workspace{dir: *dir, rootless: *rootless}
-	cfg, err := driverConfig(w)
+	cfg, closeBackend, err := driverConfig(w)
 	if err != nil {
 		return err
 	}
-	d, err := csidriver.New(cfg, &csidriver.Options{
-		NodeID: "demo", StateDir: w.state(), Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	// The workspace is temporary anyway, and may lie on a container's own root.
+	engine, err := mounter.New(cfg.Node, &mounter.Options{
+		StateDir: w.state(), AllowVolatileState: true, Logger: log, FSTypes: cfg.Traits.FSTypes,
 	})
 	if err != nil {
-		return err
+		return errors.Join(err, closeBackend())
 	}
-	return d.Run(ctx, "unix://"+w.socket())
+	d, err := csidriver.New(cfg, &csidriver.Options{NodeID: "demo", Engine: engine, Logger: log})
+	if err != nil {
+		return errors.Join(err, engine.Close(), closeBackend())
+	}
+	return errors.Join(d.Run(ctx, "unix://"+w.socket()), closeBackend())
+}
+
+// driverConfig is the loop-file driver, or without root the directory driver.
+func driverConfig(w workspace) (cfg csidriver.Config, closeBackend func() error, err error) {
+	if w.rootless {
+		root, err := os.OpenRoot(w.pool())
+		if err != nil {
+			return cfg, nil, err
+		}
+		backend := &directory{root: root}
+		return csidriver.Config{
+			Name: "directory.demo.csikit.dev", Version: "0.0.0", Traits: directoryTraits, Controller: backend, Node: backend,
+		}, root.Close, nil
+	}
+	backend, err := loopfile.New(loopfile.Options{Pool: w.pool(), Node: "demo", Init: true, AllowRootFS: true, Reserve: -1,
+		Logger: slog.New(slog.NewTextHandler(os.Stderr, nil))})
+	if err != nil {
+		return cfg, nil, err
+	}
+	return csidriver.Config{
+		Name: "loopfile.demo.csikit.dev", Version: "0.0.0", Traits: backend.Traits(), Controller: backend, Node: backend,
+	}, backend.Close, nil
 }
