@@ -137,7 +137,7 @@ func countLeft(w workspace) (leftovers, error) {
 }
 
 // own names the files that an empty pool and an idle driver have.
-var own = map[string]bool{"pool.json": true, ".lock": true, "lock": true}
+var own = map[string]bool{"pool.json": true, ".lock.controller": true, ".lock.node": true, "lock": true}
 
 func filesBelow(dir string, mounts []string) ([]string, error) {
 	var files []string

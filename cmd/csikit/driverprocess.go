@@ -2,12 +2,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"log/slog"
 	"os"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
+	"github.com/csikit/csikit/backends/loopfile"
 	"github.com/csikit/csikit/csidriver"
 	"github.com/csikit/csikit/internal/driverproc"
 	"github.com/csikit/csikit/mounter"

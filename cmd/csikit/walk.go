@@ -96,10 +96,14 @@ func (k *walk) create(ctx context.Context) error {
 }
 
 func (k *walk) stage(ctx context.Context) error {
+	return k.stageAs(ctx, "probed, formatted and mounted")
+}
+
+func (k *walk) stageAs(ctx context.Context, what string) error {
 	if err := os.MkdirAll(k.path("staging"), 0o750); err != nil {
 		return err
 	}
-	_, err := call(ctx, k, "NodeStageVolume", "formatted and mounted", k.d.node().NodeStageVolume, &csi.NodeStageVolumeRequest{
+	_, err := call(ctx, k, "NodeStageVolume", what, k.d.node().NodeStageVolume, &csi.NodeStageVolumeRequest{
 		VolumeId: k.vol.GetVolumeId(), StagingTargetPath: k.path("staging"),
 		VolumeCapability: k.capability(), VolumeContext: k.vol.GetVolumeContext(),
 	})
@@ -163,6 +167,9 @@ func (k *walk) publishTwice(ctx context.Context) error {
 		return err
 	}
 	if err := k.publish(ctx, "pod-2", "for pod-2, a second pod on this node", false); err != nil {
+		return err
+	}
+	if err := k.seeMount("pod-2", 1); err != nil {
 		return err
 	}
 	return k.compare("pod-2")
@@ -300,7 +307,7 @@ func (k *walk) unstage(ctx context.Context) error {
 // stageAgain is the volume's second life: the data is there, and so is the size.
 func (k *walk) stageAgain(ctx context.Context) error {
 	k.p.section("the same volume for another pod")
-	if err := k.stage(ctx); err != nil {
+	if err := k.stageAs(ctx, "what is there is mounted, and grown if it could not be in use"); err != nil {
 		return err
 	}
 	if err := k.publish(ctx, "pod-1", "for pod-1", false); err != nil {
@@ -310,8 +317,13 @@ func (k *walk) stageAgain(ctx context.Context) error {
 		return err
 	}
 	if k.dev {
-		if err := k.seeGrowth(firstSize); err != nil {
+		size, err := sizeOf(k.path("pod-1"))
+		if err != nil {
 			return err
+		}
+		k.p.see("df pod-1: %s", mib(size))
+		if size < firstSize {
+			return fmt.Errorf("df says %s, and the volume has %s", mib(size), mib(grownSize))
 		}
 	}
 	_, err := call(ctx, k, "NodeUnpublishVolume", "pod-1", k.d.node().NodeUnpublishVolume,
