@@ -33,14 +33,18 @@ func (d dirs) Volume(_ context.Context, req backends.VolumeRequest) (*backends.V
 	return &backends.Volume{ID: req.ID}, err
 }
 
-func (d dirs) FindVolume(ctx context.Context, req backends.CreateVolumeRequest) (*backends.Volume, error) {
+func (d dirs) VolumeID(req backends.CreateVolumeRequest) (string, error) {
 	sum := sha256.Sum256([]byte(req.Name))
-	return d.Volume(ctx, backends.VolumeRequest{ID: hex.EncodeToString(sum[:16])})
+	return hex.EncodeToString(sum[:16]), nil
+}
+
+func (d dirs) FindVolume(ctx context.Context, req backends.CreateVolumeRequest) (*backends.Volume, error) {
+	id, _ := d.VolumeID(req)
+	return d.Volume(ctx, backends.VolumeRequest{ID: id})
 }
 
 func (d dirs) CreateVolume(_ context.Context, req backends.CreateVolumeRequest) (*backends.Volume, error) {
-	sum := sha256.Sum256([]byte(req.Name))
-	id := hex.EncodeToString(sum[:16])
+	id, _ := d.VolumeID(req)
 	return &backends.Volume{ID: id}, d.root.Mkdir(id, 0o750)
 }
 

@@ -17,7 +17,7 @@ type Controller interface {
 	// FindVolume returns the finished volume that an earlier CreateVolume with
 	// req.Name made, unchanged and without comparing it to req: csidriver
 	// compares, and answers ALREADY_EXISTS. A free name, and a half-made volume,
-	// is VolumeNotFound(req.Name). It must not look at a content source: the
+	// is VolumeNotFound(req.Name), from a VolumeIDer also of the ID. It must not look at a content source: the
 	// snapshot may be gone by the time the CO repeats the call.
 	FindVolume(ctx context.Context, req CreateVolumeRequest) (*Volume, error)
 

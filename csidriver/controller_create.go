@@ -122,7 +122,7 @@ func (c *controller) createVolume(ctx context.Context, req *backends.CreateVolum
 // the name is free.
 func (c *controller) findVolume(ctx context.Context, req *backends.CreateVolumeRequest) (*backends.Volume, error) {
 	vol, err := c.backend.FindVolume(ctx, backendCopy(req))
-	if isNotFound(err, backends.KindVolume, req.Name) && !errors.Is(err, backends.ErrUnavailable) {
+	if isNotFound(err, backends.KindVolume, c.names(req)...) && !errors.Is(err, backends.ErrUnavailable) {
 		return nil, nil
 	}
 	if err != nil {
@@ -132,6 +132,19 @@ func (c *controller) findVolume(ctx context.Context, req *backends.CreateVolumeR
 		return nil, err
 	}
 	return vol, nil
+}
+
+// names are what a backend may call the volume that it does not find: the name,
+// or the ID that a volume of this name has.
+func (c *controller) names(req *backends.CreateVolumeRequest) []string {
+	names := []string{req.Name}
+	if c.can.VolumeIDer == nil {
+		return names
+	}
+	if id, err := c.can.VolumeIDer.VolumeID(*req); err == nil {
+		names = append(names, id)
+	}
+	return names
 }
 
 // lookAgain finds what another replica has made meanwhile.
