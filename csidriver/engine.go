@@ -2,7 +2,6 @@ package csidriver
 
 import (
 	"context"
-	"errors"
 
 	"github.com/csikit/csikit/mounter"
 )
@@ -33,5 +32,12 @@ func (d *Driver) makeEngine() error {
 		d.engine = d.opts.Engine
 		return nil
 	}
-	return errors.New("Options.Engine is nil")
+	engine, err := mounter.New(d.cfg.Node, &mounter.Options{
+		StateDir: d.opts.StateDir, Logger: d.logger, FSTypes: d.cfg.Traits.FSTypes,
+	})
+	if err != nil {
+		return err
+	}
+	d.engine = engine
+	return nil
 }
