@@ -27,6 +27,23 @@
 // keeps its keys, for nobody knows what it still does, its callers are told, and
 // [Table.Running] names it.
 //
+// In short:
+//
+//	table := idempotency.NewTable(nil) // one for the process
+//
+//	vol, err := idempotency.Do(ctx, table, idempotency.Operation{
+//		Name:    "CreateVolume " + req.Name,
+//		Owner:   requestID,
+//		Keys:    []idempotency.Key{idempotency.Exclusive("name:" + req.Name)},
+//		Request: req,
+//		Equal:   func(a, b any) bool { return reflect.DeepEqual(a, b) },
+//	}, func(ctx context.Context) (*Volume, error) {
+//		return storage.Create(ctx, req) // ctx has no deadline
+//	})
+//	if p, ok := errors.AsType[*idempotency.PendingError](err); ok {
+//		return nil, status.Error(codes.Aborted, p.Error())
+//	}
+//
 // # Guarantees
 //
 //   - Two operations with a conflicting key never run at the same time.

@@ -2,6 +2,7 @@ package idempotency
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -61,7 +62,7 @@ func TestShutdownCuts(t *testing.T) {
 	bubble(t, nil, func(t *testing.T, r *rig) {
 		a := r.do(op("a", "x"))
 		stuck := r.goDo(t.Context(), op("stuck", "z"), false)
-		b, c := r.do(op("b", "x")), r.do(op("c", "x"))
+		b, c := r.do(op("b", "x", "y")), r.do(op("c", "y"))
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		cut := r.table.Shutdown(ctx)
@@ -86,5 +87,22 @@ func TestShutdownCuts(t *testing.T) {
 			t.Errorf("third Shutdown: %+v", cut)
 		}
 		r.mustBeEmpty()
+	})
+}
+
+func TestShutdownKeepsTheFirstCause(t *testing.T) {
+	bubble(t, &Options{Stall: time.Minute}, func(t *testing.T, r *rig) {
+		a := r.goDo(t.Context(), op("a", "x"), false)
+		sleep(time.Minute)
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if cut := r.table.Shutdown(ctx); len(cut) != 1 {
+			t.Errorf("cut %+v", cut)
+		}
+		a.end(errTest)
+		a.mustEnd(ErrStalled)
+		if errors.Is(a.err, ErrClosed) {
+			t.Errorf("err = %v", a.err)
+		}
 	})
 }

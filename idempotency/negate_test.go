@@ -127,3 +127,32 @@ func TestNegatingWaitIsBounded(t *testing.T) {
 		r.mustBeEmpty()
 	})
 }
+
+// A second negation does not give the first one's victim more time.
+func TestNegateTwice(t *testing.T) {
+	bubble(t, &Options{Wait: 2 * time.Second, Grace: 5 * time.Second}, func(t *testing.T, r *rig) {
+		stage := r.goDo(t.Context(), op("stage", "x"), false)
+		for range 2 {
+			unstage := r.do(negating(op("unstage", "x"), "stage"))
+			sleep(3 * time.Second)
+			unstage.mustPend()
+		}
+		if p := stage.mustPend(); !p.Stuck || stage.at != 5*time.Second {
+			t.Errorf("%+v after %v", *p, stage.at)
+		}
+		stage.end(nil)
+		r.mustBeEmpty()
+	})
+}
+
+func TestCauseIsToldOnce(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, r *rig) {
+		stage := r.goDo(t.Context(), op("stage", "x"), false)
+		unstage := r.do(negating(op("unstage", "x"), "stage"))
+		stage.end(context.Cause(stage.fnCtx))
+		if stage.mustEnd(ErrNegated); stage.err != ErrNegated {
+			t.Errorf("err = %v", stage.err)
+		}
+		unstage.end(nil)
+	})
+}

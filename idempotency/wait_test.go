@@ -119,3 +119,34 @@ func TestPendingErrorText(t *testing.T) {
 		t.Error("is a deadline")
 	}
 }
+
+// Of several that run in the way, the oldest is named.
+func TestPendingNamesTheOldest(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, r *rig) {
+		old := r.do(op("old", "~b"))
+		sleep(time.Second)
+		young := r.do(op("young", "~a"))
+		c := r.do(op("c", "a", "b"))
+		sleep(time.Minute)
+		if p := c.mustPend(); p.Name != "old" {
+			t.Errorf("pending on %q", p.Name)
+		}
+		old.end(nil)
+		young.end(nil)
+	})
+}
+
+// A caller whose time is up at the moment when its operation ends takes the
+// result: the table counts it as received.
+func TestLeavingAfterTheEnd(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, r *rig) {
+		a := r.do(op("a", "x"))
+		o := r.table.all
+		a.end(nil)
+		for _, err := range []error{nil, context.Canceled} {
+			if err := r.table.leave(o, &o.op, err); err != nil {
+				t.Errorf("err = %v", err)
+			}
+		}
+	})
+}
