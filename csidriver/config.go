@@ -36,7 +36,7 @@ func (d *Driver) check() error {
 	c.sizes(&d.cfg.Traits)
 	c.fileSystems(&d.cfg.Traits)
 	c.parameters(d.cfg.Traits.Parameters, d.features.controller.Modifier != nil)
-	c.kubernetes(&d.cfg)
+	c.kubernetes(&d.cfg.Traits)
 	c.node(d)
 	for _, name := range d.features.notServed() {
 		c.when(true, "%s: this release of csikit does not serve it yet; take it back with a filter (backends.ControllerFilter, NodeFilter) or out of Traits", name)
@@ -130,11 +130,11 @@ func (c *complaints) parameters(list []backends.Parameter, modifies bool) {
 	}
 }
 
-func (c *complaints) kubernetes(cfg *Config) {
+func (c *complaints) kubernetes(t *backends.Traits) {
 	policies := []string{"", "ReadWriteOnceWithFSType", "File", "None"}
-	k := &cfg.Traits.Kubernetes
+	k := &t.Kubernetes
 	c.when(!slices.Contains(policies, k.FSGroupPolicy), "Traits.Kubernetes.FSGroupPolicy %q is not one of %s", k.FSGroupPolicy, strings.Join(policies[1:], ", "))
-	c.when(!smallMap(manifest(cfg)), "Traits.Kubernetes does not fit into GetPluginInfo.manifest (%d bytes)", maxMap)
+	c.when(!smallMap(manifest(t, true)), "Traits.Kubernetes does not fit into GetPluginInfo.manifest (%d bytes)", maxMap)
 }
 
 func (c *complaints) node(d *Driver) {

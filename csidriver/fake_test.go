@@ -3,6 +3,7 @@ package csidriver
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"log/slog"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc"
@@ -38,6 +40,14 @@ type memory struct {
 	place   backends.Segments
 	limit   int64
 	stale   bool
+}
+
+// memoryID fits into 128 bytes whatever the name is.
+func memoryID(name string) string {
+	if len(name) < 100 {
+		return "id-" + name
+	}
+	return fmt.Sprintf("id-%x", sha256.Sum256([]byte(name)))
 }
 
 func newMemory() *memory { return &memory{volumes: make(map[string]*backends.Volume)} }
@@ -95,7 +105,7 @@ func (m *memory) FindVolume(ctx context.Context, req backends.CreateVolumeReques
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if v, ok := m.volumes["id-"+req.Name]; ok {
+	if v, ok := m.volumes[memoryID(req.Name)]; ok {
 		return v, nil
 	}
 	return nil, backends.VolumeNotFound(req.Name)
@@ -106,7 +116,7 @@ func (m *memory) CreateVolume(ctx context.Context, req backends.CreateVolumeRequ
 	if err := m.before(ctx, "CreateVolume"); err != nil {
 		return nil, err
 	}
-	v := &backends.Volume{ID: "id-" + req.Name, Name: req.Name, Capacity: req.Size, Fingerprint: req.Fingerprint, Context: map[string]string{"pool": "a"}}
+	v := &backends.Volume{ID: memoryID(req.Name), Name: req.Name, Capacity: req.Size, Fingerprint: req.Fingerprint, Context: map[string]string{"pool": "a"}}
 	if m.place != nil {
 		v.Topology = []backends.Segments{m.place}
 	}
@@ -133,7 +143,7 @@ func (m *memory) DeleteVolume(ctx context.Context, req backends.DeleteVolumeRequ
 }
 
 func (m *memory) VolumeID(req backends.CreateVolumeRequest) (string, error) {
-	return "id-" + req.Name, nil
+	return memoryID(req.Name), nil
 }
 
 func (m *memory) CheckVolume(_ context.Context, req backends.CheckVolumeRequest) error {
@@ -388,3 +398,6 @@ func createReq(name string) *csi.CreateVolumeRequest {
 		CapacityRange:      &csi.CapacityRange{RequiredBytes: gi},
 	}
 }
+
+// testStart is long ago.
+var testStart = time.Unix(1, 0)

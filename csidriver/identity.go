@@ -22,7 +22,7 @@ func (i *identity) GetPluginInfo(context.Context, *csi.GetPluginInfoRequest) (*c
 	return &csi.GetPluginInfoResponse{
 		Name:          i.cfg.Name,
 		VendorVersion: i.cfg.Version,
-		Manifest:      manifest(&i.cfg),
+		Manifest:      manifest(&i.cfg.Traits, i.features.controller.Attacher != nil),
 	}, nil
 }
 
@@ -44,10 +44,10 @@ const manifestPrefix = "kubernetes.csidriver/"
 
 // manifest is what Kubernetes' CSIDriver object must say of this driver, by the
 // names of its fields.
-func manifest(cfg *Config) map[string]string {
-	t, k := &cfg.Traits, &cfg.Traits.Kubernetes
+func manifest(t *backends.Traits, attach bool) map[string]string {
+	k := &t.Kubernetes
 	m := map[string]string{
-		"attachRequired":       strconv.FormatBool(backends.DetectController(cfg.Controller).Attacher != nil),
+		"attachRequired":       strconv.FormatBool(attach),
 		"podInfoOnMount":       strconv.FormatBool(k.PodInfo),
 		"fsGroupPolicy":        k.FSGroupPolicy,
 		"requiresRepublish":    strconv.FormatBool(k.Republish),

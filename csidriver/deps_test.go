@@ -1,0 +1,21 @@
+package csidriver
+
+import (
+	"testing"
+
+	"github.com/csikit/csikit/internal/deptest"
+)
+
+func TestDependencies(t *testing.T) {
+	deptest.Never(t, map[string]string{
+		"k8s.io/client-go":                   "a driver must not carry a Kubernetes client",
+		"k8s.io/kubernetes":                  "not importable, and 40 MB",
+		"k8s.io/api":                         "csikit speaks CSI; what Kubernetes asks besides is text",
+		"github.com/kubernetes-csi":          "csi-test is for tests, csi-lib-utils for sidecars",
+		"go.opentelemetry.io/otel/sdk":       "the API packages only; the SDK is the driver author's choice",
+		"go.opentelemetry.io/otel/exporters": "the driver author's choice",
+		"github.com/onsi":                    "comes with csi-test",
+		"github.com/csikit/csikit/sanity":    "nothing that a driver links imports the harness",
+		"testing":                            "tests stay in tests",
+	})
+}

@@ -1,0 +1,150 @@
+package csidriver
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/csikit/csikit/backends"
+)
+
+// allowedCodes are those of the spec's general scheme and of the table of each
+// RPC, for a backend that does not fail. UNAVAILABLE and INTERNAL are not there.
+var (
+	generalCodes = []codes.Code{codes.OK, codes.InvalidArgument, codes.Aborted}
+	tableCodes   = map[string][]codes.Code{
+		"CreateVolume":               {codes.NotFound, codes.AlreadyExists, codes.ResourceExhausted, codes.OutOfRange},
+		"DeleteVolume":               {codes.FailedPrecondition},
+		"ValidateVolumeCapabilities": {codes.NotFound},
+		"ControllerGetVolume":        {codes.NotFound},
+		"ControllerExpandVolume":     {codes.NotFound, codes.FailedPrecondition, codes.OutOfRange},
+		"NodeStageVolume":            {codes.NotFound, codes.AlreadyExists, codes.FailedPrecondition},
+		"NodeUnstageVolume":          {codes.NotFound},
+		"NodePublishVolume":          {codes.NotFound, codes.AlreadyExists, codes.FailedPrecondition},
+		"NodeUnpublishVolume":        {codes.NotFound},
+		"NodeGetVolumeStats":         {codes.NotFound},
+		"NodeExpandVolume":           {codes.NotFound, codes.FailedPrecondition, codes.OutOfRange},
+	}
+)
+
+// directly calls an RPC through all of csikit's chain but the network.
+type directly struct {
+	driver  *Driver
+	methods []directMethod
+}
+
+type directMethod struct {
+	name string
+	full string
+	desc *grpc.MethodDesc
+	srv  any
+}
+
+func callDirectly(d *Driver) *directly {
+	c := &directly{driver: d}
+	for _, s := range []struct {
+		desc *grpc.ServiceDesc
+		srv  any
+	}{
+		{&csi.Identity_ServiceDesc, &identity{Driver: d}},
+		{&csi.Controller_ServiceDesc, newController(d)},
+		{&csi.Node_ServiceDesc, newNode(d)},
+	} {
+		for i := range s.desc.Methods {
+			name := s.desc.Methods[i].MethodName
+			c.methods = append(c.methods, directMethod{name, "/" + s.desc.ServiceName + "/" + name, &s.desc.Methods[i], s.srv})
+		}
+	}
+	return c
+}
+
+func (c *directly) chain(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	return c.driver.server.unary(ctx, req, info, func(ctx context.Context, req any) (any, error) {
+		return c.driver.gate(ctx, req, info, func(ctx context.Context, req any) (any, error) {
+			return convertErrors(ctx, req, info, handler)
+		})
+	})
+}
+
+// call answers decoded=false when data is no message of this RPC.
+func (c *directly) call(ctx context.Context, m directMethod, data []byte) (decoded bool, err error) {
+	_, err = m.desc.Handler(m.srv, ctx, func(into any) error {
+		err := proto.Unmarshal(data, into.(proto.Message))
+		decoded = err == nil
+		return err
+	}, c.chain)
+	return decoded, err
+}
+
+func fuzzDriver(t testing.TB) (*directly, *memory, *fakeEngine) {
+	m, e := newMemory(), newFakeEngine()
+	o := &Options{NodeID: "node-1", Engine: e, Logger: slog.New(slog.DiscardHandler)}
+	d, err := New(Config{Name: "memory.csikit.dev", Version: "v1", Traits: memoryTraits(), Controller: m, Node: m}, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(d.server.grpc.Stop) // its workers
+	d.ready.Store(true)
+	return callDirectly(d), m, e
+}
+
+// FuzzRequests sends whatever decodes to every RPC: nothing panics, and no code
+// is outside of the spec's tables.
+func FuzzRequests(f *testing.F) {
+	c, m, e := fuzzDriver(f)
+	for which, method := range c.methods {
+		f.Add(uint8(which), []byte{})
+		for _, full := range fullRequests() {
+			if name := string(full.ProtoReflect().Descriptor().Name()); name != method.name+"Request" {
+				continue
+			}
+			data, err := proto.Marshal(full)
+			if err != nil {
+				f.Fatal(err)
+			}
+			f.Add(uint8(which), data)
+		}
+	}
+	create, err := proto.Marshal(createReq("v"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	for which, method := range c.methods {
+		if method.name == "CreateVolume" {
+			f.Add(uint8(which), create)
+		}
+	}
+	f.Fuzz(func(t *testing.T, which uint8, data []byte) {
+		method := c.methods[int(which)%len(c.methods)]
+		decoded, err := c.call(t.Context(), method, data)
+		if !decoded {
+			t.Skip("no message of this RPC")
+		}
+		st := status.Convert(err)
+		allowed := slices.Concat(generalCodes, tableCodes[method.name])
+		if !c.driver.served[method.full] {
+			allowed = []codes.Code{codes.Unimplemented}
+		}
+		if !slices.Contains(allowed, st.Code()) || strings.Contains(st.Message(), "panic") {
+			t.Errorf("%s answered %v", method.name, st)
+		}
+		m.mu.Lock()
+		if len(m.volumes) > 1000 {
+			m.volumes = make(map[string]*backends.Volume)
+		}
+		m.mu.Unlock()
+		e.mu.Lock()
+		if len(e.paths) > 1000 {
+			e.paths = make(map[string]string)
+		}
+		e.mu.Unlock()
+	})
+}
