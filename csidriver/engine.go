@@ -41,3 +41,5 @@ func (d *Driver) makeEngine() error {
 	d.engine = engine
 	return nil
 }
+
+var _ Engine = (*mounter.Engine)(nil)
