@@ -21,7 +21,7 @@ type Backend struct {
 	mu     sync.Mutex
 	pool   *pool // nil: never opened
 	closed bool
-	late   bool // RecoverController found no pool: the next opening recovers
+	late   func(*pool) // recovery that found no pool: the next opening does it
 
 	alloc  chan struct{} // held while space is measured and taken
 	purges purges
@@ -137,10 +137,9 @@ func (b *Backend) reopen() error {
 		}()
 	}
 	b.pool = p
-	if b.late {
-		// The controller's recovery found no pool. Nobody uses this one yet.
-		b.late = false
-		b.sweep(context.Background(), p)
+	if late := b.late; late != nil {
+		b.late = nil
+		late(p) // nobody uses this pool yet
 	}
 	return nil
 }

@@ -84,7 +84,7 @@ func (b *Backend) CheckVolume(_ context.Context, req backends.CheckVolumeRequest
 		size = req.Volume.Capacity
 	}
 	for _, c := range req.Capabilities {
-		if least := leastSize(c); !c.Block && size > 0 && size < least {
+		if least := leastSize(c); size > 0 && size < least {
 			return fmt.Errorf("%w: %d bytes: mkfs.%s makes nothing below %d", backends.ErrOutOfRange, size, c.FSType, least)
 		}
 	}
@@ -93,10 +93,12 @@ func (b *Backend) CheckVolume(_ context.Context, req backends.CheckVolumeRequest
 
 // leastSize is where mkfs begins to work.
 func leastSize(c backends.Capability) int64 {
-	switch c.FSType {
-	case "xfs":
+	switch {
+	case c.Block:
+		return 0
+	case c.FSType == "xfs":
 		return 300 << 20
-	case "btrfs":
+	case c.FSType == "btrfs":
 		return 109 << 20
 	default:
 		return 0

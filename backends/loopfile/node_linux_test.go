@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -385,6 +386,30 @@ func TestControllerProcessSeesTheNode(t *testing.T) {
 	}
 	closeIt(t, n, v.ID, s.State)
 	remove(t, c, v.ID)
+}
+
+// TestOpenAndDeleteAtOnce: whoever comes first wins, and the other says so.
+func TestOpenAndDeleteAtOnce(t *testing.T) {
+	b := openNode(t, testOptions(t))
+	for range 20 {
+		v := create(t, b, "v", mib, paramType, typeThin)
+		var wg sync.WaitGroup
+		var opened, deleted error
+		var s *backends.Source
+		wg.Go(func() {
+			s, opened = b.OpenVolume(t.Context(), backends.OpenVolumeRequest{ID: v.ID, Capability: asFS})
+		})
+		wg.Go(func() { deleted = b.DeleteVolume(t.Context(), backends.DeleteVolumeRequest{ID: v.ID}) })
+		wg.Wait()
+		switch {
+		case opened == nil && errors.Is(deleted, backends.ErrInUse):
+			closeIt(t, b, v.ID, s.State)
+			remove(t, b, v.ID)
+		case deleted == nil && errors.Is(opened, backends.ErrNotFound):
+		default:
+			t.Fatalf("open: %v, delete: %v", opened, deleted)
+		}
+	}
 }
 
 // TestCloseWithoutPool: the disk is gone, State knows the loop device.

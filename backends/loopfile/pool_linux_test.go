@@ -111,6 +111,9 @@ func TestUnmountedPool(t *testing.T) {
 		if _, err := b.Volume(t.Context(), backends.VolumeRequest{ID: v.ID}); err != nil {
 			t.Errorf("mounted at last: %v", err)
 		}
+		if _, _, known := b.opened.get(""); !known {
+			t.Error("loop devices were not looked at")
+		}
 		wantClean(t, dir) // the recovery that could not be done at the start
 		if err := b.Probe(t.Context()); err != nil {
 			t.Errorf("probe: %v", err)

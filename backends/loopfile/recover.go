@@ -14,10 +14,7 @@ import (
 func (b *Backend) RecoverController(ctx context.Context) error {
 	p, done, err := b.enter(ControllerHalf)
 	if errors.Is(err, backends.ErrUnavailable) && !errors.Is(err, errRefused) {
-		b.log.Warn("pool is not available, recovered when it is", "err", err)
-		b.mu.Lock()
-		b.late = true
-		b.mu.Unlock()
+		b.whenOpened(err, func(p *pool) { b.sweep(context.Background(), p) })
 		return nil
 	}
 	if err != nil {
@@ -26,6 +23,20 @@ func (b *Backend) RecoverController(ctx context.Context) error {
 	defer done()
 	b.sweep(ctx, p)
 	return nil
+}
+
+// whenOpened puts recovery off until there is a pool.
+func (b *Backend) whenOpened(err error, recover func(*pool)) {
+	b.log.Warn("pool is not available, recovered when it is", "err", err)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	before := b.late
+	b.late = func(p *pool) {
+		if before != nil {
+			before(p)
+		}
+		recover(p)
+	}
 }
 
 // sweep must run before the first create or delete. What cannot be cleaned up
@@ -65,44 +76,51 @@ func (b *Backend) finishExpands(ctx context.Context, p *pool) {
 // RecoverNode remembers what is open, and detaches what an earlier process left
 // attached and no record calls open. A loop device that somebody uses stays.
 func (b *Backend) RecoverNode(ctx context.Context, open []backends.OpenVolume) error {
+	claimed := map[string]*state{}
+	for _, o := range open {
+		_, dir, _ := splitID(o.ID)
+		s, err := decodeState(o.State)
+		if err != nil {
+			b.log.Warn("volume state is not used", "id", o.ID, "err", err)
+		}
+		claimed[dir] = s // nil: claimed all the same
+	}
 	p, done, err := b.enter(NodeHalf)
 	if errors.Is(err, backends.ErrUnavailable) && !errors.Is(err, errRefused) {
-		b.log.Warn("pool is not available, loop devices not looked at", "err", err)
+		b.whenOpened(err, func(p *pool) { b.recoverLoops(context.Background(), p, claimed) })
 		return nil
 	}
 	if err != nil {
 		return err
 	}
 	defer done()
-	states := map[string]*state{}
-	claimed := map[string]bool{}
-	for _, o := range open {
-		_, dir, _ := splitID(o.ID)
-		claimed[dir] = true
-		if states[dir], err = decodeState(o.State); err != nil {
-			b.log.Warn("volume state is not used", "id", o.ID, "err", err)
-		}
-	}
-	dirs, err := p.volumes(b)
-	if err != nil {
-		return err
-	}
-	for _, dir := range dirs {
-		if err := b.recoverLoop(ctx, p, dir, claimed[dir], states[dir]); err != nil && !errors.Is(err, backends.ErrNotFound) {
-			b.log.Warn("loop device is not recovered", "id", makeID(p.info.Name, dir), "err", err)
-		}
-	}
-	b.opened.recovered()
+	b.recoverLoops(ctx, p, claimed)
 	return nil
 }
 
-func (b *Backend) recoverLoop(ctx context.Context, p *pool, dir string, claimed bool, hint *state) error {
+func (b *Backend) recoverLoops(ctx context.Context, p *pool, claimed map[string]*state) {
+	dirs, err := p.volumes(b)
+	if err != nil {
+		b.log.Error("loop devices are not recovered", "pool", p.dir, "err", err)
+		return
+	}
+	for _, dir := range dirs {
+		hint, open := claimed[dir]
+		if err := b.recoverLoop(ctx, p, dir, open, hint); err != nil && !errors.Is(err, backends.ErrNotFound) {
+			b.log.Warn("loop device is not recovered", "id", makeID(p.info.Name, dir), "err", err)
+		}
+		backends.Progress(ctx, "looked at "+dir)
+	}
+	b.opened.recovered()
+}
+
+func (b *Backend) recoverLoop(ctx context.Context, p *pool, dir string, open bool, hint *state) error {
 	v, err := p.lockDir(ctx, dir)
 	if err != nil {
 		return err
 	}
 	defer v.unlock()
-	if !claimed {
+	if !open {
 		return b.detachVolume(ctx, v, nil)
 	}
 	if v.img, err = v.root.Lstat(imgFile); err != nil {

@@ -70,6 +70,9 @@ func (b *Backend) Capacity(_ context.Context, req backends.CapacityRequest) (bac
 		return backends.Capacity{}, err
 	}
 	c := backends.Capacity{MinVolume: Traits(b.o).SizeMin}
+	for _, use := range req.Capabilities {
+		c.MinVolume = max(c.MinVolume, leastSize(use))
+	}
 	if !b.within(req.Topology) {
 		return c, nil
 	}
