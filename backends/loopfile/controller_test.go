@@ -203,9 +203,31 @@ func TestThinPromises(t *testing.T) {
 	}
 	before := capacity()
 	const size = 1 << 30 // so much that other users of the disk do not matter
-	create(t, b, "thin", size, paramType, typeThin)
-	if got := before - capacity(); got < size/2 || got > 2*size {
-		t.Errorf("a thin volume of %d bytes took %d from the capacity", size, got)
+	for what, take := range map[string]func(){
+		"a thin volume": func() { create(t, b, "thin", size, paramType, typeThin) },
+		"one that is being made": func() {
+			half := filepath.Join(b.o.Pool, tmpDir, "half")
+			if err := os.Mkdir(half, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			f, err := os.Create(filepath.Join(half, imgFile))
+			if err == nil {
+				err = errors.Join(f.Truncate(size), f.Close())
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		take()
+		now := capacity()
+		if got := before - now; got < size/2 || got > 2*size {
+			t.Errorf("%s of %d bytes took %d from the capacity", what, size, got)
+		}
+		before = now
+	}
+	if err := b.RecoverController(t.Context()); err != nil {
+		t.Fatal(err)
 	}
 	if _, err := b.CreateVolume(t.Context(), request("too-big", 1<<59, paramType, typeThin)); !errors.Is(err, backends.ErrNoSpace) {
 		t.Errorf("too big: %v", err)
@@ -335,6 +357,7 @@ func TestDamagedMeta(t *testing.T) {
 		"foreign": {other, backends.ErrUnavailable},
 		"newer":   {[]byte(strings.Replace(string(good), `"version": 1`, `"version": 2`, 1)), backends.ErrPrecondition},
 		"unknown": {[]byte(strings.Replace(string(good), `"version": 1`, `"version": 1, "x": 1`, 1)), backends.ErrUnavailable},
+		"renamed": {[]byte(strings.Replace(string(good), `"name": "hurt"`, `"name": "other"`, 1)), backends.ErrUnavailable},
 		"trailer": {append(slices.Clone(good), good...), backends.ErrUnavailable},
 		"missing": {[]byte("remove"), backends.ErrUnavailable},
 	} {

@@ -367,6 +367,31 @@ func TestForeignLoop(t *testing.T) {
 	remove(t, b, v.ID)
 }
 
+// TestTrashIsNotCutUnderALoop: should an attached image ever get there, its user
+// keeps it.
+func TestTrashIsNotCutUnderALoop(t *testing.T) {
+	o := testOptions(t)
+	b := openNode(t, o)
+	v := create(t, b, "v", 8*mib)
+	s := openIt(t, b, v.ID, nil)
+	_, dir, _ := splitID(v.ID)
+	from, to := filepath.Join(o.Pool, volumesDir, dir), filepath.Join(o.Pool, trashDir, dir+".x")
+	if err := os.Rename(from, to); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.RecoverController(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if fi := stat(t, filepath.Join(to, imgFile)); fi.Size() != 8*mib {
+		t.Errorf("%d bytes are left", fi.Size())
+	}
+	closeIt(t, b, v.ID, s.State) // the volume is gone from v: by State alone
+	if err := b.RecoverController(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	wantClean(t, o.Pool)
+}
+
 // TestControllerProcessSeesTheNode: the halves in two processes share the lock.
 func TestControllerProcessSeesTheNode(t *testing.T) {
 	testenv.Root(t)
