@@ -83,7 +83,7 @@ func traced(t *testing.T, o order, call string, n int) bool {
 		t.Fatal(err)
 	}
 	c.Path = path
-	c.Env = append(c.Env, "GOMAXPROCS=1")
+	c.Env = append(c.Env, "GOMAXPROCS=1", "GORACE=atexit_sleep_ms=0")
 	out, err := c.CombinedOutput()
 	var ee *exec.ExitError
 	switch {
