@@ -38,6 +38,16 @@ func TestRunTwice(t *testing.T) {
 	Run(t, newStorage().config())
 }
 
+// TestRunAround: a run in a test around another run.
+func TestRunAround(t *testing.T) {
+	Run(t, newStorage().config())
+	t.Run("inner", func(t *testing.T) {
+		cfg := newStorage().config()
+		cfg.Block = true
+		Run(t, cfg)
+	})
+}
+
 // TestRunEndpoint: a driver that somebody else started, in two processes' worth
 // of servers.
 func TestRunEndpoint(t *testing.T) {

@@ -21,7 +21,7 @@ import (
 // spawn runs csi-sanity in a child process: this test binary, for this test.
 func spawn(ctx context.Context, t *testing.T, cfg *Config) ([]spec, error) {
 	dir := t.TempDir()
-	o := order{Test: t.Name(), Config: *cfg, Report: filepath.Join(dir, "report.json")}
+	o := order{Config: *cfg, Report: filepath.Join(dir, "report.json")}
 	o.Config.Driver, o.Config.Options, o.Config.Secrets = csidriver.Config{}, nil, nil
 	var err error
 	if o.SecretsFile, err = writeSecrets(dir, cfg.Secrets); err != nil {

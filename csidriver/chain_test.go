@@ -10,7 +10,8 @@ import (
 	"google.golang.org/grpc"
 )
 
-func benchmarkChain(b *testing.B, o *ServerOptions) {
+// chain is one NodePublishVolume through csikit's interceptors.
+func chain(ctx context.Context, o *ServerOptions) (call func() error) {
 	s := NewServer(o, new(fakeServices).register)
 	req := &csi.NodePublishVolumeRequest{
 		VolumeId: "pvc-4f0c", TargetPath: "/var/lib/kubelet/pods/x/volumes/y/mount", StagingTargetPath: "/var/lib/kubelet/plugins/z",
@@ -24,9 +25,30 @@ func benchmarkChain(b *testing.B, o *ServerOptions) {
 	resp := &csi.NodePublishVolumeResponse{}
 	info := &grpc.UnaryServerInfo{FullMethod: csi.Node_NodePublishVolume_FullMethodName}
 	handler := func(context.Context, any) (any, error) { return resp, nil }
+	return func() error {
+		_, err := s.unary(ctx, req, info, handler)
+		return err
+	}
+}
+
+// TestChainAllocations: with logging off nothing is put together for it.
+func TestChainAllocations(t *testing.T) {
+	call := chain(t.Context(), &ServerOptions{Logger: slog.New(slog.DiscardHandler), LogRequests: true})
+	got := testing.AllocsPerRun(100, func() {
+		if err := call(); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if got > 1 {
+		t.Errorf("%v allocations, want 1: the call", got)
+	}
+}
+
+func benchmarkChain(b *testing.B, o *ServerOptions) {
+	call := chain(b.Context(), o)
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := s.unary(b.Context(), req, info, handler); err != nil {
+		if err := call(); err != nil {
 			b.Fatal(err)
 		}
 	}
