@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 
 	"github.com/csikit/csikit/backends"
@@ -170,15 +171,7 @@ func (b *Backend) segments() backends.Segments { return backends.Segments{Topolo
 
 // here says whether a volume of this pool satisfies the requirement.
 func (b *Backend) here(r backends.TopologyRequirement) bool {
-	if len(r.Requisite) == 0 {
-		return true
-	}
-	for _, s := range r.Requisite {
-		if b.within(s) {
-			return true
-		}
-	}
-	return false
+	return len(r.Requisite) == 0 || slices.ContainsFunc(r.Requisite, b.within)
 }
 
 func (b *Backend) within(s backends.Segments) bool {

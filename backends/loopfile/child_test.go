@@ -25,16 +25,14 @@ type order struct {
 }
 
 // child runs an order, printing each step.
-func child() {
+func child() error {
 	var o order
 	if err := json.Unmarshal([]byte(os.Getenv(envChild)), &o); err != nil {
-		fmt.Println(err)
-		os.Exit(2)
+		return err
 	}
 	b, err := New(Options{Pool: o.Pool, Node: "node-1", AllowRootFS: true, Reserve: -1})
 	if err != nil {
-		fmt.Println(err)
-		os.Exit(3)
+		return err
 	}
 	b.step = func(s string) {
 		fmt.Println(s)
@@ -58,10 +56,7 @@ func child() {
 			err = churn(ctx, b, fmt.Sprint(o.Name, i%5))
 		}
 	}
-	if err != nil {
-		fmt.Println(err)
-		os.Exit(4)
-	}
+	return err
 }
 
 // churn gives one volume a life.

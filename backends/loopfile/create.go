@@ -111,7 +111,7 @@ func (b *Backend) fill(ctx context.Context, p *pool, img *os.File, m *meta) erro
 // nothing is left may the answer be a final one.
 func (b *Backend) undo(p *pool, tmp string, err error) error {
 	if left := p.discard(tmpDir, tmp); left != nil {
-		return fmt.Errorf("%w: %v, and then: %w", backends.ErrUnavailable, err, left)
+		return fmt.Errorf("%w: %w, and then: %w", backends.ErrUnavailable, err, left)
 	}
 	return classify(err)
 }

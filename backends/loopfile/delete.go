@@ -148,12 +148,10 @@ func (p *purges) start(f func(), users *sync.WaitGroup) {
 	}
 	p.n++
 	p.mu.Unlock()
-	users.Add(1)
-	go func() {
-		defer users.Done()
+	users.Go(func() {
 		defer p.end()
 		f()
-	}()
+	})
 }
 
 func (p *purges) end() {

@@ -53,7 +53,7 @@ func (b *Backend) grow(ctx context.Context, v *volume, target int64) error {
 		return classify(err)
 	}
 	b.step("expand:target")
-	img, err := v.openImg(os.O_RDWR)
+	img, err := v.openImg()
 	if err != nil {
 		return err
 	}
@@ -111,7 +111,7 @@ func (b *Backend) ungrow(v *volume, img *os.File, err error) error {
 		undo = v.saveMeta(m)
 	}
 	if undo != nil {
-		return fmt.Errorf("%w: %v, and then: %w", backends.ErrUnavailable, err, undo)
+		return fmt.Errorf("%w: %w, and then: %w", backends.ErrUnavailable, err, undo)
 	}
 	return classify(err)
 }

@@ -54,9 +54,10 @@ func (p *pool) facts() (fsFacts, error) {
 	if !ok {
 		name = fmt.Sprintf("%#x", uint32(st.Type))
 	}
+	block := int64(st.Bsize) //nolint:unconvert // int32 on 386
 	return fsFacts{
 		Type: name, ID: fmt.Sprintf("%08x%08x", uint32(st.Fsid.Val[0]), uint32(st.Fsid.Val[1])),
-		Total: int64(st.Blocks) * int64(st.Bsize), Free: int64(st.Bavail) * int64(st.Bsize),
+		Total: int64(st.Blocks) * block, Free: int64(st.Bavail) * block,
 		ReadOnly: st.Flags&unix.ST_RDONLY != 0,
 	}, nil
 }

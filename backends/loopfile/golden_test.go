@@ -59,7 +59,7 @@ func TestGoldenPool(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = root.Close() }()
-	if err := makePool(dir, root, goldenPool); err != nil {
+	if err := makePool(root, goldenPool); err != nil {
 		t.Fatal(err)
 	}
 	if b, err := root.ReadFile(poolFile); err != nil || string(b) != string(golden(t, "pool-v1.json")) {

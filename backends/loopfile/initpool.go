@@ -59,7 +59,7 @@ func InitPool(dir string, o *PoolOptions) (PoolInfo, error) {
 	if info.Name == "" {
 		info.Name = info.ID[:10]
 	}
-	return info, makePool(dir, root, info)
+	return info, makePool(root, info)
 }
 
 func keepPool(dir string, root *os.Root, name string) (PoolInfo, error) {
@@ -71,7 +71,7 @@ func keepPool(dir string, root *os.Root, name string) (PoolInfo, error) {
 }
 
 // makePool fills an empty directory; pool.json comes last and makes it a pool.
-func makePool(dir string, root *os.Root, info PoolInfo) error {
+func makePool(root *os.Root, info PoolInfo) error {
 	for _, d := range []string{volumesDir, tmpDir, trashDir} {
 		if err := root.Mkdir(d, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 			return err

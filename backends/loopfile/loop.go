@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -58,7 +59,7 @@ func (b *Backend) idle(ctx context.Context, v *volume) error {
 	if open {
 		return fmt.Errorf("%w: open on this node as %s", backends.ErrInUse, s.Loop)
 	}
-	img, err := v.openImg(os.O_RDWR)
+	img, err := v.openImg()
 	if err != nil {
 		return err
 	}
@@ -85,11 +86,11 @@ func (b *Backend) idle(ctx context.Context, v *volume) error {
 }
 
 func names(loops []blockdev.Loop) string {
-	s := ""
+	var s strings.Builder
 	for _, l := range loops {
-		s += " " + l.Path
+		s.WriteString(" " + l.Path)
 	}
-	return s
+	return s.String()
 }
 
 func (b *Backend) detachAll(ctx context.Context, v *volume, loops []blockdev.Loop) error {

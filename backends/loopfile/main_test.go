@@ -14,7 +14,9 @@ import (
 
 func TestMain(m *testing.M) {
 	if os.Getenv(envChild) != "" {
-		child()
+		if err := child(); err != nil {
+			panic(err)
+		}
 		return
 	}
 	testenv.Main(m)

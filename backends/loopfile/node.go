@@ -28,7 +28,7 @@ func (b *Backend) OpenVolume(ctx context.Context, req backends.OpenVolumeRequest
 	if err := b.noteRaw(v, req.Capability); err != nil {
 		return nil, err
 	}
-	img, err := v.openImg(os.O_RDWR)
+	img, err := v.openImg()
 	if err != nil {
 		return nil, err
 	}
@@ -220,7 +220,7 @@ func (b *Backend) detachVolume(ctx context.Context, v *volume, hint *state) erro
 		}
 		return unavailable(v.path(imgFile), err)
 	}
-	img, err := v.openImg(os.O_RDWR)
+	img, err := v.openImg()
 	if err != nil {
 		return err
 	}

@@ -212,7 +212,7 @@ func TestExpandUndone(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer vol.unlock()
-			f, err := vol.openImg(os.O_RDWR)
+			f, err := vol.openImg()
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -105,7 +105,7 @@ func (b *Backend) admit(ctx context.Context, p *pool, size int64, thick bool) (r
 		b.purges.waitFor(ctx, purgeWait)
 		err = b.grant(p, size, thick)
 		if err != nil && b.purges.busy() {
-			err = fmt.Errorf("%w: space is being freed: %v", backends.ErrUnavailable, err)
+			err = fmt.Errorf("%w: space is being freed: %w", backends.ErrUnavailable, err)
 		}
 	}
 	if err != nil {

@@ -158,8 +158,8 @@ func (v *volume) unlock() {
 
 // openImg opens the image of a locked volume, and not what a symbolic link in
 // its place points to.
-func (v *volume) openImg(flag int) (*os.File, error) {
-	f, err := v.root.OpenFile(imgFile, flag, 0)
+func (v *volume) openImg() (*os.File, error) {
+	f, err := v.root.OpenFile(imgFile, os.O_RDWR, 0)
 	if err != nil {
 		return nil, unavailable(v.path(imgFile), err)
 	}
