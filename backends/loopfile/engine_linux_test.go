@@ -85,8 +85,8 @@ func TestLifeWithEngine(t *testing.T) {
 					t.Error(err)
 				}
 				var st unix.Statfs_t
-				if err := unix.Statfs(target, &st); err != nil || int64(st.Blocks)*st.Bsize < 330*mib {
-					t.Errorf("file system has %d bytes after it was grown, %v", int64(st.Blocks)*st.Bsize, err)
+				if err := unix.Statfs(target, &st); err != nil || grown(&st) < 330*mib {
+					t.Errorf("file system has %d bytes after it was grown, %v", grown(&st), err)
 				}
 			}
 			for range 2 {
@@ -108,4 +108,8 @@ func TestLifeWithEngine(t *testing.T) {
 			wantClean(t, o.Pool)
 		})
 	}
+}
+
+func grown(st *unix.Statfs_t) int64 {
+	return int64(st.Blocks) * int64(st.Bsize) //nolint:unconvert // int32 on 386
 }
