@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -23,7 +24,8 @@ import (
 type driver struct {
 	name   string
 	pkg    string
-	args   func(dir string) []string // after the common ones
+	args   func(dir string) []string
+	setUp  func(dir string) []string // of a first run that ends by itself; nil: none
 	params map[string]string         // of CreateVolume
 
 	binary string
@@ -49,7 +51,7 @@ func all() []*driver {
 		}},
 		{name: "loopfile", pkg: "./examples/loopfile", params: map[string]string{"type": "thin"}, args: func(dir string) []string {
 			return append(common(dir), "-pool="+data(dir))
-		}},
+		}, setUp: func(dir string) []string { return []string{"-init", "-pool=" + data(dir)} }},
 	}
 }
 
@@ -60,7 +62,10 @@ func build(ctx context.Context, dir string) ([]*driver, error) {
 		return nil, err
 	}
 	root := filepath.Dir(strings.TrimSpace(string(mod)))
-	drivers := all()
+	drivers := slices.DeleteFunc(all(), func(d *driver) bool {
+		_, err := os.Stat(filepath.Join(root, d.pkg))
+		return errors.Is(err, fs.ErrNotExist)
+	})
 	for _, d := range drivers {
 		d.binary = filepath.Join(dir, "bin-"+filepath.Base(d.pkg))
 		cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags=grpcnotrace", "-ldflags=-s -w", "-o", d.binary, d.pkg)
@@ -86,6 +91,11 @@ func measure(ctx context.Context, c config, base string, d *driver) (err error) 
 	for _, sub := range []string{"data", "state", "volumes"} {
 		if err := os.Mkdir(filepath.Join(dir, sub), 0o755); err != nil {
 			return err
+		}
+	}
+	if d.setUp != nil {
+		if out, err := exec.CommandContext(ctx, d.binary, d.setUp(dir)...).CombinedOutput(); err != nil {
+			return fmt.Errorf("set up: %w\n%s", err, out)
 		}
 	}
 	p, err := startDriver(ctx, d, dir)

@@ -128,7 +128,7 @@ func diskOf(dir string) string {
 	if err := unix.Statfs(dir, &s); err != nil {
 		return err.Error()
 	}
-	switch int64(s.Type) {
+	switch uint32(s.Type) { // of another size on each architecture
 	case unix.EXT4_SUPER_MAGIC:
 		return "on ext4"
 	case unix.XFS_SUPER_MAGIC:

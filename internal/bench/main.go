@@ -18,6 +18,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"syscall"
@@ -41,7 +42,7 @@ func main() {
 	os.Exit(inNamespace(func() int {
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 		defer stop()
-		if err := run(ctx, c); err != nil {
+		if err := run(ctx, os.Stdout, c); err != nil {
 			fmt.Fprintln(os.Stderr, "bench:", err)
 			return 1
 		}
@@ -50,7 +51,7 @@ func main() {
 }
 
 // run measures in a directory of its own, and takes it back.
-func run(ctx context.Context, c config) (err error) {
+func run(ctx context.Context, w io.Writer, c config) (err error) {
 	dir, err := os.MkdirTemp(c.dir, "csikit-bench-")
 	if err != nil {
 		return err
@@ -76,7 +77,10 @@ func run(ctx context.Context, c config) (err error) {
 			}
 		}
 	}
-	report(os.Stdout, c, drivers)
-	fmt.Printf("built in %.1f s, measured in %.1f s\n", built.Seconds(), (time.Since(start) - built).Seconds())
-	return nil
+	measured := time.Since(start) - built
+	if err := report(w, c, drivers); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(w, "built in %.1f s, measured in %.1f s\n", built.Seconds(), measured.Seconds())
+	return err
 }

@@ -6,7 +6,6 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"text/tabwriter"
 )
 
 // series is what was measured of one thing.
@@ -48,32 +47,30 @@ func number(v float64) string {
 		return fmt.Sprintf("%.0f", v)
 	case v >= 10:
 		return fmt.Sprintf("%.1f", v)
-	default:
+	case v >= 1:
 		return fmt.Sprintf("%.2f", v)
+	default:
+		return fmt.Sprintf("%.3f", v)
 	}
 }
 
 // report prints the table. The first driver is the floor.
-func report(w io.Writer, c config, drivers []*driver) {
-	fmt.Fprintf(w, "%s, %d CPUs, %s; %d rounds of %v; volumes of %d MiB; %s\n\n",
-		runtime.GOOS+"/"+runtime.GOARCH, runtime.NumCPU(), runtime.Version(), c.rounds, c.duration, c.size>>20, diskOf(c.dir))
-	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
-	row := func(title string, of func(*driver) series) {
-		cells := []string{title}
-		for i, d := range drivers {
-			var floor series
-			if i > 0 {
-				floor = of(drivers[0])
-			}
-			cells = append(cells, of(d).cell(floor))
-		}
-		fmt.Fprintln(t, strings.Join(cells, "\t"))
-	}
+func report(w io.Writer, c config, drivers []*driver) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s/%s, %d CPUs, %s; %d rounds of %v; volumes of %d MiB; %s\n\n", runtime.GOOS, runtime.GOARCH,
+		runtime.NumCPU(), runtime.Version(), c.rounds, c.duration, c.size>>20, diskOf(c.dir))
 	head := []string{"median (min-max) xbare"}
 	for _, d := range drivers {
 		head = append(head, d.name)
 	}
-	fmt.Fprintln(t, strings.Join(head, "\t"))
+	line(&b, head)
+	row := func(title string, of func(*driver) series) {
+		cells := []string{title, of(drivers[0]).cell(nil)}
+		for _, d := range drivers[1:] {
+			cells = append(cells, of(d).cell(of(drivers[0])))
+		}
+		line(&b, cells)
+	}
 	row("binary, MB, stripped, grpcnotrace", func(d *driver) series { return series{d.size} })
 	row("start to first Probe, ms", func(d *driver) series { return d.start })
 	row("RSS at rest, MiB", func(d *driver) series { return d.rss })
@@ -83,8 +80,15 @@ func report(w io.Writer, c config, drivers []*driver) {
 	for i, s := range stepNames {
 		row("  "+s+", ms, c=1", func(d *driver) series { return d.steps[i] })
 	}
-	if err := t.Flush(); err != nil {
-		fmt.Fprintln(w, err)
+	_, err := io.WriteString(w, b.String()+"\n")
+	return err
+}
+
+// line is one line of the table.
+func line(b *strings.Builder, cells []string) {
+	fmt.Fprintf(b, "%-35s", cells[0])
+	for _, c := range cells[1:] {
+		fmt.Fprintf(b, " %27s", c)
 	}
-	fmt.Fprintln(w)
+	b.WriteByte('\n')
 }
