@@ -31,6 +31,7 @@ func run(ctx context.Context, args []string) error {
 	state := fs.String("state-dir", "/var/lib/csi-loopfile", "where the node keeps what is mounted; on the host's own disk")
 	mode := fs.String("mode", "all", "controller, node or all")
 	initPool := fs.Bool("init", false, "make -pool a pool, and exit")
+	fs.BoolVar(&o.Init, "init-pool", false, "make -pool a pool if it is empty, and serve it: to try it out, never in a service")
 	fs.StringVar(&o.Node, "node-id", "", "name of this node (default: host name)")
 	fs.StringVar(&o.Pool, "pool", "/var/lib/csi-loopfile-pool", "directory of the images")
 	fs.StringVar(&o.Name, "pool-name", "", "name that the pool must have (default: the one it has; with -init: a random one)")
