@@ -8,7 +8,9 @@ import (
 )
 
 // closeVolume closes the volume of a staging record whose path holds nothing any
-// more, unless another staging path needs it, and forgets the record.
+// more, unless another staging path needs it, and forgets the record. With it
+// goes the memory of an mkfs that was cut short: who else uses the device from
+// now on is not known here.
 func (e *Engine) closeVolume(ctx context.Context, s *store, r *record) error {
 	if e.last(s, r) {
 		if err := e.unheld(r); err != nil {
@@ -22,7 +24,7 @@ func (e *Engine) closeVolume(ctx context.Context, s *store, r *record) error {
 			return err
 		}
 	}
-	return e.forget(s, r)
+	return s.remove(r)
 }
 
 // callClose is CloseVolume, for which a volume that is gone is closed.
@@ -38,23 +40,10 @@ func (e *Engine) callClose(ctx context.Context, id string, state []byte) error {
 	return err
 }
 
-// forget removes the record. One that remembers an mkfs that was cut short on
-// this instance of the disk stays for that alone: without it the device could
-// never be formatted again.
-func (e *Engine) forget(s *store, r *record) error {
-	if r.Format == nil || r.Format.State != formatStarted || r.Format.BootID != e.boot || r.Format.DiskSeq == 0 {
-		return s.remove(r)
-	}
-	return s.put(&record{
-		Kind: r.Kind, Volume: r.Volume, Path: r.Path, BootID: e.boot, Phase: phaseClosed,
-		Access: r.Access, Mode: r.Mode, Format: r.Format,
-	})
-}
-
 // last reports whether r is the volume's only staging path.
 func (e *Engine) last(s *store, r *record) bool {
 	for _, o := range s.of(r.Volume) {
-		if o.Kind == kindStage && o.Path != r.Path && o.Phase != phaseClosed {
+		if o.Kind == kindStage && o.Path != r.Path {
 			return false
 		}
 	}

@@ -66,10 +66,8 @@ func (e *Engine) InUse(id string) (path string, used bool) {
 	if err := s.refused(id); err != nil {
 		return filepath.Join(s.dir, string(kindStage)+"-"+shortHash(id)+"-*"), true
 	}
-	for _, r := range s.of(id) {
-		if r.Phase != phaseClosed {
-			return r.Path, true
-		}
+	if all := s.of(id); len(all) > 0 {
+		return all[0].Path, true
 	}
 	return "", false
 }
@@ -81,7 +79,7 @@ func (e *Engine) Volumes() []string {
 		return nil
 	}
 	var ids []string
-	for _, r := range s.list(func(r *record) bool { return r.Phase != phaseClosed }) {
+	for _, r := range s.list(func(*record) bool { return true }) {
 		ids = append(ids, r.Volume)
 	}
 	slices.Sort(ids)
@@ -94,13 +92,14 @@ func (e *Engine) records() *store {
 	return e.store
 }
 
-// begin is the start of every call: the engine must be running, the volume is
-// locked, and its records must be understood.
-func (e *Engine) begin(ctx context.Context, id string) (s *store, done func(), err error) {
+// begin is the start of every call that changes something: the engine must be
+// running, the volume and the path are locked, and the volume's records must be
+// understood.
+func (e *Engine) begin(ctx context.Context, id, path string) (s *store, done func(), err error) {
 	if id == "" {
 		return nil, nil, fmt.Errorf("%w: no volume id", backends.ErrInvalid)
 	}
-	done, err = e.locks.lock(ctx, id)
+	done, err = e.lock(ctx, id, path)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -114,6 +113,21 @@ func (e *Engine) begin(ctx context.Context, id string) (s *store, done func(), e
 		return nil, nil, err
 	}
 	return s, done, nil
+}
+
+// lock keeps other calls off the volume, and other volumes off the path. The
+// volume always comes first, so that no two calls wait for each other.
+func (e *Engine) lock(ctx context.Context, id, path string) (done func(), err error) {
+	volume, err := e.locks.lock(ctx, fmt.Sprintf("volume %q", id))
+	if err != nil || path == "" {
+		return volume, err
+	}
+	target, err := e.locks.lock(ctx, fmt.Sprintf("path %q", path))
+	if err != nil {
+		volume()
+		return nil, err
+	}
+	return func() { target(); volume() }, nil
 }
 
 // step tells whoever watches what comes next, and ends the call here when its

@@ -47,9 +47,7 @@ func (s *staging) evidence(c blockdev.Content) evidence {
 		Device: dev.Path, Content: c, Backend: dev.Format, BackendFSType: dev.FSType, Record: s.rec.Format,
 		ReadOnly: s.readOnly, Want: s.req.Capability.FSType, DefaultFS: s.opts.DefaultFS,
 	}
-	if f := s.rec.Format; f != nil {
-		e.SameInstance = f.BootID == s.boot && f.DiskSeq != 0 && f.DiskSeq == s.rec.Device.DiskSeq
-	}
+	e.SameInstance = s.rec.sameInstance(s.boot)
 	if e.Backend == backends.FormatNever && s.features.FormatRecorder == nil {
 		// It could not take the word back once there is data.
 		e.Backend = backends.FormatUnknown

@@ -38,7 +38,7 @@ func (l *keyLocks) lock(ctx context.Context, key string) (unlock func(), err err
 		return func() { <-k.held; l.release(key, k) }, nil
 	case <-ctx.Done():
 		l.release(key, k)
-		return nil, fmt.Errorf("%w: another call for volume %q is at work: %w", backends.ErrPending, key, context.Cause(ctx))
+		return nil, fmt.Errorf("%w: another call for %s is at work: %w", backends.ErrPending, key, context.Cause(ctx))
 	}
 }
 

@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
-	"path/filepath"
 
 	"github.com/csikit/csikit/backends"
 	"github.com/csikit/csikit/mounter/mnt"
@@ -28,7 +26,7 @@ func (e *Engine) Publish(ctx context.Context, req PublishRequest) error {
 	if err != nil {
 		return err
 	}
-	store, done, err := e.begin(ctx, req.ID)
+	store, done, err := e.begin(ctx, req.ID, path)
 	if err != nil {
 		return err
 	}
@@ -354,45 +352,4 @@ func (p *publishing) giveUp(err error) error {
 		return unavailable("%w (and it could not be undone: %w)", err, undo)
 	}
 	return err
-}
-
-// makeDir makes the target directory and its parents.
-func makeDir(path string) (made bool, err error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
-		return false, unavailable("target path: %w", err)
-	}
-	err = os.Mkdir(path, 0o750)
-	if !errors.Is(err, fs.ErrExist) {
-		return err == nil, soften(err)
-	}
-	st, err := os.Lstat(path)
-	switch {
-	case err != nil:
-		return false, unavailable("target path: %w", err)
-	case !st.IsDir():
-		return false, refuse("target path %s exists and is no directory", path)
-	}
-	return false, nil
-}
-
-// makeFile makes the empty file onto which a device node is bound.
-func makeFile(path string) (made bool, err error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
-		return false, unavailable("target path: %w", err)
-	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDONLY, 0o640)
-	if err == nil {
-		return true, f.Close()
-	}
-	if !errors.Is(err, fs.ErrExist) {
-		return false, unavailable("target path: %w", err)
-	}
-	st, err := os.Lstat(path)
-	switch {
-	case err != nil:
-		return false, unavailable("target path: %w", err)
-	case !st.Mode().IsRegular() || st.Size() != 0:
-		return false, refuse("target path %s exists and is no empty file", path)
-	}
-	return false, nil
 }

@@ -43,8 +43,6 @@ const (
 	phaseReady phase = "ready"
 	// phaseClosing: unmounted; CloseVolume may have run.
 	phaseClosing phase = "closing"
-	// phaseClosed: nothing is open; only Format is worth keeping.
-	phaseClosed phase = "closed"
 )
 
 type sourceKind string
@@ -108,6 +106,7 @@ type mountRecord struct {
 
 // mountedRecord is how the kernel showed the mount.
 type mountedRecord struct {
+	ID     int    `json:"id"`
 	Dev    uint64 `json:"dev"`
 	Root   string `json:"root"`
 	FSType string `json:"fsType"`
@@ -160,6 +159,17 @@ func flagsMAC(salt []byte, flags backends.Flags) []byte {
 
 func (r *record) block() bool { return r.Access == accessBlock }
 
+// sameInstance reports whether Format speaks of the disk that the device is now.
+func (r *record) sameInstance(boot string) bool {
+	f, d := r.Format, r.Device
+	return f != nil && d != nil && f.BootID == boot && f.DiskSeq != 0 && f.DiskSeq == d.DiskSeq
+}
+
+// cutShort reports whether an mkfs was begun on this very disk and did not end.
+func (r *record) cutShort(boot string) bool {
+	return r.sameInstance(boot) && r.Format.State == formatStarted
+}
+
 // clone copies what r points to, so that a record in the store never changes
 // under a reader.
 func (r *record) clone() *record {
@@ -193,11 +203,13 @@ func (d *deviceRecord) unverified() string {
 }
 
 func mountedAs(m mnt.Info) *mountedRecord {
-	return &mountedRecord{Dev: m.Dev, Root: m.Root, FSType: m.FSType}
+	return &mountedRecord{ID: m.ID, Dev: m.Dev, Root: m.Root, FSType: m.FSType}
 }
 
+// is reports whether i is that mount, or another one of the same thing. The root
+// of a mount changes its name with the directory, the id stays.
 func (m *mountedRecord) is(i mnt.Info) bool {
-	return m != nil && m.Dev == i.Dev && m.Root == i.Root && m.FSType == i.FSType
+	return m != nil && m.Dev == i.Dev && m.FSType == i.FSType && (m.Root == i.Root || m.ID == i.ID)
 }
 
 // shortHash names an id or a path in a file name.
@@ -259,7 +271,7 @@ func decodeRecord(name string, b []byte) (*record, error) {
 
 func (r *record) check(name string) error {
 	phases := map[kind][]phase{
-		kindStage:   {phaseOpening, phaseOpen, phaseReady, phaseClosing, phaseClosed},
+		kindStage:   {phaseOpening, phaseOpen, phaseReady, phaseClosing},
 		kindPublish: {phaseBinding, phaseReady},
 	}[r.Kind]
 	switch {

@@ -99,8 +99,6 @@ func (e *Engine) recoverRecord(ctx context.Context, s *store, r *record) error {
 		return s.remove(r) // binds do not outlive a boot
 	case r.Kind == kindPublish:
 		return e.recoverTarget(s, r)
-	case r.Phase == phaseClosed && rebooted:
-		return s.remove(r) // the instance of the disk that it spoke of is gone
 	case r.Phase == phaseClosing:
 		if err := e.closeVolume(ctx, s, r); err != nil {
 			// The CO was told nothing yet: it calls Unstage again.
@@ -131,7 +129,7 @@ func (e *Engine) recoverTarget(s *store, r *record) error {
 func (e *Engine) openVolumes(s *store) ([]backends.OpenVolume, error) {
 	var open []backends.OpenVolume
 	at := map[string]int{}
-	for _, r := range s.list(func(r *record) bool { return r.Kind == kindStage && r.Phase != phaseClosed }) {
+	for _, r := range s.list(func(r *record) bool { return r.Kind == kindStage }) {
 		_, live, err := e.alive(r)
 		if err != nil {
 			return nil, err

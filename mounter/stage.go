@@ -22,7 +22,7 @@ func (e *Engine) Stage(ctx context.Context, req StageRequest) error {
 	if err != nil {
 		return err
 	}
-	store, done, err := e.begin(ctx, req.ID)
+	store, done, err := e.begin(ctx, req.ID, path)
 	if err != nil {
 		return err
 	}
@@ -255,11 +255,14 @@ func (s *staging) bring(ctx context.Context, before *deviceRecord) error {
 }
 
 // giveUp leaves nothing open behind a final error. If that fails, or if an mkfs
-// was cut short and its record must stay with the device, the error is not final
-// any more.
+// was cut short here, whose record must stay as long as the device is in the
+// engine's hands, the error is not final any more.
 func (s *staging) giveUp(ctx context.Context, err error) error {
 	if err == nil || !final(err) {
 		return err
+	}
+	if s.rec.cutShort(s.boot) {
+		return soften(err)
 	}
 	if undo := s.closeVolume(ctx, s.store, s.rec); undo != nil {
 		return unavailable("%w (and the volume is still open: %w)", err, undo)

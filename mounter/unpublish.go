@@ -2,12 +2,8 @@ package mounter
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"strings"
-	"syscall"
 
 	"github.com/csikit/csikit/mounter/mnt"
 )
@@ -20,7 +16,7 @@ func (e *Engine) Unpublish(ctx context.Context, req UnpublishRequest) error {
 	if err != nil {
 		return err
 	}
-	s, done, err := e.begin(ctx, req.ID)
+	s, done, err := e.begin(ctx, req.ID, path)
 	if err != nil {
 		return err
 	}
@@ -67,24 +63,6 @@ func (e *Engine) mayUnpublish(s *store, id, path string, mounts []mnt.Info) erro
 	}
 	if len(mounts) > 0 && strings.HasPrefix(e.opts.StateDir+"/", path+"/") {
 		return refuse("the driver's own state lies below it")
-	}
-	return nil
-}
-
-// removeTarget removes the mount point and nothing else: an empty directory or
-// an empty file. What holds anything is not the engine's.
-func removeTarget(path string) error {
-	st, err := os.Lstat(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR):
-		return nil
-	case err != nil:
-		return unavailable("target path: %w", err)
-	case !st.IsDir() && (!st.Mode().IsRegular() || st.Size() != 0):
-		return unavailable("target path %s is not the empty file or directory of a target (%s, %d bytes); it is left alone", path, st.Mode(), st.Size())
-	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return unavailable("target path: %w", err)
 	}
 	return nil
 }

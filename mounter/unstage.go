@@ -18,7 +18,7 @@ func (e *Engine) Unstage(ctx context.Context, req UnstageRequest) error {
 	if err != nil {
 		return err
 	}
-	s, done, err := e.begin(ctx, req.ID)
+	s, done, err := e.begin(ctx, req.ID, path)
 	if err != nil {
 		return err
 	}
@@ -49,9 +49,6 @@ func (e *Engine) unstage(ctx context.Context, s *store, id, path string) error {
 	}
 	if r == nil {
 		return e.closeUnknown(ctx, s, id)
-	}
-	if r.Phase == phaseClosed {
-		return nil // only remembers an mkfs that was cut short
 	}
 	if err := e.writableAgain(ctx, r.Device, r); err != nil {
 		return err
@@ -99,7 +96,7 @@ func (e *Engine) mayUnmount(s *store, id, path string, r *record, mounts []mnt.I
 	if len(mounts) == 0 {
 		return nil
 	}
-	if r == nil || r.Phase == phaseClosed {
+	if r == nil {
 		if o := s.others(id, path); len(o) > 0 {
 			return refuse("volume %q is there", o[0].Volume)
 		}
@@ -182,7 +179,7 @@ func (e *Engine) dropTargets(s *store, id, staging string) error {
 // lost while the volume was open.
 func (e *Engine) closeUnknown(ctx context.Context, s *store, id string) error {
 	for _, o := range s.of(id) {
-		if o.Kind == kindStage && o.Phase != phaseClosed {
+		if o.Kind == kindStage {
 			return nil
 		}
 	}
