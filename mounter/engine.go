@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
+	"unicode/utf8"
 
 	"github.com/csikit/csikit/backends"
 	"github.com/csikit/csikit/mounter/mnt"
@@ -96,8 +98,8 @@ func (e *Engine) records() *store {
 // running, the volume and the path are locked, and the volume's records must be
 // understood.
 func (e *Engine) begin(ctx context.Context, id, path string) (s *store, done func(), err error) {
-	if id == "" {
-		return nil, nil, fmt.Errorf("%w: no volume id", backends.ErrInvalid)
+	if id == "" || !utf8.ValidString(id) {
+		return nil, nil, fmt.Errorf("%w: volume id %q", backends.ErrInvalid, id)
 	}
 	done, err = e.lock(ctx, id, path)
 	if err != nil {
@@ -151,17 +153,22 @@ func contextError(ctx context.Context) error {
 // cleanPath accepts an absolute path that names something below the root.
 func cleanPath(what, path string) (string, error) {
 	p := filepath.Clean(path)
-	if !filepath.IsAbs(path) || p == "/" || strings.ContainsRune(path, 0) {
+	if !filepath.IsAbs(path) || p == "/" || strings.ContainsRune(path, 0) || !utf8.ValidString(path) {
 		return "", fmt.Errorf("%w: %s %q is not an absolute path below /", backends.ErrInvalid, what, path)
 	}
 	return p, nil
+}
+
+// missing reports whether err says that there is nothing at a path, nor can be.
+func missing(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.ENAMETOOLONG)
 }
 
 // mountsAt is the stack at path, after the cheap question whether there is one.
 func (e *Engine) mountsAt(path string) ([]mnt.Info, error) {
 	is, err := e.kernel.IsMountPoint(path)
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	case missing(err):
 		return nil, nil
 	case err != nil:
 		return nil, unavailable("look at %s: %w", path, err)

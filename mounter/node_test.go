@@ -21,9 +21,9 @@ type node struct {
 	sources map[string]*backends.Source
 	calls   []string
 	open    map[string]int
-	states  map[string][]byte // what CloseVolume was given
-	fail    map[string]error  // by method
-	inOpen  func(backends.OpenVolumeRequest)
+	states  map[string][]byte   // what CloseVolume was given
+	fail    map[string]error    // by method
+	changed func(method string) // after the effect; a panic in it is a driver that dies
 }
 
 func newNode() *node {
@@ -38,9 +38,6 @@ func (n *node) OpenVolume(_ context.Context, req backends.OpenVolumeRequest) (*b
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.note("open %s", req.ID)
-	if n.inOpen != nil {
-		n.inOpen(req)
-	}
 	if err := n.fail["open"]; err != nil {
 		return nil, err
 	}
@@ -49,6 +46,7 @@ func (n *node) OpenVolume(_ context.Context, req backends.OpenVolumeRequest) (*b
 		return nil, backends.VolumeNotFound(req.ID)
 	}
 	n.open[req.ID]++
+	n.after("OpenVolume")
 	c := *src
 	return &c, nil
 }
@@ -62,7 +60,14 @@ func (n *node) CloseVolume(_ context.Context, req backends.CloseVolumeRequest) e
 	}
 	n.open[req.ID] = 0
 	n.states[req.ID] = req.State
+	n.after("CloseVolume")
 	return nil
+}
+
+func (n *node) after(method string) {
+	if n.changed != nil {
+		n.changed(method)
+	}
 }
 
 func (n *node) log() []string {
@@ -91,6 +96,7 @@ func (r *recorder) RecordFormat(_ context.Context, req backends.RecordFormatRequ
 	r.formats = append(r.formats, req)
 	d := r.sources[req.ID].Device
 	d.Format, d.FSType = req.Format, req.FSType
+	r.after("RecordFormat")
 	return nil
 }
 

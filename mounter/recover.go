@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 
 	"github.com/csikit/csikit/backends"
 )
@@ -119,7 +118,7 @@ func (e *Engine) recoverRecord(ctx context.Context, s *store, r *record) error {
 // unmounted and removed already.
 func (e *Engine) recoverTarget(s *store, r *record) error {
 	_, err := e.kernel.IsMountPoint(r.Path)
-	if errors.Is(err, fs.ErrNotExist) && !r.block() {
+	if missing(err) && !r.block() {
 		return s.remove(r)
 	}
 	return nil

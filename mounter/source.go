@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"path/filepath"
 
 	"github.com/csikit/csikit/backends"
@@ -147,7 +146,7 @@ func (e *Engine) ours(m mnt.Info, path string, r *record) (bool, error) {
 		return m.Source == r.Mount.Source && sameType(m.FSType, r.Mount.FSType), nil
 	case sourceDir:
 		same, err := e.kernel.SameFile(path, r.Dir)
-		if errors.Is(err, fs.ErrNotExist) {
+		if missing(err) {
 			return false, nil
 		}
 		return same, err

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"path/filepath"
 	"sync"
 	"time"
@@ -76,7 +75,7 @@ func (e *Engine) blockAt(s *store, id, path string) (*record, error) {
 	}
 	dev, err := e.kernel.DeviceAt(path)
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	case missing(err):
 		return nil, nil
 	case err != nil:
 		return nil, unavailable("look at %s: %w", path, err)

@@ -5,7 +5,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"syscall"
 )
 
 // makeDir makes the target directory and its parents.
@@ -54,7 +53,7 @@ func makeFile(path string) (made bool, err error) {
 func removeTarget(path string) error {
 	st, err := os.Lstat(path)
 	switch {
-	case errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR):
+	case missing(err):
 		return nil
 	case err != nil:
 		return unavailable("target path: %w", err)

@@ -143,6 +143,7 @@ func (h handle) SetReadOnly(ro bool) error {
 		return err
 	}
 	h.d.readOnly = ro
+	h.d.k.changed("SetReadOnly")
 	return nil
 }
 
@@ -189,11 +190,14 @@ func (k *Kernel) Mkfs(_ context.Context, dev mounter.Device, fsType string, _ []
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	d := k.devices[dev.Path()]
-	if err := k.call("Mkfs", "mkfs."+fsType+" "+d.path); err != nil {
-		d.content = blockdev.Content{State: blockdev.Unknown, Offset: 4096}
+	d.content = blockdev.Content{State: blockdev.Unknown, Offset: 4096}
+	err := k.call("Mkfs", "mkfs."+fsType+" "+d.path)
+	k.changed("half of Mkfs")
+	if err != nil {
 		return err
 	}
 	d.content = blockdev.Content{State: blockdev.Filesystem, Type: fsType, UUID: fmt.Sprintf("uuid-%d", len(k.log)), Size: d.size, Clean: true}
+	k.changed("Mkfs")
 	return nil
 }
 
@@ -206,6 +210,7 @@ func (k *Kernel) Check(_ context.Context, dev mounter.Device, fsType string, _ b
 	}
 	d := k.devices[dev.Path()]
 	d.content.Clean, d.content.Errors = true, false
+	k.changed("Check")
 	return nil
 }
 
@@ -225,6 +230,7 @@ func (k *Kernel) Grow(_ context.Context, dev mounter.Device, fsType, path string
 	}
 	d := k.devices[dev.Path()]
 	d.content.Size = d.size
+	k.changed("Grow")
 	return nil
 }
 

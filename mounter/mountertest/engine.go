@@ -63,6 +63,9 @@ func (e *Engine) Restart() error {
 	return e.start()
 }
 
+// StateDir is where the records are: below v1.
+func (e *Engine) StateDir() string { return e.opts.StateDir }
+
 func (e *Engine) start() error {
 	opts := &mounter.Options{
 		StateDir: e.opts.StateDir, AllowVolatileState: true, Kernel: e.Kernel, FSTypes: e.opts.FSTypes,

@@ -18,17 +18,18 @@ import (
 
 // Kernel is a mounter.Kernel in memory. It is safe for concurrent use.
 type Kernel struct {
-	mu      sync.Mutex
-	boot    int
-	seq     uint64
-	lastID  int
-	lastDev uint64
-	mounts  []mount // in the order in which they were made
-	devices map[string]*Disk
-	groups  map[string]int
-	faults  map[string]fault
-	log     []string
-	// NoOnlineExt4 is a process without CAP_SYS_RESOURCE.
+	mu       sync.Mutex
+	boot     int
+	seq      uint64
+	lastID   int
+	lastDev  uint64
+	mounts   []mount // in the order in which they were made
+	devices  map[string]*Disk
+	groups   map[string]int
+	faults   map[string]fault
+	log      []string
+	onChange func(string)
+	// noOnlineExt4 is a process without CAP_SYS_RESOURCE.
 	noOnlineExt4 bool
 }
 
@@ -50,90 +51,6 @@ const hostDev = 8<<8 | 1
 // NewKernel is a machine without devices and mounts.
 func NewKernel() *Kernel {
 	return &Kernel{boot: 1, lastDev: 7 << 8, devices: map[string]*Disk{}, groups: map[string]int{}, faults: map[string]fault{}}
-}
-
-// Fail makes the next n calls of an operation fail; a negative n all of them.
-// Operations have the names of the methods of mounter.Kernel and mounter.Device.
-func (k *Kernel) Fail(operation string, n int, err error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.faults[operation] = fault{err, n}
-}
-
-// call notes an operation that changes something, and fails it if it should.
-func (k *Kernel) call(operation string, note string) error {
-	if note != "" {
-		k.log = append(k.log, note)
-	}
-	f, ok := k.faults[operation]
-	if !ok || f.left == 0 {
-		return nil
-	}
-	f.left--
-	k.faults[operation] = f
-	return f.err
-}
-
-// Log is what was done to the machine so far: "mkfs.ext4 /dev/a", "bind /x /y".
-func (k *Kernel) Log() []string {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return slices.Clone(k.log)
-}
-
-// ClearLog forgets it.
-func (k *Kernel) ClearLog() {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.log = nil
-}
-
-// Mounts is the mount table, oldest first.
-func (k *Kernel) Mounts() []mnt.Info {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	var list []mnt.Info
-	for _, m := range k.mounts {
-		list = append(list, m.Info)
-	}
-	return list
-}
-
-// Reboot unmounts everything and makes every disk another instance.
-func (k *Kernel) Reboot() {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.boot++
-	k.mounts = nil
-	for _, d := range k.devices {
-		k.seq++
-		d.seq = k.seq
-		d.readOnly = false
-	}
-}
-
-// MountForeign mounts a file system that has nothing to do with the engine.
-func (k *Kernel) MountForeign(path string) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.lastDev++
-	k.add(mount{Info: mnt.Info{Dev: k.lastDev, Root: "/", Point: path, FSType: "tmpfs", Source: "foreign"}, rem: "foreign"}, false)
-}
-
-// UnmountForeign takes the topmost mount off path, as an administrator would.
-func (k *Kernel) UnmountForeign(path string) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if i := k.top(path); i >= 0 {
-		k.mounts = slices.Delete(k.mounts, i, i+1)
-	}
-}
-
-// ForbidOnlineExt4 takes the right to grow a mounted ext file system away.
-func (k *Kernel) ForbidOnlineExt4() {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.noOnlineExt4 = true
 }
 
 func (k *Kernel) top(path string) int {
@@ -247,6 +164,7 @@ func (k *Kernel) Mount(_ context.Context, m mounter.MountRequest) error {
 		n.Dev, n.Source, n.dev = d.num, source, d
 	}
 	k.add(n, m.ReadOnly)
+	k.changed("Mount")
 	return nil
 }
 
@@ -275,6 +193,7 @@ func (k *Kernel) Bind(source, target string, o mnt.BindOptions) error {
 		o.ReadOnly = o.ReadOnly || n.ReadOnly()
 	}
 	k.add(n, o.ReadOnly)
+	k.changed("Bind")
 	return nil
 }
 
@@ -292,6 +211,7 @@ func (k *Kernel) BindDevice(d mounter.Device, target string, o mnt.BindOptions) 
 		Info: mnt.Info{Dev: 6, Root: "/" + filepath.Base(d.Path()), Point: target, FSType: "devtmpfs", Source: "devtmpfs"},
 		dev:  k.devices[d.Path()],
 	}, o.ReadOnly)
+	k.changed("BindDevice")
 	return nil
 }
 
@@ -309,6 +229,7 @@ func (k *Kernel) Unwind(path string) (n int, err error) {
 		}
 		k.mounts = slices.Delete(k.mounts, i, i+1)
 		n++
+		k.changed("Unwind")
 	}
 }
 
