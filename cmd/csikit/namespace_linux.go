@@ -82,5 +82,5 @@ func sizeOf(path string) (int64, error) {
 	if err := syscall.Statfs(path, &st); err != nil {
 		return 0, &os.PathError{Op: "statfs", Path: path, Err: err}
 	}
-	return int64(st.Blocks) * st.Bsize, nil //nolint:unconvert // Bsize is an int32 on some systems
+	return int64(st.Blocks) * int64(st.Bsize), nil //nolint:unconvert // Bsize has 32 bits on some systems
 }
