@@ -5,8 +5,9 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
-	"strings"
+	"strconv"
 	"syscall"
 	"testing"
 	"time"
@@ -20,84 +21,146 @@ const mkfsKills = 50
 func TestMkfsKilled(t *testing.T) {
 	for _, fsType := range []string{"ext4", "xfs"} {
 		t.Run(fsType, func(t *testing.T) {
-			d := newDriver(t)
-			hits := 0
+			shim := newShim(t, fsType)
+			d := newDriver(t, "PATH="+shim.dir+":"+os.Getenv("PATH"))
+			longest := shim.measure(t, d, fsType)
 			for i := range mkfsKills {
 				v := d.newVolume(numbered("mkfs-"+fsType, i), fsType)
 				must(t, v.create, "create")
-				if stageAndKill(t, v, i%2 == 1) {
-					hits++
+				withDriver := i%2 == 1
+				shim.order(t, time.Duration(rand.Int64N(int64(longest))), withDriver)
+				err := v.stage(t.Context())
+				if withDriver {
+					if err := d.Kill(); err != nil {
+						t.Fatal(err)
+					}
+					d.start()
+				} else if err == nil {
+					t.Errorf("round %d: stage says OK, and its mkfs was killed", i)
 				}
-				v.surviveMkfs(t)
-			}
-			t.Logf("mkfs was killed in %d of %d rounds", hits, mkfsKills)
-			if hits < mkfsKills/3 {
-				t.Errorf("mkfs was killed in %d of %d rounds only: the test proves nothing", hits, mkfsKills)
+				v.surviveMkfs(t, shim)
 			}
 		})
 	}
 }
 
-// surviveMkfs takes a volume whose first stage may have been cut through a whole
-// life, and looks that it is one file system from then on.
-func (v *volume) surviveMkfs(t *testing.T) {
+// surviveMkfs takes a volume whose first stage was cut through a whole life, and
+// looks that it is one file system from its first use on.
+func (v *volume) surviveMkfs(t *testing.T, shim *shim) {
 	t.Helper()
 	retry(t, v.stage, "stage after a killed mkfs")
 	retry(t, v.publish, "publish")
 	sum := v.write(t)
+	runs := shim.runs(t)
 	retry(t, v.unpublish, "unpublish")
 	retry(t, v.unstage, "unstage")
 	retry(t, v.stage, "second stage")
 	retry(t, v.publish, "second publish")
 	v.reads(t, sum)
+	if n := shim.runs(t); n != runs {
+		t.Errorf("mkfs ran %d times more on a volume that was in use", n-runs)
+	}
 	retry(t, v.unpublish, "last unpublish")
 	retry(t, v.unstage, "last unstage")
 	retry(t, v.delete, "delete")
 	_ = os.Remove(v.staging)
 }
 
-// stageAndKill stages, kills mkfs a random time after it began, and reports
-// whether it was there to be killed. With driver too it kills that first.
-func stageAndKill(t *testing.T, v *volume, driver bool) bool {
+// shim is a directory for the driver's PATH with an mkfs that is this test
+// binary. It runs the real one, and kills it when it finds an order to.
+type shim struct{ dir, real string }
+
+func newShim(t *testing.T, fsType string) *shim {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	staged := make(chan error, 1)
-	go func() { staged <- v.stage(ctx) }()
-	mkfs := 0
-	for mkfs == 0 {
-		select {
-		case err := <-staged:
-			t.Logf("stage ended before mkfs was seen: %v", err)
-			return false
-		default:
-			mkfs = childMkfs(v.d.PID())
-		}
+	name := "mkfs." + fsType
+	path, err := exec.LookPath(name)
+	if err != nil {
+		t.Skipf("missing: program %s", name)
 	}
-	time.Sleep(time.Duration(rand.IntN(4000)) * time.Microsecond)
-	if driver {
-		if err := v.d.Kill(); err != nil {
-			t.Fatal(err)
-		}
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
 	}
-	killed := syscall.Kill(mkfs, syscall.SIGKILL) == nil
-	<-staged
-	if driver {
-		v.d.start()
+	s := &shim{dir: t.TempDir(), real: path}
+	if err := os.Symlink(exe, filepath.Join(s.dir, name)); err != nil {
+		t.Fatal(err)
 	}
-	return killed
+	if err := os.Symlink(path, filepath.Join(s.dir, "real")); err != nil {
+		t.Fatal(err)
+	}
+	return s
 }
 
-// childMkfs finds the mkfs that process pid runs; 0: none.
-func childMkfs(pid int) int {
-	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
-	for _, f := range stats {
-		b, _ := os.ReadFile(f) // "PID (comm) state PPID ..."
-		var child, parent int
-		var comm, state string
-		if n, _ := fmt.Sscanf(string(b), "%d %s %s %d", &child, &comm, &state, &parent); n == 4 && parent == pid && strings.HasPrefix(comm, "(mk") {
-			return child
-		}
+// order has the next mkfs killed after a while, and with driver its parent too.
+func (s *shim) order(t *testing.T, after time.Duration, driver bool) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(s.dir, "order"), fmt.Appendf(nil, "%d %t", after, driver), 0o600); err != nil {
+		t.Fatal(err)
 	}
+}
+
+// runs is how often mkfs was started so far.
+func (s *shim) runs(t *testing.T) int {
+	t.Helper()
+	log, err := os.ReadFile(filepath.Join(s.dir, "runs"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(log)
+}
+
+// measure lets one mkfs end and tells how long it took.
+func (s *shim) measure(t *testing.T, d *driver, fsType string) time.Duration {
+	t.Helper()
+	v := d.newVolume("measure-"+fsType, fsType)
+	for _, step := range []func(context.Context) error{v.create, v.stage, v.unstage, v.delete} {
+		must(t, step, "a life that nobody disturbs")
+	}
+	b, err := os.ReadFile(filepath.Join(s.dir, "took"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := strconv.ParseInt(string(b), 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(n)
+}
+
+// killedMkfs is this binary as mkfs.
+func killedMkfs() int {
+	dir := filepath.Dir(os.Args[0])
+	runs, err := os.OpenFile(filepath.Join(dir, "runs"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return 99
+	}
+	_, _ = runs.WriteString("x")
+	var after time.Duration
+	var driver bool
+	order := filepath.Join(dir, "order")
+	if b, err := os.ReadFile(order); err == nil {
+		_, _ = fmt.Sscanf(string(b), "%d %t", &after, &driver)
+		_ = os.Remove(order)
+	}
+	cmd := exec.Command(filepath.Join(dir, "real"), os.Args[1:]...)
+	cmd.Args[0] = filepath.Base(os.Args[0]) // mke2fs looks at it
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	start := time.Now()
+	if err := cmd.Start(); err != nil {
+		return 98
+	}
+	if after > 0 {
+		time.Sleep(after)
+		if driver {
+			_ = syscall.Kill(os.Getppid(), syscall.SIGKILL)
+		}
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		return 137
+	}
+	if err := cmd.Wait(); err != nil {
+		return 1
+	}
+	_ = os.WriteFile(filepath.Join(dir, "took"), fmt.Append(nil, int64(time.Since(start))), 0o600)
 	return 0
 }
