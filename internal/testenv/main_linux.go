@@ -34,7 +34,13 @@ func runInside() (int, error) {
 	if err != nil {
 		return 1, err
 	}
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	// By path, looked up in the new namespace: /proc/self/exe would belong to the
+	// old one, and its name mean nothing there.
+	exe, err := os.Executable()
+	if err != nil {
+		return 1, err
+	}
+	cmd := exec.Command(exe, os.Args[1:]...)
 	cmd.Args[0] = os.Args[0]
 	cmd.Env = append(os.Environ(), envInside+"=1", "TMPDIR="+dir)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr

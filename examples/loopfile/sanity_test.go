@@ -1,0 +1,69 @@
+package main
+
+import (
+	"path/filepath"
+	"testing"
+
+	"github.com/csikit/csikit/backends/loopfile"
+	"github.com/csikit/csikit/csidriver"
+	"github.com/csikit/csikit/internal/testenv"
+	"github.com/csikit/csikit/mounter"
+	"github.com/csikit/csikit/sanity"
+)
+
+func TestMain(m *testing.M) { testenv.Main(m) }
+
+// conform runs csi-sanity against this driver with defaultFS as the file system
+// that it makes when none is asked for, as csi-sanity never does.
+func conform(t *testing.T, defaultFS string, block bool) {
+	t.Helper()
+	b, err := loopfile.New(loopfile.Options{
+		Pool: filepath.Join(t.TempDir(), "pool"), Node: "node-1", Init: true, AllowRootFS: true, Thin: true, Reserve: -1, Overcommit: 100,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	engine, err := mounter.New(b, &mounter.Options{
+		StateDir: filepath.Join(t.TempDir(), "state"), AllowVolatileState: true, DefaultFS: defaultFS,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sanity.Run(t, sanity.Config{
+		Driver:    csidriver.Config{Name: "loopfile.csikit.dev", Traits: b.Traits(), Controller: b, Node: b},
+		Options:   &csidriver.Options{NodeID: "node-1", Engine: engine},
+		Block:     block,
+		Size:      320 << 20,
+		SkipsFile: filepath.Join("testdata", "sanity-skips.txt"),
+	})
+}
+
+func TestSanityXFS(t *testing.T) {
+	testenv.Root(t)
+	testenv.Tool(t, "mkfs.xfs", "xfs_growfs")
+	conform(t, "xfs", false)
+}
+
+func TestSanityBtrfs(t *testing.T) {
+	testenv.Root(t)
+	testenv.Tool(t, "mkfs.btrfs")
+	conform(t, "btrfs", false)
+}
+
+func TestSanityBlock(t *testing.T) {
+	testenv.Root(t)
+	conform(t, "", true)
+}
+
+// TestSanityExt4 needs a process that may grow a mounted ext4
+// (CAP_SYS_RESOURCE): the VM's.
+func TestSanityExt4(t *testing.T) {
+	if testenv.InVM(t) {
+		conform(t, "ext4", false)
+	}
+}
