@@ -24,7 +24,7 @@ func leaks(text string) bool {
 	for _, spelling := range []string{
 		canary,
 		fmt.Sprintf("%x", canary), fmt.Sprintf("%X", canary), fmt.Sprintf("% x", canary),
-		strings.Trim(fmt.Sprint([]byte(canary)), "[]"),
+		strings.Trim(fmt.Sprintf("%d", []byte(canary)), "[]"),
 		"Q0FOQVJZ",
 	} {
 		if strings.Contains(text, spelling) {

@@ -2,6 +2,7 @@ package idempotency
 
 import (
 	"context"
+	"slices"
 	"time"
 )
 
@@ -108,8 +109,8 @@ func (t *Table) dropQueued(b *batch) {
 			all = append(all, o)
 		}
 	})
-	for i := len(all) - 1; i >= 0; i-- {
-		t.end(all[i], ErrClosed, b)
+	for _, o := range slices.Backward(all) {
+		t.end(o, ErrClosed, b)
 	}
 }
 

@@ -2,6 +2,7 @@ package idempotency
 
 import (
 	"container/list"
+	"errors"
 	"time"
 )
 
@@ -26,7 +27,7 @@ func (t *Table) keep(o *operation) {
 	if o.callers > 0 || o.err == nil || o.op.Equal == nil || len(o.holds) == 0 {
 		return
 	}
-	if o.cause != nil && o.cause != ErrStalled {
+	if o.cause != nil && !errors.Is(o.cause, ErrStalled) {
 		return // the next call wants what was cut off on purpose, and no excuse
 	}
 	t.touch(o)

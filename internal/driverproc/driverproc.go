@@ -47,7 +47,7 @@ func (p *Process) Start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer logs.Close() //nolint:errcheck // the child has its own copy
+	defer logs.Close()                            //nolint:errcheck // the child has its own copy
 	cmd := exec.Command(p.Argv[0], p.Argv[1:]...) //nolint:noctx // it ends by Stop or Kill, not with ctx
 	cmd.Env = append(os.Environ(), p.Env...)
 	cmd.Stdout, cmd.Stderr = logs, logs

@@ -11,18 +11,19 @@ import (
 // State is what a device holds, as far as reading it can tell.
 type State uint8
 
+// What reading can tell.
 const (
-	// Blank: every byte that was looked at was read without an error and is
+	// Blank means that every byte that was looked at was read without an error and is
 	// zero, and every place where a known format keeps its signature was looked
 	// at. The zero State is not Blank, so that a forgotten error formats nothing.
 	Blank State = iota + 1
-	// Filesystem: a file system that csikit knows by name. It is never formatted
+	// Filesystem means a file system that csikit knows by name. It is never formatted
 	// because it fails to mount.
 	Filesystem
-	// Foreign: a known signature that is no mountable file system: a partition
+	// Foreign means a known signature that is no mountable file system: a partition
 	// table, a RAID or LVM member, an encrypted device, swap.
 	Foreign
-	// Unknown: bytes that are not zero, and no signature.
+	// Unknown means bytes that are not zero, and no signature.
 	Unknown
 )
 

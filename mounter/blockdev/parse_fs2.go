@@ -3,7 +3,7 @@ package blockdev
 import (
 	"fmt"
 	"hash/crc32"
-	"strings"
+	"slices"
 )
 
 // parseFAT reads the boot sector of FAT12, FAT16 or FAT32.
@@ -143,7 +143,7 @@ func parseISO(b []byte, h *hit) bool {
 
 // parseUDF looks for an NSR descriptor in the volume recognition sequence.
 func parseUDF(b []byte, _ *hit) bool {
-	if id := string(b[1:6]); !strings.Contains("BEA01 BOOT2 CD001 CDW02 NSR02 NSR03", id) {
+	if !slices.Contains([]string{"BEA01", "BOOT2", "CD001", "CDW02", "NSR02", "NSR03"}, string(b[1:6])) {
 		return false
 	}
 	for ; len(b) >= 6; b = b[min(2048, len(b)):] {
