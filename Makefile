@@ -8,7 +8,8 @@ LINT    := $(GO) tool -modfile=tools/go.mod golangci-lint
 .PHONY: demo test unit bench lint cross fmt setup clean
 
 ## demo: one volume through its life on real disks, printed step by step
-demo: setup
+demo:
+	@bash test/setup.sh demo
 	$(GO) build $(GOFLAGS) -tags $(TAGS) -o bin/csikit ./cmd/csikit
 	bin/csikit demo
 
@@ -40,7 +41,7 @@ fmt:
 
 ## setup: host programs that the tests and the demo use
 setup:
-	@bash test/setup.sh
+	@bash test/setup.sh test
 
 clean:
 	rm -rf bin
