@@ -206,6 +206,22 @@ func TestCreateNotFound(t *testing.T) {
 	}
 }
 
+// TestCreateNotFoundByID: a backend that says IDs beforehand may look up by ID.
+func TestCreateNotFoundByID(t *testing.T) {
+	r := startRig(t, func(s *setup) {
+		s.backend.hook = func(_ context.Context, method string) error {
+			if method == "FindVolume" {
+				return backends.VolumeNotFound("id-v")
+			}
+			return nil
+		}
+	})
+	_, err := r.CreateVolume(t.Context(), createReq("v"))
+	wantCode(t, err, codes.OK)
+	_, err = r.CreateVolume(t.Context(), createReq("w"))
+	wantCode(t, err, codes.Unavailable)
+}
+
 func TestCreateConcurrently(t *testing.T) {
 	r := startRig(t, nil)
 	ids := make(map[string]bool)

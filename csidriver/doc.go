@@ -1,2 +1,94 @@
-// Package csidriver turns a backend into a CSI v1.13 driver.
+// Package csidriver turns a backend into a CSI v1.13 driver: the gRPC server, the
+// protocol, capabilities, validation, retries, the node's mounts.
+//
+//	driver, err := csidriver.New(csidriver.Config{
+//		Name: "csi.example.com", Version: version, Traits: traits,
+//		Controller: backend, Node: backend,
+//	}, &csidriver.Options{NodeID: nodeID, StateDir: "/var/lib/csi.example.com"})
+//	if err != nil {
+//		return err // all that does not fit together
+//	}
+//	return driver.Run(ctx, "") // at CSI_ENDPOINT, until ctx ends
+//
+// # Life of a process
+//
+// [New] detects what the backend can do, once, and refuses what contradicts
+// itself. [Driver.Run] listens at once: Identity, the capabilities and
+// NodeGetInfo answer from the first moment, with ready=false from Probe, and
+// everything else is UNAVAILABLE. Then the node's records and the backend's
+// Recoverer clean up what an earlier process left half-done, and the driver is
+// ready. When the context ends it drains: no new calls, and up to Options.Drain
+// for those that run, and for the operations that outlived their calls. What had
+// to be cut is named in a [*DrainError]. Signals are main's: signal.NotifyContext.
+//
+// The controller and the node may be one process or several, by Config.Serve.
+// Both halves are given in each, so that Identity is the same everywhere.
+//
+// # Capabilities
+//
+// There is no list to keep. A capability is advertised, and its RPCs are served,
+// exactly when the backend has the method (after its filters); every other RPC
+// is UNIMPLEMENTED.
+//
+//	CONTROLLER_SERVICE                Config.Controller
+//	CREATE_DELETE_VOLUME, GET_VOLUME  backends.Controller
+//	LIST_VOLUMES                      backends.VolumeLister
+//	GET_CAPACITY                      backends.CapacityReporter
+//	EXPAND_VOLUME                     backends.Expander
+//	VolumeExpansion ONLINE, OFFLINE   backends.Expander or NodeExpander; Traits.OfflineExpand
+//	STAGE_UNSTAGE_VOLUME,
+//	GET_VOLUME_STATS                  backends.Node
+//	EXPAND_VOLUME on the node         Traits.Devices, and Expander or NodeExpander
+//	VOLUME_ACCESSIBILITY_CONSTRAINTS  Traits.TopologyKeys
+//	SINGLE_NODE_MULTI_WRITER          one of the two modes that it stands for in Traits.Modes
+//
+// Snapshots, clones, attaching, modifying, health and inline ephemeral volumes
+// are in the contract and not yet served: New refuses a backend that has them,
+// by name, until a filter takes them back.
+//
+// # Operations
+//
+// What changes something runs as an operation of package idempotency: it goes on
+// when the caller has given up, and the retry joins it. Two calls for one volume
+// exclude each other; the later waits for Options.Wait and is then told, by
+// ABORTED, what it waited for. An unstage stops a running stage, an unpublish a
+// publish, and a delete a create if the backend says IDs beforehand
+// (backends.VolumeIDer). Calls to publish one volume at several targets run side
+// by side.
+//
+// # Errors
+//
+// A backend answers kinds of errors, and only this package knows codes:
+//
+//	ErrInvalid                             INVALID_ARGUMENT
+//	NotFoundError of the asked object      NOT_FOUND; OK for a delete
+//	NotFoundError of anything else         as an error of no kind
+//	ErrIncompatible                        ALREADY_EXISTS
+//	ErrOutOfRange                          OUT_OF_RANGE
+//	ErrNoSpace, ErrLimit                   RESOURCE_EXHAUSTED
+//	ErrInUse, ErrPrecondition              FAILED_PRECONDITION
+//	ErrPending, ErrStaleToken              ABORTED
+//	ErrUnavailable, ErrExists, ErrNotReady UNAVAILABLE
+//	ErrPermission                          PERMISSION_DENIED
+//	ErrUnauthenticated                     UNAUTHENTICATED
+//	ErrUnsupported                         UNIMPLEMENTED
+//	ErrDataLoss                            DATA_LOSS
+//	ErrFailed                              INTERNAL
+//	the context's error                    DEADLINE_EXCEEDED, CANCELLED
+//	no kind, a panic, a bad answer         UNAVAILABLE if the RPC changes something, else INTERNAL
+//
+// COs forget a volume after any code but CANCELLED, DEADLINE_EXCEEDED,
+// UNAVAILABLE, ABORTED (and, outside of CreateVolume, RESOURCE_EXHAUSTED). So of
+// two kinds in one error the one that keeps the CO retrying wins, and an error
+// that says nothing never ends its retries. A gRPC status inside a backend's
+// error speaks of the vendor's API and is not passed on.
+//
+// Probe answers FAILED_PRECONDITION for every error but ErrNotReady, which is
+// ready=false. A backend is asked every 5 s at most, however often Probe is
+// called.
+//
+// # When not to use it
+//
+// A driver with csi.*Server values of its own can have them served by [NewServer]
+// alone: the endpoint, the interceptors, redacted logs and the drain.
 package csidriver

@@ -183,6 +183,9 @@ func (d *Driver) Serve(ctx context.Context, lis net.Listener) error {
 	recovered := make(chan error, 1)
 	go func() {
 		err := d.recover(ctx)
+		if ctx.Err() != nil {
+			err = nil // cut short, because the driver stops
+		}
 		if err != nil {
 			stop()
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
@@ -192,12 +193,7 @@ func isNotFound(err error, kind backends.Kind, ids ...string) bool {
 	if !errors.As(err, &nf) || nf.Kind != kind {
 		return false
 	}
-	for _, id := range ids {
-		if nf.ID == id {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(ids, nf.ID)
 }
 
 // aboutVolume lets a not-found through only if it speaks of this volume. What

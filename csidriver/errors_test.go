@@ -160,7 +160,7 @@ func TestPassStatus(t *testing.T) {
 	own := status.Error(codes.PermissionDenied, "not you")
 	wantCode(t, passStatus(t.Context(), createMethod, own), codes.PermissionDenied, "not you")
 	done := toRPC(t.Context(), createMethod, backends.ErrFailed)
-	if passStatus(t.Context(), createMethod, done) != done {
+	if again := passStatus(t.Context(), createMethod, done); again != done { //nolint:errorlint // the very same
 		t.Error("a converted error was converted again")
 	}
 	wantCode(t, passStatus(t.Context(), createMethod, backends.ErrInvalid), codes.InvalidArgument)

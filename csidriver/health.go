@@ -59,7 +59,7 @@ func (p *health) ask(ctx context.Context) (ready bool, err error) {
 	if len(p.probers) == 0 {
 		return true, nil
 	}
-	err, answered := p.answer(ctx)
+	answered, err := p.answer(ctx)
 	switch {
 	case !answered:
 		return false, fmt.Errorf("the backend has not answered yet: %w", ctx.Err())
@@ -71,12 +71,12 @@ func (p *health) ask(ctx context.Context) (ready bool, err error) {
 	return true, nil
 }
 
-func (p *health) answer(ctx context.Context) (err error, answered bool) {
+func (p *health) answer(ctx context.Context) (answered bool, err error) {
 	for {
 		p.mu.Lock()
 		if p.answers && time.Since(p.asked) < probeAge {
 			defer p.mu.Unlock()
-			return p.err, true
+			return true, p.err
 		}
 		if p.asking == nil {
 			p.asking = make(chan struct{})
@@ -86,7 +86,7 @@ func (p *health) answer(ctx context.Context) (err error, answered bool) {
 		p.mu.Unlock()
 		select {
 		case <-ctx.Done():
-			return nil, false
+			return false, nil
 		case <-asking:
 		}
 	}

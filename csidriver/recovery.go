@@ -23,26 +23,17 @@ const (
 func (d *Driver) recover(ctx context.Context) error {
 	if d.engine != nil {
 		if err := d.retry(ctx, "node", d.engine.Start); err != nil {
-			return unlessStopped(ctx, err)
+			return err
 		}
 	}
 	if r := d.features.controller.Recoverer; r != nil && d.cfg.Serve&ServeController != 0 {
 		if err := d.retry(ctx, "controller", r.RecoverController); err != nil {
-			return unlessStopped(ctx, err)
+			return err
 		}
 	}
 	d.ready.Store(true)
 	d.logger.InfoContext(ctx, "ready")
 	return nil
-}
-
-// unlessStopped says nothing of a recovery that was cut short because the driver
-// stops.
-func unlessStopped(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return nil
-	}
-	return err
 }
 
 func (d *Driver) retry(ctx context.Context, half string, fn func(context.Context) error) error {

@@ -244,8 +244,8 @@ func alphanumeric(r rune) bool {
 // banned are the characters that the spec bans from names: control characters
 // other than tab, line feed and carriage return.
 func banned(r rune) bool {
-	switch {
-	case r == '\t' || r == '\n' || r == '\r':
+	switch r {
+	case '\t', '\n', '\r':
 		return false
 	default:
 		return r < 0x20 || r >= 0x7f && r <= 0x9f
