@@ -76,7 +76,7 @@ func (c *controller) expandVolume(ctx context.Context, req *backends.ExpandVolum
 	if err != nil {
 		return 0, aboutVolume(err, req.ID)
 	}
-	if size < vol.Capacity || size <= 0 || !inRange(size, req.Range) {
+	if size <= 0 || !inRange(size, req.Range) {
 		return 0, badAnswer("volume %q of %d bytes was expanded to %d, asked for was [%d, %d]", req.ID, vol.Capacity, size, req.Range.Required, limit)
 	}
 	return size, nil

@@ -70,6 +70,8 @@ func TestListStaysSmall(t *testing.T) {
 	if ids, _ := listAll(t, r, 0); len(ids) != 5000 {
 		t.Errorf("%d volumes", len(ids))
 	}
+	_, err := r.ListVolumes(t.Context(), &csi.ListVolumesRequest{StartingToken: strings.Repeat("t", 129)})
+	wantCode(t, err, codes.Aborted) // whatever the backend makes of it
 }
 
 func TestListBadAnswers(t *testing.T) {

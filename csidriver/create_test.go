@@ -158,6 +158,23 @@ func TestCreateBadAnswers(t *testing.T) {
 	wantCode(t, err, codes.Unavailable, "no volume and no error")
 }
 
+func TestCreateElsewhere(t *testing.T) {
+	r := startRig(t, func(s *setup) {
+		s.backend.place = backends.Segments{"a.b/zone": "one"}
+		s.cfg.Traits.TopologyKeys = []string{"a.b/zone"}
+	})
+	req := createReq("v")
+	req.AccessibilityRequirements = &csi.TopologyRequirement{Requisite: []*csi.Topology{{Segments: map[string]string{"a.b/zone": "two"}}}}
+	_, err := r.CreateVolume(t.Context(), req)
+	wantCode(t, err, codes.Unavailable, "none of the requisite")
+	req.AccessibilityRequirements.Requisite[0].Segments = map[string]string{"c.d/zone": "two"}
+	_, err = r.CreateVolume(t.Context(), req)
+	wantCode(t, err, codes.InvalidArgument, "c.d/zone")
+	req.AccessibilityRequirements.Requisite[0].Segments = nil
+	_, err = r.CreateVolume(t.Context(), req)
+	wantCode(t, err, codes.InvalidArgument, "empty topology")
+}
+
 // TestCreateLooksAgain: another replica has made the volume meanwhile.
 func TestCreateLooksAgain(t *testing.T) {
 	r, ctx := startRig(t, func(s *setup) {

@@ -189,6 +189,33 @@ func TestUnstageNegatesStage(t *testing.T) {
 	wantCode(t, <-staged, codes.Aborted)
 }
 
+// TestUnstageNegatesNothingElse: neither a stage at another path nor an expansion.
+func TestUnstageNegatesNothingElse(t *testing.T) {
+	for _, method := range []string{"Stage", "Expand"} {
+		var begun, release chan struct{}
+		r, ctx := startRig(t, func(s *setup) {
+			s.opts.Wait = 1 // the least there is
+			begun, release = holding(s, method)
+		}), t.Context()
+		done := make(chan error, 1)
+		path := "/s"
+		go func() {
+			var err error
+			if method == "Stage" {
+				_, err = r.NodeStageVolume(ctx, stageReq("v", "/other"))
+			} else {
+				_, err = r.NodeExpandVolume(ctx, &csi.NodeExpandVolumeRequest{VolumeId: "v", VolumePath: path})
+			}
+			done <- err
+		}()
+		<-begun
+		_, err := r.NodeUnstageVolume(ctx, &csi.NodeUnstageVolumeRequest{VolumeId: "v", StagingTargetPath: path})
+		wantCode(t, err, codes.Aborted, method+"Volume v")
+		close(release)
+		wantCode(t, <-done, codes.OK)
+	}
+}
+
 func TestUnpublishNegatesPublish(t *testing.T) {
 	var begun chan struct{}
 	r, ctx := startRig(t, func(s *setup) { begun, _ = holding(s, "Publish") }), t.Context()

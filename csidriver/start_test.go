@@ -80,6 +80,24 @@ func TestRecoveryFails(t *testing.T) {
 	}
 }
 
+// TestStopWhileStarting: a recovery that is cut short is no failure.
+func TestStopWhileStarting(t *testing.T) {
+	begun := make(chan struct{})
+	r := newRig(t, func(s *setup) {
+		s.engine.hook = func(ctx context.Context, method string) error {
+			if method == "Start" {
+				close(begun)
+				<-ctx.Done()
+			}
+			return ctx.Err()
+		}
+	})
+	<-begun
+	if err := r.stop(); err != nil {
+		t.Errorf("Serve: %v", err)
+	}
+}
+
 func TestRecoveryIsTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tries := 0
