@@ -2,7 +2,6 @@ package csidriver
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 
 	"github.com/csikit/csikit/backends"
 	"github.com/csikit/csikit/idempotency"
@@ -55,8 +55,8 @@ type Options struct {
 	Drain       time.Duration // how long running work may take to end at shutdown; 0: 30 s
 	NoAlpha     bool          // neither serve nor advertise alpha RPCs and modes
 
-	TLS                *tls.Config // for a tcp:// endpoint
-	SocketMode         fs.FileMode // of a Unix socket; 0: 0600
+	TLS                credentials.TransportCredentials // for a tcp:// endpoint: credentials.NewTLS(config)
+	SocketMode         fs.FileMode                      // of a Unix socket; 0: 0600
 	UnaryInterceptors  []grpc.UnaryServerInterceptor
 	StreamInterceptors []grpc.StreamServerInterceptor
 	// Register adds services beside CSI's.

@@ -2,7 +2,6 @@ package csidriver
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -29,9 +28,11 @@ type ServerOptions struct {
 	// LogRequests adds the redacted request, at Debug.
 	LogRequests bool
 
-	// TLS encrypts a tcp:// endpoint, which is refused without. It is no option
-	// for a Unix socket: SocketMode says who may connect there.
-	TLS *tls.Config
+	// TLS encrypts a tcp:// endpoint, which is refused without:
+	// credentials.NewTLS(config). It is no option for a Unix socket: SocketMode
+	// says who may connect there. Credentials and not a tls.Config, so that a
+	// driver without TCP does not carry crypto/tls (1 MB).
+	TLS credentials.TransportCredentials
 	// InsecureTCP serves a tcp:// endpoint in clear text, secrets included, to
 	// whoever can reach it. For tests.
 	InsecureTCP bool
@@ -116,7 +117,7 @@ func (s *Server) transport() []grpc.ServerOption {
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 5 * time.Minute, Timeout: time.Minute}),
 	}
 	if s.opts.TLS != nil {
-		opts = append(opts, grpc.Creds(credentials.NewTLS(s.opts.TLS)))
+		opts = append(opts, grpc.Creds(s.opts.TLS))
 	}
 	return opts
 }
@@ -144,6 +145,8 @@ func (s *Server) Run(ctx context.Context, endpoint string) error {
 // permit says whether this server may be reached over a network.
 func (s *Server) permit(network string) error {
 	switch {
+	case s.opts.TLS != nil && s.opts.TLS.Info().SecurityProtocol == "insecure":
+		return errors.New("TLS holds credentials that encrypt nothing")
 	case network == "tcp" && s.opts.TLS == nil && !s.opts.InsecureTCP:
 		return errors.New("CSI carries secrets: a TCP endpoint needs TLS (loopback too), or InsecureTCP")
 	case network == "unix" && s.opts.TLS != nil:

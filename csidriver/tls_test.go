@@ -48,9 +48,9 @@ func certificate(t *testing.T) (tls.Certificate, *x509.CertPool) {
 
 func TestTLS(t *testing.T) {
 	cert, pool := certificate(t)
-	o := &ServerOptions{TLS: &tls.Config{
+	o := &ServerOptions{TLS: credentials.NewTLS(&tls.Config{
 		Certificates: []tls.Certificate{cert}, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert,
-	}}
+	})}
 	lis, err := Listen("tcp://127.0.0.1:0", 0)
 	if err != nil {
 		t.Fatal(err)
@@ -71,9 +71,17 @@ func TestTLS(t *testing.T) {
 	}
 }
 
+// TestTLSThatIsNone: credentials in clear text are not taken for TLS.
+func TestTLSThatIsNone(t *testing.T) {
+	s := NewServer(&ServerOptions{TLS: insecure.NewCredentials()}, new(fakeServices).register)
+	if err := s.Run(t.Context(), "tcp://127.0.0.1:0"); err == nil {
+		t.Error("credentials in clear text were accepted for TCP")
+	}
+}
+
 func TestTLSIsNotForSockets(t *testing.T) {
 	cert, _ := certificate(t)
-	s := NewServer(&ServerOptions{TLS: &tls.Config{Certificates: []tls.Certificate{cert}}}, new(fakeServices).register)
+	s := NewServer(&ServerOptions{TLS: credentials.NewTLS(&tls.Config{Certificates: []tls.Certificate{cert}})}, new(fakeServices).register)
 	path := filepath.Join(t.TempDir(), "csi.sock")
 	if err := s.Run(t.Context(), path); err == nil {
 		t.Error("TLS on a Unix socket was accepted")
