@@ -23,11 +23,8 @@ type dirs struct{ root *os.Root }
 var ids = regexp.MustCompile(`^[0-9a-f]{32}$`)
 
 func (d dirs) Volume(_ context.Context, req backends.VolumeRequest) (*backends.Volume, error) {
-	if !ids.MatchString(req.ID) {
-		return nil, backends.VolumeNotFound(req.ID)
-	}
 	_, err := d.root.Lstat(req.ID)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || !ids.MatchString(req.ID) {
 		return nil, backends.VolumeNotFound(req.ID)
 	}
 	return &backends.Volume{ID: req.ID}, err
