@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -135,6 +136,7 @@ func killedMkfs() int {
 		return 99
 	}
 	_, _ = runs.WriteString("x")
+	_ = os.WriteFile(filepath.Join(dir, "argv"), []byte(strings.Join(append(os.Args, os.Environ()...), "\n")), 0o600)
 	var after time.Duration
 	var driver bool
 	order := filepath.Join(dir, "order")
