@@ -111,3 +111,13 @@ func (k *Kernel) Group(path string) int {
 	defer k.mu.Unlock()
 	return k.groups[path]
 }
+
+// TurnReadOnly makes the topmost mount at path read-only, as a file system does
+// that found errors.
+func (k *Kernel) TurnReadOnly(path string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if i := k.top(path); i >= 0 {
+		k.mounts[i].Options = []string{"ro", "relatime"}
+	}
+}
