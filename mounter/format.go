@@ -11,6 +11,9 @@ import (
 // prepare makes sure that the device holds a file system that can be mounted,
 // and says which. This is where a device is formatted, and nowhere else.
 func (s *staging) prepare(ctx context.Context, d Device) (fsType string, err error) {
+	if err := s.unclaimed(d); err != nil {
+		return "", err
+	}
 	if err := s.step(ctx, "probe device"); err != nil {
 		return "", err
 	}
@@ -18,19 +21,43 @@ func (s *staging) prepare(ctx context.Context, d Device) (fsType string, err err
 	if err != nil {
 		return "", err
 	}
-	v, err := decide(s.evidence(content))
+	e := s.evidence(content)
+	v, err := decide(e)
 	if err != nil {
 		return "", err
 	}
 	if v.Format {
-		if err := s.format(ctx, d, v.FSType); err != nil {
-			return "", err
-		}
-	} else if err := s.repair(ctx, d, content); err != nil {
+		err = s.format(ctx, d, v.FSType)
+	} else {
+		err = s.repair(ctx, d, content, e.started() != "")
+	}
+	if err != nil {
 		return "", err
 	}
 	// Before anyone sees the mount: from here on there may be data.
 	return v.FSType, s.formatDone(ctx, v.FSType)
+}
+
+// unclaimed makes sure that nobody works on the device: an mkfs has a process
+// group of its own and outlives a driver that is killed, and what is read while
+// it runs says nothing. A mounted one is known for what it is.
+func (s *staging) unclaimed(d Device) error {
+	claimed, err := d.Claimed()
+	if err != nil {
+		return unavailable("device %s: %w", s.src.Device.Path, err)
+	}
+	if !claimed || !s.last(s.store, s.rec) {
+		return nil
+	}
+	mounts, err := s.kernel.MountsOf(d.Num())
+	if err != nil {
+		return unavailable("mounts of device %s: %w", s.src.Device.Path, err)
+	}
+	if len(mounts) == 0 {
+		return unavailable("device %s is held by another program (an mkfs or fsck that is still running?), by another device, or by a mount that is not to be seen from here",
+			s.src.Device.Path)
+	}
+	return nil
 }
 
 func (s *staging) probe(ctx context.Context, d Device) (blockdev.Content, error) {
@@ -124,15 +151,18 @@ func (s *staging) recordFormat(ctx context.Context, f backends.FormatState, fsTy
 
 // repair checks a file system that asks for it, and grows one that can be grown
 // only while it is not mounted.
-func (s *staging) repair(ctx context.Context, d Device, c blockdev.Content) error {
+//
+// One whose mkfs is not known to have ended is looked at in full: after a power
+// cut its superblock may be there and the rest of it not.
+func (s *staging) repair(ctx context.Context, d Device, c blockdev.Content, unfinished bool) error {
 	if s.readOnly {
 		return nil
 	}
-	if needsCheck(c) {
+	if needsCheck(c) || unfinished {
 		if err := s.step(ctx, "check "+c.Type); err != nil {
 			return err
 		}
-		if err := s.kernel.Check(ctx, d, c.Type, false); err != nil {
+		if err := s.kernel.Check(ctx, d, c.Type, unfinished); err != nil {
 			return fmt.Errorf("%s on %s asks for a check, and that failed; it is not mounted: %w", c.Type, s.src.Device.Path, err)
 		}
 	}

@@ -80,6 +80,9 @@ type Device interface {
 	DiskSeq() (uint64, error)
 	ReadOnly() (bool, error)
 	SetReadOnly(ro bool) error
+	// Claimed reports whether somebody has the device exclusively: a mount,
+	// another device on top, or a program such as mkfs.
+	Claimed() (bool, error)
 	Verify(ctx context.Context, want backends.Identity) error
 	// Probe reads what the device holds. An I/O error is an error, never Blank.
 	Probe(ctx context.Context) (blockdev.Content, error)

@@ -131,6 +131,20 @@ func (d *Device) ReadOnly() (bool, error) {
 	return v != 0, nil
 }
 
+// Claimed reports whether somebody has the device exclusively: a mounted file
+// system, another device on top of it, or a program such as mkfs. It asks by an
+// exclusive open (O_EXCL), and lets go at once.
+func (d *Device) Claimed() (bool, error) {
+	fd, err := openFD(d.f, unix.O_RDONLY|unix.O_EXCL)
+	switch {
+	case errors.Is(err, unix.EBUSY):
+		return true, nil
+	case err != nil:
+		return false, d.errorf("exclusive open", err)
+	}
+	return false, unix.Close(fd)
+}
+
 // SetReadOnly sets the kernel's read-only flag of the whole device, for every
 // user of it and for descriptors that are open already, and looks at the result.
 // A device that is read-only by itself stays so (backends.ErrPrecondition).

@@ -30,6 +30,9 @@ func (d *Device) DiskSeq() (uint64, error) { return 0, unsupported() }
 // ReadOnly needs Linux.
 func (d *Device) ReadOnly() (bool, error) { return false, unsupported() }
 
+// Claimed reports whether somebody has the device exclusively.
+func (d *Device) Claimed() (bool, error) { return false, unsupported() }
+
 // SetReadOnly needs Linux.
 func (d *Device) SetReadOnly(bool) error { return unsupported() }
 

@@ -20,6 +20,7 @@ type Disk struct {
 	identity backends.Identity
 	content  blockdev.Content
 	gone     bool
+	claimed  bool
 }
 
 // AddDisk makes a blank disk.
@@ -89,6 +90,13 @@ func (d *Disk) IsReadOnly() bool {
 	return d.readOnly
 }
 
+// Claim has somebody else hold the disk exclusively, as a running mkfs does.
+func (d *Disk) Claim(held bool) {
+	d.k.mu.Lock()
+	defer d.k.mu.Unlock()
+	d.claimed = held
+}
+
 // handle is an open Disk.
 type handle struct{ d *Disk }
 
@@ -134,6 +142,12 @@ func (h handle) ReadOnly() (bool, error) {
 	h.d.k.mu.Lock()
 	defer h.d.k.mu.Unlock()
 	return h.d.readOnly, h.d.k.call("ReadOnly", "")
+}
+
+func (h handle) Claimed() (bool, error) {
+	h.d.k.mu.Lock()
+	defer h.d.k.mu.Unlock()
+	return h.d.claimed, h.d.k.call("Claimed", "")
 }
 
 func (h handle) SetReadOnly(ro bool) error {

@@ -45,6 +45,29 @@ func TestMkfsKilled(t *testing.T) {
 	}
 }
 
+// TestOrphanedMkfs kills the driver and not its mkfs, which goes on a while
+// later: until then the device is left alone, and afterwards it is one volume.
+func TestOrphanedMkfs(t *testing.T) {
+	for _, fsType := range []string{"ext4", "xfs"} {
+		t.Run(fsType, func(t *testing.T) {
+			shim := newShim(t, fsType)
+			d := newDriver(t, "PATH="+shim.dir+":"+os.Getenv("PATH"))
+			longest := shim.measure(t, d, fsType)
+			for i := range 8 {
+				v := d.newVolume(numbered("orphan-"+fsType, i), fsType)
+				must(t, v.create, "create")
+				shim.orderOrphan(t, time.Duration(rand.Int64N(int64(longest))))
+				_ = v.stage(t.Context()) // nobody is left to answer
+				if err := d.Kill(); err != nil {
+					t.Fatal(err)
+				}
+				d.start()
+				v.surviveMkfs(t, shim)
+			}
+		})
+	}
+}
+
 // surviveMkfs takes a volume whose first stage was cut through a whole life, and
 // looks that it is one file system from its first use on.
 func (v *volume) surviveMkfs(t *testing.T, shim *shim) {
@@ -95,7 +118,19 @@ func newShim(t *testing.T, fsType string) *shim {
 // order has the next mkfs killed after a while, and with driver its parent too.
 func (s *shim) order(t *testing.T, after time.Duration, driver bool) {
 	t.Helper()
-	if err := os.WriteFile(filepath.Join(s.dir, "order"), fmt.Appendf(nil, "%d %t", after, driver), 0o600); err != nil {
+	s.write(t, fmt.Sprintf("%d %t %t", after, driver, false))
+}
+
+// orderOrphan has the parent of the next mkfs killed after a while, and mkfs
+// itself stopped for a longer one.
+func (s *shim) orderOrphan(t *testing.T, after time.Duration) {
+	t.Helper()
+	s.write(t, fmt.Sprintf("%d %t %t", after, true, true))
+}
+
+func (s *shim) write(t *testing.T, order string) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(s.dir, "order"), []byte(order), 0o600); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -138,10 +173,10 @@ func killedMkfs() int {
 	_, _ = runs.WriteString("x")
 	_ = os.WriteFile(filepath.Join(dir, "argv"), []byte(strings.Join(append(os.Args, os.Environ()...), "\n")), 0o600)
 	var after time.Duration
-	var driver bool
+	var driver, orphan bool
 	order := filepath.Join(dir, "order")
 	if b, err := os.ReadFile(order); err == nil {
-		_, _ = fmt.Sscanf(string(b), "%d %t", &after, &driver)
+		_, _ = fmt.Sscanf(string(b), "%d %t %t", &after, &driver, &orphan)
 		_ = os.Remove(order)
 	}
 	cmd := exec.Command(filepath.Join(dir, "real"), os.Args[1:]...)
@@ -153,8 +188,17 @@ func killedMkfs() int {
 	}
 	if after > 0 {
 		time.Sleep(after)
+		if orphan {
+			_ = cmd.Process.Signal(syscall.SIGSTOP)
+		}
 		if driver {
 			_ = syscall.Kill(os.Getppid(), syscall.SIGKILL)
+		}
+		if orphan {
+			time.Sleep(300 * time.Millisecond)
+			_ = cmd.Process.Signal(syscall.SIGCONT)
+			_ = cmd.Wait()
+			return 0
 		}
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
