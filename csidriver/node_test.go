@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc/codes"
@@ -268,6 +269,7 @@ func TestStageJoins(t *testing.T) {
 	<-begun
 	go stage("b")
 	for r.driver.operations.Running()[0].Waiters < 2 {
+		time.Sleep(time.Millisecond) // until the second call is there
 	}
 	close(release)
 	for range 2 {

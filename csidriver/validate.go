@@ -1,6 +1,7 @@
 package csidriver
 
 import (
+	"fmt"
 	"path"
 	"strings"
 
@@ -142,79 +143,93 @@ func (v validator) check(m proto.Message) error {
 	if !ok {
 		return nil
 	}
-	return p.check(r, "")
+	if broken := p.check(r); broken != nil {
+		return invalid("%s %s", broken.field, broken.text)
+	}
+	return nil
 }
 
-func (p *plan) check(m protoreflect.Message, in string) error {
+// violation is a field that breaks a rule. Its path is put together on the way
+// out, so that a good request costs no text.
+type violation struct{ field, text string }
+
+func (p *plan) check(m protoreflect.Message) *violation {
 	for _, o := range p.oneofs {
 		if m.WhichOneof(o) == nil {
-			return invalid("%s%s is required", in, o.Name())
+			return &violation{string(o.Name()), "is required"}
 		}
 	}
 	for i := range p.rules {
 		r := &p.rules[i]
 		if !m.Has(r.field) {
 			if r.required {
-				return invalid("%s%s is required", in, r.field.Name())
+				return r.broken("is required")
 			}
 			continue
 		}
-		if err := r.check(m.Get(r.field), in); err != nil {
-			return err
+		if broken := r.check(m.Get(r.field)); broken != nil {
+			return broken
 		}
 	}
 	return nil
 }
 
-func (r *rule) check(v protoreflect.Value, in string) error {
+func (r *rule) broken(format string, args ...any) *violation {
+	return &violation{string(r.field.Name()), fmt.Sprintf(format, args...)}
+}
+
+func (r *rule) check(v protoreflect.Value) *violation {
 	switch {
 	case r.field.IsMap():
-		return r.checkMap(v.Map(), in)
+		return r.checkMap(v.Map())
 	case r.field.IsList():
-		return r.checkList(v.List(), in)
+		return r.checkList(v.List())
 	default:
-		return r.checkValue(v, in)
+		return r.checkValue(v)
 	}
 }
 
-func (r *rule) checkList(list protoreflect.List, in string) error {
+func (r *rule) checkList(list protoreflect.List) *violation {
 	for i := range list.Len() {
-		if err := r.checkValue(list.Get(i), in); err != nil {
-			return err
+		if broken := r.checkValue(list.Get(i)); broken != nil {
+			return broken
 		}
 	}
 	return nil
 }
 
-func (r *rule) checkValue(v protoreflect.Value, in string) error {
+func (r *rule) checkValue(v protoreflect.Value) *violation {
 	switch r.field.Kind() {
 	case protoreflect.StringKind:
-		return r.checkString(v.String(), in)
+		return r.checkString(v.String())
 	case protoreflect.Int32Kind, protoreflect.Int64Kind:
 		if v.Int() < 0 {
-			return invalid("%s%s is negative", in, r.field.Name())
+			return r.broken("is negative")
 		}
 	case protoreflect.MessageKind:
-		return r.sub.check(v.Message(), in+string(r.field.Name())+".")
+		if below := r.sub.check(v.Message()); below != nil {
+			below.field = string(r.field.Name()) + "." + below.field
+			return below
+		}
 	}
 	return nil
 }
 
-func (r *rule) checkString(s, in string) error {
+func (r *rule) checkString(s string) *violation {
 	switch {
 	case r.limit != unlimited && len(s) > r.limit:
-		return invalid("%s%s is %d bytes long, %d are allowed", in, r.field.Name(), len(s), r.limit)
+		return r.broken("is %d bytes long, %d are allowed", len(s), r.limit)
 	case r.name && strings.ContainsFunc(s, banned):
-		return invalid("%s%s holds a control character", in, r.field.Name())
+		return r.broken("holds a control character")
 	case strings.ContainsRune(s, 0):
-		return invalid("%s%s holds a NUL character", in, r.field.Name())
+		return r.broken("holds a NUL character")
 	}
 	return nil
 }
 
 // checkMap looks at secrets alone: what keys and values of other maps may be is
 // said by the driver's Traits, and a CO adds long ones of its own.
-func (r *rule) checkMap(m protoreflect.Map, in string) error {
+func (r *rule) checkMap(m protoreflect.Map) *violation {
 	if !r.secrets {
 		return nil
 	}
@@ -224,7 +239,7 @@ func (r *rule) checkMap(m protoreflect.Map, in string) error {
 		return ok
 	})
 	if !ok {
-		return invalid("%s%s has a key that is not of [A-Za-z0-9._/-]", in, r.field.Name())
+		return r.broken("has a key that is not of [A-Za-z0-9._/-]")
 	}
 	return nil
 }
