@@ -18,13 +18,17 @@ import (
 )
 
 // linux is the real kernel, with the tools of the host.
-type linux struct{ run *command.Runner }
+type linux struct {
+	run     *command.Runner
+	helpers []string // where mount helpers are
+}
 
 func newKernel(o *Options) (Kernel, error) {
-	if o.Command != nil {
-		return linux{o.Command}, nil
+	k := linux{o.Command, []string{"/sbin", "/usr/sbin", "/usr/local/sbin", "/bin", "/usr/bin"}}
+	if k.run == nil {
+		k.run = command.New(&command.Options{Logger: o.Logger})
 	}
-	return linux{command.New(&command.Options{Logger: o.Logger})}, nil
+	return k, nil
 }
 
 func (linux) BootID() (string, error) {
@@ -160,7 +164,7 @@ func mountKernel(source string, m MountRequest) error {
 // mountOther mounts what is no device: with its helper, as mount(8) does, if
 // there is one.
 func (k linux) mountOther(ctx context.Context, m MountRequest) error {
-	helper, args := mountHelper(m.FSType)
+	helper, args := k.mountHelper(m.FSType)
 	if helper == "" {
 		return mountKernel(m.Source, m)
 	}
@@ -183,21 +187,21 @@ func (k linux) mountOther(ctx context.Context, m MountRequest) error {
 }
 
 // mountHelper finds mount.TYPE, or for TYPE.SUBTYPE also mount.TYPE.
-func mountHelper(fsType string) (path string, args []string) {
+func (k linux) mountHelper(fsType string) (path string, args []string) {
 	if strings.ContainsRune(fsType, '/') {
 		return "", nil
 	}
-	if p := findHelper(fsType); p != "" {
+	if p := k.findHelper(fsType); p != "" {
 		return p, nil
 	}
 	if t, _, sub := strings.Cut(fsType, "."); sub {
-		return findHelper(t), []string{"-t", fsType}
+		return k.findHelper(t), []string{"-t", fsType}
 	}
 	return "", nil
 }
 
-func findHelper(fsType string) string {
-	for _, dir := range []string{"/sbin", "/usr/sbin", "/usr/local/sbin", "/bin", "/usr/bin"} {
+func (k linux) findHelper(fsType string) string {
+	for _, dir := range k.helpers {
 		p := filepath.Join(dir, "mount."+fsType)
 		if st, err := os.Stat(p); err == nil && st.Mode().IsRegular() && st.Mode()&0o111 != 0 {
 			return p

@@ -23,11 +23,28 @@ type node struct {
 	open    map[string]int
 	states  map[string][]byte   // what CloseVolume was given
 	fail    map[string]error    // by method
+	once    map[string]error    // by method, for one call
+	inUse   func() error        // what keeps the volume open; nil ok
 	changed func(method string) // after the effect; a panic in it is a driver that dies
 }
 
 func newNode() *node {
-	return &node{sources: map[string]*backends.Source{}, open: map[string]int{}, states: map[string][]byte{}, fail: map[string]error{}}
+	return &node{sources: map[string]*backends.Source{}, open: map[string]int{}, states: map[string][]byte{}, fail: map[string]error{}, once: map[string]error{}}
+}
+
+func (n *node) failOnce(method string, err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.once[method] = err
+}
+
+// failing is the error of this call of a method.
+func (n *node) failing(method string) error {
+	if err := n.once[method]; err != nil {
+		delete(n.once, method)
+		return err
+	}
+	return n.fail[method]
 }
 
 func (n *node) note(format string, args ...any) {
@@ -38,7 +55,7 @@ func (n *node) OpenVolume(_ context.Context, req backends.OpenVolumeRequest) (*b
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.note("open %s", req.ID)
-	if err := n.fail["open"]; err != nil {
+	if err := n.failing("open"); err != nil {
 		return nil, err
 	}
 	src := n.sources[req.ID]
@@ -55,8 +72,13 @@ func (n *node) CloseVolume(_ context.Context, req backends.CloseVolumeRequest) e
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.note("close %s", req.ID)
-	if err := n.fail["close"]; err != nil {
+	if err := n.failing("close"); err != nil {
 		return err
+	}
+	if n.inUse != nil {
+		if err := n.inUse(); err != nil {
+			return err
+		}
 	}
 	n.open[req.ID] = 0
 	n.states[req.ID] = req.State

@@ -48,8 +48,10 @@ func checkDevice(d *backends.Device) error {
 	return nil
 }
 
-// setSource records what OpenVolume answered.
+// setSource records what OpenVolume answered. What the kernel said of the device
+// before stays until it is asked again: the mount may stand.
 func (r *record) setSource(src *backends.Source) {
+	before := r.Device
 	r.State, r.Device, r.Mount, r.Dir = src.State, nil, nil, ""
 	switch {
 	case src.Device != nil:
@@ -58,6 +60,9 @@ func (r *record) setSource(src *backends.Source) {
 		r.Device = &deviceRecord{
 			Path: src.Device.Path, Serial: id.Serial, WWID: id.WWID, DMUUID: id.DMUUID,
 			BackingDev: id.BackingDev, BackingIno: id.BackingIno, Unverified: id.Unverified,
+		}
+		if before != nil {
+			r.Device.Num, r.Device.DiskSeq, r.Device.Size, r.Device.ReadOnly = before.Num, before.DiskSeq, before.Size, before.ReadOnly
 		}
 	case src.Mount != nil:
 		r.Source = sourceMount
@@ -109,8 +114,8 @@ func sameDevice(ctx context.Context, d Device, r *deviceRecord) error {
 }
 
 // describe records what the kernel says of an open device.
-func (r *deviceRecord) describe(d Device, before *deviceRecord) error {
-	var err error
+func (r *deviceRecord) describe(d Device) error {
+	before, err := *r, error(nil)
 	r.Num = d.Num()
 	if r.DiskSeq, err = d.DiskSeq(); err != nil {
 		return unavailable("device %s: %w", r.Path, err)
@@ -121,11 +126,17 @@ func (r *deviceRecord) describe(d Device, before *deviceRecord) error {
 	if r.ReadOnly, err = d.ReadOnly(); err != nil {
 		return unavailable("device %s: %w", r.Path, err)
 	}
-	if before != nil && before.DiskSeq == r.DiskSeq && before.Num == r.Num && r.DiskSeq != 0 {
+	if before.DiskSeq == r.DiskSeq && before.Num == r.Num && r.DiskSeq != 0 {
 		// The flag may be the engine's own by now.
 		r.ReadOnly = before.ReadOnly
 	}
 	return nil
+}
+
+// knows reports whether r can tell a mount of its volume from another one: it
+// cannot before the source has been opened once.
+func (r *record) knows() bool {
+	return r.Mounted != nil || r.Source == sourceMount || r.Source == sourceDir || r.Source == sourceDevice && r.Device.Num != 0
 }
 
 // ours reports whether mount m, seen at path, is the volume of r.
@@ -133,6 +144,12 @@ func (e *Engine) ours(m mnt.Info, path string, r *record) (bool, error) {
 	if r.BootID == e.boot && r.Mounted.is(m) {
 		return true, nil
 	}
+	return e.fromSource(m, path, r)
+}
+
+// fromSource reports whether mount m, seen at path, is of the device, the
+// directory or the source of r.
+func (e *Engine) fromSource(m mnt.Info, path string, r *record) (bool, error) {
 	switch r.Source {
 	case sourceDevice:
 		if r.Device.Num == 0 || r.BootID != e.boot {

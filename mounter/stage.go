@@ -45,6 +45,8 @@ type staging struct {
 	gid      int // -1: none
 
 	mounts []mnt.Info // at path, before
+	known  bool       // there was a record
+	others bool       // mounts are surely not the volume
 	rec    *record
 	src    *backends.Source
 }
@@ -129,6 +131,7 @@ func (s *staging) again(ctx context.Context, before *record) (staged bool, err e
 }
 
 func (s *staging) foreign() error {
+	s.others = true
 	return refuse("something else is mounted there: %s; it is left alone", describeMount(s.mounts[0]))
 }
 
@@ -191,8 +194,10 @@ func (s *staging) newRecord(before *record) {
 		r.Flags = newDigest(c.Flags)
 	}
 	all := s.store.of(s.req.ID)
-	if before != nil {
+	s.known = before != nil
+	if s.known {
 		all = append([]*record{before}, all...)
+		r.Mounted = before.Mounted // until the kernel is asked again
 	}
 	for _, o := range all {
 		if o.Kind != kindStage {
@@ -220,6 +225,10 @@ func (s *staging) open(ctx context.Context) error {
 		ID: s.req.ID, Capability: s.req.Capability, Context: s.req.Context, PublishContext: s.req.PublishContext,
 		Owner: s.req.Owner, Secrets: s.req.Secrets, State: s.rec.State,
 	})
+	if err != nil && final(err) && !s.known {
+		// The backend says that it opened nothing, and nothing was open before.
+		return s.forget(err)
+	}
 	if err != nil {
 		return s.giveUp(ctx, err)
 	}
@@ -229,7 +238,6 @@ func (s *staging) open(ctx context.Context) error {
 		}
 		return s.giveUp(ctx, err)
 	}
-	before := s.rec.Device
 	s.src = src
 	s.rec.setSource(src)
 	s.rec.Phase = phaseOpen
@@ -240,13 +248,13 @@ func (s *staging) open(ctx context.Context) error {
 			return err
 		}
 	}
-	return s.giveUp(ctx, s.bring(ctx, before))
+	return s.giveUp(ctx, s.bring(ctx))
 }
 
-func (s *staging) bring(ctx context.Context, before *deviceRecord) error {
+func (s *staging) bring(ctx context.Context) error {
 	switch s.rec.Source {
 	case sourceDevice:
-		return s.device(ctx, before)
+		return s.device(ctx)
 	case sourceMount:
 		return s.mount(ctx)
 	default:
@@ -264,8 +272,19 @@ func (s *staging) giveUp(ctx context.Context, err error) error {
 	if s.rec.cutShort(s.boot) {
 		return soften(err)
 	}
+	if len(s.mounts) > 0 && !s.others {
+		return soften(err) // it may be the volume, so that stays open
+	}
 	if undo := s.closeVolume(ctx, s.store, s.rec); undo != nil {
 		return unavailable("%w (and the volume is still open: %w)", err, undo)
+	}
+	return err
+}
+
+// forget takes the record back that this call began.
+func (s *staging) forget(err error) error {
+	if undo := s.store.remove(s.rec); undo != nil {
+		return unavailable("%w (and its record is left: %w)", err, undo)
 	}
 	return err
 }

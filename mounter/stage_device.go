@@ -12,7 +12,7 @@ import (
 
 // device brings a device to the staging path. It is opened once, identified on
 // that descriptor, and held until the mount stands.
-func (s *staging) device(ctx context.Context, before *deviceRecord) (err error) {
+func (s *staging) device(ctx context.Context) (err error) {
 	if err := s.step(ctx, "open device"); err != nil {
 		return err
 	}
@@ -24,7 +24,7 @@ func (s *staging) device(ctx context.Context, before *deviceRecord) (err error) 
 	if err := d.Verify(ctx, s.src.Device.Identity); err != nil {
 		return err
 	}
-	if err := s.rec.Device.describe(d, before); err != nil {
+	if err := s.rec.Device.describe(d); err != nil {
 		return err
 	}
 	if s.req.Capability.Block {
@@ -53,7 +53,7 @@ func (s *staging) block(ctx context.Context) error {
 // adopt takes over a mount whose record was lost, or was not finished.
 func (s *staging) adopt(ctx context.Context, d Device) error {
 	m := s.mounts[0]
-	is, err := s.ours(m, s.path, s.rec)
+	is, err := s.fromSource(m, s.path, s.rec)
 	switch {
 	case err != nil:
 		return err
@@ -88,7 +88,7 @@ func (s *staging) mountDevice(ctx context.Context, d Device) error {
 	if err != nil {
 		return fmt.Errorf("mount %s (%s): %w", s.src.Device.Path, fsType, err)
 	}
-	m, err := s.look(func(m mnt.Info) (bool, error) { return s.ours(m, s.path, s.rec) })
+	m, err := s.look(func(m mnt.Info) (bool, error) { return s.fromSource(m, s.path, s.rec) })
 	if err != nil {
 		return s.unmountAgain(err)
 	}

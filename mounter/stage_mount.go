@@ -73,7 +73,7 @@ func (s *staging) dir(ctx context.Context) error {
 	if err := s.kernel.Bind(s.rec.Dir, s.path, mnt.BindOptions{ReadOnly: s.readOnly, Attr: s.options.Attr}); err != nil {
 		return fmt.Errorf("bind %s: %w", s.rec.Dir, err)
 	}
-	m, err := s.look(func(m mnt.Info) (bool, error) { return s.ours(m, s.path, s.rec) })
+	m, err := s.look(func(m mnt.Info) (bool, error) { return s.fromSource(m, s.path, s.rec) })
 	if err != nil {
 		return s.unmountAgain(err)
 	}
@@ -86,7 +86,7 @@ func (s *staging) dir(ctx context.Context) error {
 // keep takes over a mount whose record was lost, or was not finished.
 func (s *staging) keep() error {
 	m := s.mounts[0]
-	is, err := s.ours(m, s.path, s.rec)
+	is, err := s.fromSource(m, s.path, s.rec)
 	switch {
 	case err != nil:
 		return err

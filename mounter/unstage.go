@@ -90,20 +90,23 @@ func (e *Engine) targetLives(p *record) (bool, error) {
 }
 
 // mayUnmount refuses to unmount what is not the volume, and what others still
-// need. Without a record the mount is taken for the volume: the CO says that it
-// is, and nobody else claims the path.
+// need. Without a record that knows the volume the mount is taken for it: the CO
+// says that it is, and nobody else claims the path.
 func (e *Engine) mayUnmount(s *store, id, path string, r *record, mounts []mnt.Info) error {
 	if len(mounts) == 0 {
 		return nil
 	}
-	if r == nil {
+	if r == nil || !r.knows() {
 		if o := s.others(id, path); len(o) > 0 {
 			return refuse("volume %q is there", o[0].Volume)
 		}
 		if strings.HasPrefix(e.opts.StateDir+"/", path+"/") {
 			return refuse("the driver's own state lies below it")
 		}
-		return nil
+		if m := mounts[0]; m.Root != "/" || !slices.Contains(mountable, m.FSType) {
+			return nil // part of a file system that others use, too
+		}
+		return e.heldElsewhere(path, mounts[0])
 	}
 	for _, m := range mounts {
 		is, err := e.ours(m, path, r)
