@@ -16,15 +16,13 @@ import (
 // locked, so nobody else writes there. A record in it is never changed; put
 // replaces it.
 type store struct {
-	dir  string // StateDir/v1
-	lock *os.File
+	files // in StateDir/v1
+	lock  *os.File
 
 	mu      sync.Mutex
 	records map[string]*record // by file name
 	bad     map[string][]error // by the volume's part of the file name
 }
-
-const tmpPrefix = ".tmp-"
 
 // openStore locks the directory and reads it. Volatile checks are the caller's.
 func openStore(stateDir string) (*store, error) {
@@ -32,7 +30,8 @@ func openStore(stateDir string) (*store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &store{dir: filepath.Join(stateDir, "v1"), lock: lock, records: map[string]*record{}, bad: map[string][]error{}}
+	dir := filepath.Join(stateDir, "v1")
+	s := &store{files: files{dir: dir}, lock: lock, records: map[string]*record{}, bad: map[string][]error{}}
 	err = os.Mkdir(s.dir, 0o700)
 	if err == nil || errors.Is(err, fs.ErrExist) {
 		err = s.load()
@@ -144,7 +143,7 @@ func (s *store) put(r *record) error {
 	if err != nil {
 		return err
 	}
-	if err := writeFile(s.dir, name, b); err != nil {
+	if err := s.write(name, b); err != nil {
 		return unavailable("record of volume %q: %w", r.Volume, err)
 	}
 	s.mu.Lock()
@@ -156,53 +155,17 @@ func (s *store) put(r *record) error {
 // remove forgets r, durably.
 func (s *store) remove(r *record) error {
 	name := r.name()
-	if err := os.Remove(filepath.Join(s.dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := s.files.remove(name); err != nil {
 		return unavailable("record of volume %q: %w", r.Volume, err)
 	}
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	delete(s.records, name)
-	s.mu.Unlock()
-	if err := syncDir(s.dir); err != nil {
-		return unavailable("record of volume %q: %w", r.Volume, err)
-	}
 	return nil
 }
 
 // close gives the directory back.
-func (s *store) close() error { return s.lock.Close() }
-
-// writeFile replaces a file so that after a crash it is the old or the new one.
-func writeFile(dir, name string, b []byte) (err error) {
-	f, err := os.CreateTemp(dir, tmpPrefix+"*") // 0600
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			// The next start removes what this leaves.
-			_ = f.Close()
-			_ = os.Remove(f.Name())
-		}
-	}()
-	if _, err = f.Write(b); err != nil {
-		return err
-	}
-	if err = f.Sync(); err != nil {
-		return err
-	}
-	if err = f.Close(); err != nil {
-		return err
-	}
-	if err = os.Rename(f.Name(), filepath.Join(dir, name)); err != nil {
-		return err
-	}
-	return syncDir(dir)
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+func (s *store) close() error {
+	s.dropSpares()
+	return s.lock.Close()
 }

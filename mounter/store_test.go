@@ -48,8 +48,56 @@ func TestStoreKeepsRecords(t *testing.T) {
 			t.Errorf("remove again: %v", err)
 		}
 	}
+	if err := s.close(); err != nil {
+		t.Fatal(err)
+	}
 	if left, err := os.ReadDir(s.dir); err != nil || len(left) != 0 {
 		t.Errorf("left %v, %v", left, err)
+	}
+}
+
+// TestStoreWritesOver: what one record leaves another one gets, each with its own
+// content, also after a restart that found spares.
+func TestStoreWritesOver(t *testing.T) {
+	dir := t.TempDir()
+	s := openTestStore(t, dir)
+	all := forms()
+	for range 3 {
+		for _, r := range all {
+			if err := s.put(r); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, r := range all {
+			if err := s.remove(r); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	n := len(s.spares)
+	if n == 0 || n > 2*len(all) {
+		t.Errorf("%d spares of %d records", n, len(all))
+	}
+	seen := map[string]bool{}
+	for _, path := range s.spares {
+		if seen[path] {
+			t.Errorf("%s is a spare twice", path)
+		}
+		seen[path] = true
+	}
+	want := all["stage-ready-device"]
+	if err := s.put(want); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.lock.Close(); err != nil { // as a killed process does
+		t.Fatal(err)
+	}
+	s = openTestStore(t, dir)
+	if got := s.get(kindStage, want.Volume, want.Path); got == nil || string(got.State) != string(want.State) {
+		t.Errorf("read back %+v", got)
+	}
+	if left, err := os.ReadDir(s.dir); err != nil || len(left) != 1 {
+		t.Errorf("after a restart: %v, %v", left, err)
 	}
 }
 
