@@ -131,8 +131,8 @@ type ExpandVolumeRequest struct {
 	Secrets    Secrets
 }
 
-// Cloner serves CLONE_VOLUME. The rules of CreateVolume hold; csidriver has looked the
-// source up.
+// Cloner serves CLONE_VOLUME. The rules of CreateVolume and of RestoreSnapshot hold:
+// csidriver has looked the source up, and req.Size is not less than its Capacity.
 type Cloner interface {
 	CloneVolume(ctx context.Context, source Volume, req CreateVolumeRequest) (*Volume, error)
 }

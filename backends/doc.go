@@ -28,9 +28,9 @@
 //	AttachLimiter         NodeGetInfo.max_volumes_per_node
 //	Prober                Probe
 //
-// The rest (VolumeIDer, VolumeChecker, FormatRecorder, NodeExpander,
-// TargetPreparer, StatsReporter, Recoverer, NodeRecoverer) changes how csikit
-// works, not what it advertises.
+// The rest (VolumeIDer, SnapshotIDer, GroupSnapshotIDer, VolumeChecker,
+// FormatRecorder, NodeExpander, TargetPreparer, StatsReporter, Recoverer,
+// NodeRecoverer) changes how csikit works, not what it advertises.
 //
 // # Rules for every method
 //

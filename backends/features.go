@@ -10,6 +10,7 @@ type ControllerFeatures struct {
 	Attacher             Attacher
 	Expander             Expander
 	Snapshotter          Snapshotter
+	SnapshotIDer         SnapshotIDer
 	Cloner               Cloner
 	VolumeLister         VolumeLister
 	PublishedNodesLister PublishedNodesLister
@@ -17,6 +18,7 @@ type ControllerFeatures struct {
 	CapacityReporter     CapacityReporter
 	Modifier             Modifier
 	GroupSnapshotter     GroupSnapshotter
+	GroupSnapshotIDer    GroupSnapshotIDer
 	ChangedBlockTracker  ChangedBlockTracker
 	HealthChecker        HealthChecker
 	HealthLister         HealthLister

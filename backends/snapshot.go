@@ -8,6 +8,8 @@ import (
 
 // Snapshotter serves CREATE_DELETE_SNAPSHOT, and restore, which CSI requires with it.
 // The rules of Volume, FindVolume, CreateVolume and DeleteVolume hold alike.
+// csidriver refuses to delete a member of a group before it asks, if it can look
+// the snapshot up.
 type Snapshotter interface {
 	// Snapshot returns the snapshot with this ID, ready or not.
 	Snapshot(ctx context.Context, req SnapshotRequest) (*Snapshot, error)
@@ -16,7 +18,10 @@ type Snapshotter interface {
 	// is still being copied. Created is the moment of the cut, and stays.
 	CreateSnapshot(ctx context.Context, req CreateSnapshotRequest) (*Snapshot, error)
 	DeleteSnapshot(ctx context.Context, req DeleteSnapshotRequest) error
-	// RestoreSnapshot is CreateVolume with a snapshot as the content source.
+	// RestoreSnapshot is CreateVolume with a snapshot as the content source, which
+	// Volume.Source names ever after. csidriver has looked it up: snap is ready, and
+	// req.Size is not less than its Size. A half-made volume whose snapshot is gone
+	// is for a Recoverer: nobody asks for it again.
 	RestoreSnapshot(ctx context.Context, snap Snapshot, req CreateVolumeRequest) (*Volume, error)
 }
 
@@ -42,7 +47,13 @@ type DeleteSnapshotRequest struct {
 	Secrets Secrets
 }
 
-// SnapshotLister serves LIST_SNAPSHOTS. The rules of [VolumeLister] hold.
+// SnapshotIDer is [VolumeIDer] for snapshots.
+type SnapshotIDer interface {
+	SnapshotID(req CreateSnapshotRequest) (string, error)
+}
+
+// SnapshotLister serves LIST_SNAPSHOTS. The rules of [VolumeLister] hold. Snapshots
+// of volumes that were not asked for are left out by csidriver.
 type SnapshotLister interface {
 	ListSnapshots(ctx context.Context, req ListSnapshotsRequest) (snaps []*Snapshot, next string, err error)
 }
@@ -54,8 +65,9 @@ type ListSnapshotsRequest struct {
 	Secrets  Secrets
 }
 
-// GroupSnapshotter serves GROUP_CONTROLLER_SERVICE. All members are cut at one moment
-// or none is left behind.
+// GroupSnapshotter serves GROUP_CONTROLLER_SERVICE; it needs a [Snapshotter]. All
+// members are cut at one moment or none is left behind. Volumes that cannot be
+// snapshotted together are ErrPrecondition.
 type GroupSnapshotter interface {
 	GroupSnapshot(ctx context.Context, req GroupSnapshotRequest) (*GroupSnapshot, error)
 	FindGroupSnapshot(ctx context.Context, req CreateGroupSnapshotRequest) (*GroupSnapshot, error)
@@ -63,10 +75,15 @@ type GroupSnapshotter interface {
 	DeleteGroupSnapshot(ctx context.Context, req DeleteGroupSnapshotRequest) error
 }
 
+// GroupSnapshotIDer is [VolumeIDer] for group snapshots.
+type GroupSnapshotIDer interface {
+	GroupSnapshotID(req CreateGroupSnapshotRequest) (string, error)
+}
+
 // GroupSnapshotRequest names a group snapshot.
 type GroupSnapshotRequest struct {
 	ID          string
-	SnapshotIDs []string
+	SnapshotIDs []string // its members, as the CO knows them; csidriver compares; nil: not given
 	Secrets     Secrets
 }
 
@@ -84,7 +101,7 @@ type CreateGroupSnapshotRequest struct {
 // members.
 type DeleteGroupSnapshotRequest struct {
 	ID          string
-	SnapshotIDs []string
+	SnapshotIDs []string // its members; nil when neither the CO nor a lookup named them
 	Secrets     Secrets
 }
 
@@ -102,15 +119,15 @@ type Snapshot struct {
 // GroupSnapshot is one point in time of several volumes.
 type GroupSnapshot struct {
 	ID, Name    string
-	Snapshots   []Snapshot
+	Snapshots   []Snapshot // one of each volume; csidriver fills in GroupID
 	Created     time.Time
-	Ready       bool
 	Fingerprint string
 }
 
 // ChangedBlockTracker serves SNAPSHOT_METADATA_SERVICE. With Base "" it lists what is
 // allocated in Target, else what differs between the two; ErrPrecondition when
-// it was not tracked.
+// it was not tracked. csidriver has looked the snapshots up, and they are of one
+// volume. The context is the caller's: it ends with the stream.
 type ChangedBlockTracker interface {
 	ChangedBlocks(ctx context.Context, req ChangedBlocksRequest) (BlockMap, error)
 }
@@ -118,7 +135,7 @@ type ChangedBlockTracker interface {
 // ChangedBlocksRequest names the snapshots and where to start.
 type ChangedBlocksRequest struct {
 	Base, Target string
-	Offset       int64 // bytes
+	Offset       int64 // bytes; may be beyond the volume, which csidriver answers then
 	Secrets      Secrets
 }
 
@@ -126,8 +143,8 @@ type ChangedBlocksRequest struct {
 type BlockMap struct {
 	VolumeSize int64 // bytes
 	Fixed      bool  // all blocks are of one size
-	// Blocks come in ascending order without overlap, from Offset on. An error
-	// ends the sequence.
+	// Blocks come in ascending order without overlap, from Offset on; those that
+	// end before it are left out by csidriver. An error ends the sequence.
 	Blocks iter.Seq2[Block, error]
 }
 

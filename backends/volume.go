@@ -8,9 +8,9 @@ type Volume struct {
 	Context     map[string]string // given back at attach, stage and publish; the same each time, no secrets
 	Source      ContentSource
 	Topology    []Segments
-	Fingerprint string // "" when the backend cannot keep it: then only what is visible here is compared
-	Mutable     map[string]string
-	Nodes       []string // where it is attached; only from a PublishedNodesLister
+	Fingerprint string            // "" when the backend cannot keep it: then only what is visible here is compared
+	Mutable     map[string]string // as they were asked for last; nil: not known, and not compared
+	Nodes       []string          // where it is attached; only from a PublishedNodesLister
 }
 
 // ContentSource is what a volume was made of: at most one is set.
