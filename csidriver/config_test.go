@@ -57,6 +57,8 @@ type anything struct {
 	backends.NodeHealthChecker
 	backends.StorageHealthChecker
 	backends.VolumeIDer
+	backends.SnapshotIDer
+	backends.GroupSnapshotIDer
 	backends.VolumeChecker
 	backends.Expander
 	backends.CapacityReporter
@@ -189,7 +191,7 @@ func TestNewReportsEverything(t *testing.T) {
 // and a filter takes it back.
 func TestNotServedYet(t *testing.T) {
 	served := map[string]bool{
-		"VolumeIDer": true, "VolumeChecker": true, "Expander": true, "VolumeLister": true, "CapacityReporter": true, "Recoverer": true, "Prober": true,
+		"VolumeIDer": true, "SnapshotIDer": true, "GroupSnapshotIDer": true, "VolumeChecker": true, "Expander": true, "VolumeLister": true, "CapacityReporter": true, "Recoverer": true, "Prober": true,
 		"FormatRecorder": true, "NodeExpander": true, "StatsReporter": true, "TopologyReporter": true, "AttachLimiter": true, "NodeRecoverer": true,
 	}
 	check := func(t *testing.T, name string, set func(*featured)) {
