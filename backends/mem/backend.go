@@ -102,16 +102,17 @@ const sizeMax = 1 << 50
 
 // needs says what cannot be without what.
 var needs = map[string][]string{
-	"Attacher":      {"PublishedNodesLister"},
-	"VolumeLister":  {"PublishedNodesLister"},
-	"Snapshotter":   {"SnapshotLister", "GroupSnapshotter", "ChangedBlockTracker"},
-	"HealthChecker": {"HealthLister"},
+	"Attacher":         {"PublishedNodesLister"},
+	"VolumeLister":     {"PublishedNodesLister"},
+	"Snapshotter":      {"SnapshotIDer", "SnapshotLister", "GroupSnapshotter", "ChangedBlockTracker"},
+	"GroupSnapshotter": {"GroupSnapshotIDer"},
+	"HealthChecker":    {"HealthLister"},
 }
 
 func (b *Backend) takeAway(name string) {
 	b.without[name] = true
 	for _, n := range needs[name] {
-		b.without[n] = true
+		b.takeAway(n)
 	}
 }
 

@@ -94,9 +94,6 @@ func (b *Backend) ChangedBlocks(ctx context.Context, req backends.ChangedBlocksR
 		if err != nil {
 			return backends.BlockMap{}, err
 		}
-		if req.Offset < 0 || req.Offset > target.Size {
-			return backends.BlockMap{}, fmt.Errorf("%w: offset %d of %d bytes", backends.ErrOutOfRange, req.Offset, target.Size)
-		}
 		changed := differences(base, target.blocks)
 		from, _ := slices.BinarySearch(changed, req.Offset/blockSize)
 		return backends.BlockMap{VolumeSize: target.Size, Fixed: true, Blocks: b.stream(ctx, c, changed[from:])}, nil

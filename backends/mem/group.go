@@ -7,6 +7,11 @@ import (
 	"github.com/csikit/csikit/backends"
 )
 
+// GroupSnapshotID is made of the name alone.
+func (b *Backend) GroupSnapshotID(req backends.CreateGroupSnapshotRequest) (string, error) {
+	return idOf(groupPrefix, req.Name), nil
+}
+
 // GroupSnapshot looks a group up by ID.
 func (b *Backend) GroupSnapshot(ctx context.Context, req backends.GroupSnapshotRequest) (*backends.GroupSnapshot, error) {
 	return ask(ctx, b, Call{"GroupSnapshot", req.ID, req}, func(context.Context) (*backends.GroupSnapshot, error) {
@@ -160,15 +165,12 @@ func (s *Store) dropGroup(id string) error {
 	return nil
 }
 
-// answerGroup is the group with its members. It is ready when they are. s.mu is
-// held.
+// answerGroup is the group with its members. s.mu is held.
 func (s *Store) answerGroup(g *group) *backends.GroupSnapshot {
 	out := g.GroupSnapshot
-	out.Ready, out.Snapshots = true, nil
+	out.Snapshots = nil
 	for _, id := range g.members {
-		snap := s.snapshots[id].answer()
-		out.Snapshots = append(out.Snapshots, *snap)
-		out.Ready = out.Ready && snap.Ready
+		out.Snapshots = append(out.Snapshots, *s.snapshots[id].answer())
 	}
 	return &out
 }

@@ -7,6 +7,11 @@ import (
 	"github.com/csikit/csikit/backends"
 )
 
+// SnapshotID is made of the name alone.
+func (b *Backend) SnapshotID(req backends.CreateSnapshotRequest) (string, error) {
+	return idOf(snapshotPrefix, req.Name), nil
+}
+
 // Snapshot looks a snapshot up by ID, ready or not.
 func (b *Backend) Snapshot(ctx context.Context, req backends.SnapshotRequest) (*backends.Snapshot, error) {
 	return ask(ctx, b, Call{"Snapshot", req.ID, req}, func(context.Context) (*backends.Snapshot, error) {
