@@ -93,11 +93,12 @@ type CheckVolumeRequest struct {
 type Attacher interface {
 	// AttachVolume makes the volume reachable from a node. Attached already with
 	// the same arguments is no error; with others ErrIncompatible; a single-node
-	// volume elsewhere is ErrInUse, a full node ErrLimit, an unknown node
-	// NodeNotFound. The answer is the same on each call and holds no secrets.
+	// volume elsewhere is ErrInUse, whose text names that node, a full node
+	// ErrLimit, an unknown node NodeNotFound. The answer is the same on each call
+	// and holds no secrets.
 	AttachVolume(ctx context.Context, req AttachVolumeRequest) (publishContext map[string]string, err error)
 	// DetachVolume undoes it. Not attached, and an unknown volume or node that is
-	// surely detached, is no error.
+	// surely detached, is no error; a not-found says that nobody knows.
 	DetachVolume(ctx context.Context, req DetachVolumeRequest) error
 }
 
@@ -107,6 +108,7 @@ type AttachVolumeRequest struct {
 	Capability Capability
 	ReadOnly   bool
 	Context    map[string]string // the Volume's own
+	Owner      Owner
 	Secrets    Secrets
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"unicode/utf8"
 
 	"github.com/csikit/csikit/backends"
@@ -26,6 +27,8 @@ func checkVolume(t *backends.Traits, v *backends.Volume) error {
 		return badAnswer("volume %q has a content source of more than %d bytes, or not UTF-8", v.ID, maxString)
 	case !smallMap(v.Context):
 		return badAnswer("the context of volume %q has more than %d bytes, or is not UTF-8", v.ID, maxMap)
+	case slices.ContainsFunc(v.Nodes, func(n string) bool { return n == "" || !fits(n, maxNodeID) }):
+		return badAnswer("volume %q is attached to a node without an ID, or with one of more than %d bytes or not UTF-8", v.ID, maxNodeID)
 	}
 	return checkPlaces(t, v)
 }
@@ -64,21 +67,29 @@ func smallMap(m map[string]string) bool {
 // "true" and "admin" stand there by right.
 const minLeak = 8
 
-// checkNoSecrets refuses a context that repeats a secret of the request: CSI
-// keeps contexts where anybody can read them.
+// checkNoSecrets refuses a volume whose context repeats a secret of the request.
 func checkNoSecrets(v *backends.Volume, secrets backends.Secrets) error {
+	if field, key := leak(v.Context, secrets); field != "" {
+		return badAnswer("context key %q of volume %q repeats secret %q", field, v.ID, key)
+	}
+	return nil
+}
+
+// leak finds a secret in a context: CSI keeps contexts where anybody can read
+// them.
+func leak(context map[string]string, secrets backends.Secrets) (field, key string) {
 	for _, k := range secrets.Keys() {
 		value, _ := secrets.Lookup(k)
 		if len(value) < minLeak {
 			continue
 		}
-		for field, c := range v.Context {
+		for f, c := range context {
 			if c == value {
-				return badAnswer("context key %q of volume %q repeats secret %q", field, v.ID, k)
+				return f, k
 			}
 		}
 	}
-	return nil
+	return "", ""
 }
 
 // checkMade checks a volume that was just made against the request for it.

@@ -85,9 +85,22 @@ func (f *features) controllerRows() []row[csi.ControllerServiceCapability_RPC_Ty
 			methods:    []string{csi.Controller_CreateVolume_FullMethodName, csi.Controller_DeleteVolume_FullMethodName},
 		},
 		{
+			capability: csi.ControllerServiceCapability_RPC_PUBLISH_UNPUBLISH_VOLUME,
+			have:       c.Attacher != nil,
+			methods:    []string{csi.Controller_ControllerPublishVolume_FullMethodName, csi.Controller_ControllerUnpublishVolume_FullMethodName},
+		},
+		{
+			capability: csi.ControllerServiceCapability_RPC_PUBLISH_READONLY,
+			have:       f.traits.AttachReadOnly,
+		},
+		{
 			capability: csi.ControllerServiceCapability_RPC_LIST_VOLUMES,
 			have:       c.VolumeLister != nil,
 			methods:    []string{csi.Controller_ListVolumes_FullMethodName},
+		},
+		{
+			capability: csi.ControllerServiceCapability_RPC_LIST_VOLUMES_PUBLISHED_NODES,
+			have:       c.PublishedNodesLister != nil,
 		},
 		{
 			capability: csi.ControllerServiceCapability_RPC_GET_CAPACITY,
@@ -104,6 +117,18 @@ func (f *features) controllerRows() []row[csi.ControllerServiceCapability_RPC_Ty
 			have:       true,
 			alpha:      true,
 			methods:    []string{csi.Controller_ControllerGetVolume_FullMethodName},
+		},
+		{
+			capability: csi.ControllerServiceCapability_RPC_GET_VOLUME_HEALTH,
+			have:       c.HealthChecker != nil,
+			alpha:      true,
+			methods:    []string{csi.Controller_ControllerGetVolumeHealth_FullMethodName},
+		},
+		{
+			capability: csi.ControllerServiceCapability_RPC_LIST_VOLUME_HEALTH,
+			have:       c.HealthLister != nil,
+			alpha:      true,
+			methods:    []string{csi.Controller_ControllerListVolumeHealth_FullMethodName},
 		},
 		{
 			capability: csi.ControllerServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER,
@@ -129,6 +154,18 @@ func (f *features) nodeRows() []row[csi.NodeServiceCapability_RPC_Type] {
 			capability: csi.NodeServiceCapability_RPC_EXPAND_VOLUME,
 			have:       f.nodeExpands(),
 			methods:    []string{csi.Node_NodeExpandVolume_FullMethodName},
+		},
+		{
+			capability: csi.NodeServiceCapability_RPC_GET_VOLUME_HEALTH,
+			have:       f.node.NodeHealthChecker != nil,
+			alpha:      true,
+			methods:    []string{csi.Node_NodeGetVolumeHealth_FullMethodName},
+		},
+		{
+			capability: csi.NodeServiceCapability_RPC_GET_STORAGE_HEALTH,
+			have:       f.node.StorageHealthChecker != nil,
+			alpha:      true,
+			methods:    []string{csi.Node_NodeGetStorageHealth_FullMethodName},
 		},
 		{
 			capability: csi.NodeServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER,
@@ -220,22 +257,15 @@ func (f *features) notServed() []string {
 		name string
 		has  bool
 	}{
-		{"Attacher", c.Attacher != nil},
 		{"Snapshotter", c.Snapshotter != nil},
 		{"Cloner", c.Cloner != nil},
-		{"PublishedNodesLister", c.PublishedNodesLister != nil},
 		{"SnapshotLister", c.SnapshotLister != nil},
 		{"Modifier", c.Modifier != nil},
 		{"GroupSnapshotter", c.GroupSnapshotter != nil},
 		{"ChangedBlockTracker", c.ChangedBlockTracker != nil},
-		{"HealthChecker", c.HealthChecker != nil},
-		{"HealthLister", c.HealthLister != nil},
 		{"TargetPreparer", n.TargetPreparer != nil},
 		{"EphemeralProvisioner", n.EphemeralProvisioner != nil},
-		{"NodeHealthChecker", n.NodeHealthChecker != nil},
-		{"StorageHealthChecker", n.StorageHealthChecker != nil},
 		{"Traits.MountGroup", t.MountGroup},
-		{"Traits.AttachReadOnly", t.AttachReadOnly},
 		{"Traits.SnapshotTopology", t.SnapshotTopology},
 		{"Traits.Lifecycle: Ephemeral", t.Lifecycle&backends.Ephemeral != 0},
 	}

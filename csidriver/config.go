@@ -78,6 +78,7 @@ func (c *complaints) features(f *features) {
 	c.when(t.OfflineExpand && co.Expander == nil, "Traits.OfflineExpand without an Expander")
 	c.when(t.AttachReadOnly && co.Attacher == nil, "Traits.AttachReadOnly without an Attacher")
 	c.when(co.PublishedNodesLister != nil && co.Attacher == nil, "a PublishedNodesLister that is no Attacher")
+	c.when(co.PublishedNodesLister != nil && co.VolumeLister == nil, "a PublishedNodesLister that is no VolumeLister")
 	c.when(co.HealthLister != nil && co.HealthChecker == nil, "a HealthLister that is no HealthChecker")
 	c.when(co.ChangedBlockTracker != nil && co.Snapshotter == nil, "a ChangedBlockTracker that is no Snapshotter")
 	c.when(co.SnapshotLister != nil && co.Snapshotter == nil, "a SnapshotLister that is no Snapshotter")

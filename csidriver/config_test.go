@@ -119,6 +119,7 @@ func TestNewRefuses(t *testing.T) {
 		"offline":             {func(c *Config, _ *Options, _ *featured) { c.Traits.OfflineExpand = true }, "OfflineExpand without an Expander"},
 		"read-only attach":    {func(c *Config, _ *Options, _ *featured) { c.Traits.AttachReadOnly = true }, "without an Attacher"},
 		"published nodes":     {func(_ *Config, _ *Options, f *featured) { f.controller.PublishedNodesLister = anything{} }, "no Attacher"},
+		"published, unlisted": {func(_ *Config, _ *Options, f *featured) { f.controller.PublishedNodesLister = anything{} }, "no VolumeLister"},
 		"health lister":       {func(_ *Config, _ *Options, f *featured) { f.controller.HealthLister = anything{} }, "no HealthChecker"},
 		"changed blocks":      {func(_ *Config, _ *Options, f *featured) { f.controller.ChangedBlockTracker = anything{} }, "no Snapshotter"},
 		"snapshot lister":     {func(_ *Config, _ *Options, f *featured) { f.controller.SnapshotLister = anything{} }, "no Snapshotter"},
@@ -193,6 +194,7 @@ func TestNotServedYet(t *testing.T) {
 	served := map[string]bool{
 		"VolumeIDer": true, "SnapshotIDer": true, "GroupSnapshotIDer": true, "VolumeChecker": true, "Expander": true, "VolumeLister": true, "CapacityReporter": true, "Recoverer": true, "Prober": true,
 		"FormatRecorder": true, "NodeExpander": true, "StatsReporter": true, "TopologyReporter": true, "AttachLimiter": true, "NodeRecoverer": true,
+		"Attacher": true, "PublishedNodesLister": true, "HealthChecker": true, "HealthLister": true, "NodeHealthChecker": true, "StorageHealthChecker": true,
 	}
 	check := func(t *testing.T, name string, set func(*featured)) {
 		t.Run(name, func(t *testing.T) {

@@ -42,10 +42,14 @@ func (c *controller) ControllerGetVolume(ctx context.Context, in *csi.Controller
 	if err != nil {
 		return nil, err
 	}
-	return &csi.ControllerGetVolumeResponse{
+	resp := &csi.ControllerGetVolumeResponse{
 		Volume: pbconv.Volume(vol),
 		Status: new(csi.ControllerGetVolumeResponse_VolumeStatus),
-	}, nil
+	}
+	if c.can.PublishedNodesLister != nil {
+		resp.Status.PublishedNodeIds = vol.Nodes
+	}
+	return resp, nil
 }
 
 // volume looks a volume up; only a not-found of this very ID is NOT_FOUND.

@@ -68,7 +68,7 @@ func (c *controller) expandVolume(ctx context.Context, req *backends.ExpandVolum
 		return 0, err
 	}
 	if c.traits.OfflineExpand {
-		if err := c.unused(req.ID); err != nil {
+		if err := c.detached(vol); err != nil {
 			return 0, err
 		}
 	}

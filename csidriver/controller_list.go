@@ -5,37 +5,18 @@ import (
 	"errors"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/csikit/csikit/backends"
 	"github.com/csikit/csikit/csidriver/internal/pbconv"
-)
-
-// A page has to stay under the 4 MiB that gRPC clients take. An entry is 200
-// bytes or so (two context keys and a topology), and 5 KiB at the worst.
-const (
-	maxPage      = 4000    // entries
-	maxPageBytes = 7 << 19 // 3.5 MiB
 )
 
 func (c *controller) ListVolumes(ctx context.Context, in *csi.ListVolumesRequest) (*csi.ListVolumesResponse, error) {
 	if err := c.validator.check(in); err != nil {
 		return nil, err
 	}
-	page := backends.Page{Token: in.GetStartingToken(), Limit: maxPage}
-	if n := int(in.GetMaxEntries()); n > 0 {
-		page.Limit = min(n, maxPage)
-	}
-	if len(page.Token) > maxString {
-		return nil, backends.ErrStaleToken // never one of ours: those are shorter
-	}
-	// The token is the backend's, so a page is cut by asking for a smaller one.
-	for ; ; page.Limit /= 2 {
-		resp, err := c.listPage(ctx, page)
-		if err != nil || page.Limit == 1 || proto.Size(resp) <= maxPageBytes {
-			return resp, err
-		}
-	}
+	return onePage(in.GetStartingToken(), in.GetMaxEntries(), func(page backends.Page) (*csi.ListVolumesResponse, error) {
+		return c.listPage(ctx, page)
+	})
 }
 
 func (c *controller) listPage(ctx context.Context, page backends.Page) (*csi.ListVolumesResponse, error) {
@@ -52,20 +33,11 @@ func (c *controller) listPage(ctx context.Context, page backends.Page) (*csi.Lis
 			return nil, err
 		}
 		resp.Entries[i] = &csi.ListVolumesResponse_Entry{Volume: pbconv.Volume(v)}
+		if c.can.PublishedNodesLister != nil {
+			resp.Entries[i].Status = &csi.ListVolumesResponse_VolumeStatus{PublishedNodeIds: v.Nodes}
+		}
 	}
 	return resp, nil
-}
-
-func checkPage(page backends.Page, entries int, next string) error {
-	switch {
-	case entries > page.Limit:
-		return badAnswer("a page of %d entries, asked for were %d", entries, page.Limit)
-	case !fits(next, maxString):
-		return badAnswer("a page token of more than %d bytes, or not UTF-8", maxString)
-	case next != "" && next == page.Token:
-		return badAnswer("a page whose token is that of the page itself")
-	}
-	return nil
 }
 
 func (c *controller) GetCapacity(ctx context.Context, in *csi.GetCapacityRequest) (*csi.GetCapacityResponse, error) {

@@ -32,19 +32,28 @@
 //
 //	CONTROLLER_SERVICE                Config.Controller
 //	CREATE_DELETE_VOLUME, GET_VOLUME  backends.Controller
+//	PUBLISH_UNPUBLISH_VOLUME          backends.Attacher
+//	PUBLISH_READONLY                  Traits.AttachReadOnly
 //	LIST_VOLUMES                      backends.VolumeLister
+//	LIST_VOLUMES_PUBLISHED_NODES      backends.PublishedNodesLister
 //	GET_CAPACITY                      backends.CapacityReporter
 //	EXPAND_VOLUME                     backends.Expander
 //	VolumeExpansion ONLINE, OFFLINE   backends.Expander or NodeExpander; Traits.OfflineExpand
 //	STAGE_UNSTAGE_VOLUME,
 //	GET_VOLUME_STATS                  backends.Node
 //	EXPAND_VOLUME on the node         Traits.Devices, and Expander or NodeExpander
+//	GET_VOLUME_HEALTH                 backends.HealthChecker; on the node NodeHealthChecker
+//	LIST_VOLUME_HEALTH                backends.HealthLister
+//	GET_STORAGE_HEALTH                backends.StorageHealthChecker
 //	VOLUME_ACCESSIBILITY_CONSTRAINTS  Traits.TopologyKeys
 //	SINGLE_NODE_MULTI_WRITER          one of the two modes that it stands for in Traits.Modes
 //
-// Snapshots, clones, attaching, modifying, health and inline ephemeral volumes
-// are in the contract and not yet served: New refuses a backend that has them,
-// by name, until a filter takes them back.
+// With Options.NoAlpha what the spec calls alpha is neither: GET_VOLUME, health,
+// SINGLE_NODE_MULTI_WRITER.
+//
+// Snapshots, clones, modifying and inline ephemeral volumes are in the contract
+// and not yet served: New refuses a backend that has them, by name, until a
+// filter takes them back.
 //
 // # Operations
 //
@@ -52,7 +61,7 @@
 // when the caller has given up, and the retry joins it. Two calls for one volume
 // exclude each other; the later waits for Options.Wait and is then told, by
 // ABORTED, what it waited for. An unstage stops a running stage, an unpublish a
-// publish, and a delete a create if the backend says IDs beforehand
+// publish, a detach an attach, and a delete a create if the backend says IDs beforehand
 // (backends.VolumeIDer). Calls to publish one volume at several targets run side
 // by side.
 //

@@ -20,6 +20,9 @@ type Engine interface {
 	Stats(ctx context.Context, req mounter.StatsRequest) (*mounter.Stats, error)
 	// InUse gives a path at which the volume is staged or published here.
 	InUse(id string) (path string, used bool)
+	// State is what the backend gave with the volume when it was opened here
+	// (backends.Source), nil when it is not known.
+	State(id string) []byte
 	Close() error
 }
 

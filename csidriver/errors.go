@@ -206,6 +206,14 @@ func aboutVolume(err error, id string) error {
 	return err
 }
 
+// aboutAttachment is aboutVolume for what is asked of a volume and of a node.
+func aboutAttachment(err error, id, node string) error {
+	if node != "" && isNotFound(err, backends.KindNode, node) {
+		return err
+	}
+	return aboutVolume(err, id)
+}
+
 // strayNotFound hides its kind: it has no Unwrap.
 type strayNotFound struct{ err error }
 

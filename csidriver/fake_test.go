@@ -274,3 +274,5 @@ func (e *fakeEngine) InUse(id string) (string, bool) {
 	}
 	return "", false
 }
+
+func (e *fakeEngine) State(id string) []byte { return []byte("state of " + id) }

@@ -25,6 +25,10 @@ var (
 		"DeleteVolume":               {codes.FailedPrecondition},
 		"ValidateVolumeCapabilities": {codes.NotFound},
 		"ControllerGetVolume":        {codes.NotFound},
+		"ControllerPublishVolume":    {codes.NotFound, codes.AlreadyExists, codes.FailedPrecondition, codes.ResourceExhausted},
+		"ControllerUnpublishVolume":  {codes.NotFound},
+		"ControllerGetVolumeHealth":  {codes.NotFound},
+		"NodeGetVolumeHealth":        {codes.NotFound},
 		"ControllerExpandVolume":     {codes.NotFound, codes.FailedPrecondition, codes.OutOfRange},
 		"NodeStageVolume":            {codes.NotFound, codes.AlreadyExists, codes.FailedPrecondition},
 		"NodeUnstageVolume":          {codes.NotFound},
@@ -87,7 +91,16 @@ func (c *directly) call(ctx context.Context, m directMethod, data []byte) (decod
 func fuzzDriver(t testing.TB) (*directly, *memory, *fakeEngine) {
 	m, e := newMemory(), newFakeEngine()
 	o := &Options{NodeID: "node-1", Engine: e, Logger: slog.New(slog.DiscardHandler)}
-	d, err := New(Config{Name: "memory.csikit.dev", Version: "v1", Traits: memoryTraits(), Controller: m, Node: m}, o)
+	cfg := Config{Name: "memory.csikit.dev", Version: "v1", Traits: memoryTraits()}
+	var a *attachments
+	withAttacher(&a)(&setup{cfg: &cfg, backend: m})
+	sick := &ill{health: map[string][]backends.Health{"v": {degraded("A", "m"), degraded("A", "n")}}, listed: []backends.VolumeHealth{{ID: "v"}}}
+	b := struct {
+		*attachments
+		*ill
+	}{a, sick}
+	cfg.Controller, cfg.Node = b, b
+	d, err := New(cfg, o)
 	if err != nil {
 		t.Fatal(err)
 	}

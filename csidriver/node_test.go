@@ -268,15 +268,20 @@ func TestStageJoins(t *testing.T) {
 	go stage("a")
 	<-begun
 	go stage("b")
-	for r.driver.operations.Running()[0].Waiters < 2 {
-		time.Sleep(time.Millisecond) // until the second call is there
-	}
+	waitJoined(r)
 	close(release)
 	for range 2 {
 		wantCode(t, <-staged, codes.OK)
 	}
 	if len(begun) != 0 {
 		t.Error("staged twice")
+	}
+}
+
+// waitJoined waits until a second call waits for the one operation that runs.
+func waitJoined(r *rig) {
+	for r.driver.operations.Running()[0].Waiters < 2 {
+		time.Sleep(time.Millisecond)
 	}
 }
 

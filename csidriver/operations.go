@@ -18,6 +18,9 @@ import (
 //	CreateVolume                      name, and the ID that a VolumeIDer says
 //	DeleteVolume                      ID; where this process is the node too, the volume on it
 //	ControllerExpandVolume            ID
+//	ControllerPublish, -Unpublish     ID and node, and the ID: alone when the mode
+//	                                  is of a single node or no node is named, else
+//	                                  shared
 //	NodeStage, NodeUnstage, NodeExpand   the volume on this node
 //	NodePublish, NodeUnpublish        target path; shared: the volume on this node
 //
@@ -31,6 +34,12 @@ func idKey(id string) idempotency.Key     { return idempotency.Exclusive("id:" +
 func nodeKey(id string) idempotency.Key   { return idempotency.Exclusive("node:" + id) }
 func pathKey(path string) idempotency.Key { return idempotency.Exclusive("path:" + path) }
 
+// attachKey is of a volume at a node; no ID holds a NUL.
+func attachKey(id, node string) idempotency.Key {
+	return idempotency.Exclusive("attach:" + id + "\x00" + node)
+}
+
+func sharedIDKey(id string) idempotency.Key   { return idempotency.Shared("id:" + id) }
 func sharedNodeKey(id string) idempotency.Key { return idempotency.Shared("node:" + id) }
 
 // asked is what an operation keeps of its request, to be compared with later
@@ -38,7 +47,8 @@ func sharedNodeKey(id string) idempotency.Key { return idempotency.Shared("node:
 type asked struct {
 	message proto.Message
 	id      string // of the volume, when it is known
-	path    string // staging or target path
+	path    string // staging or target path, or the node of an attachment
+	all     bool   // what it undoes, it undoes at every path
 }
 
 // operation describes an RPC on object to the table of operations.
@@ -47,18 +57,19 @@ func operation(name, object string, a asked, keys ...idempotency.Key) idempotenc
 	if opposite := opposites[name]; opposite != nil {
 		op.Negates = func(earlier idempotency.Operation) bool {
 			e, ok := earlier.Request.(asked)
-			return ok && opposite(e.message) && e.id == a.id && e.path == a.path
+			return ok && opposite(e.message) && e.id == a.id && (a.all || e.path == a.path)
 		}
 	}
 	return op
 }
 
 // opposites say which RPCs are cut short by another one for the same volume, at
-// the same path.
+// the same path or node.
 var opposites = map[string]func(proto.Message) bool{
-	"DeleteVolume":        is[*csi.CreateVolumeRequest],
-	"NodeUnstageVolume":   is[*csi.NodeStageVolumeRequest],
-	"NodeUnpublishVolume": is[*csi.NodePublishVolumeRequest],
+	"DeleteVolume":              is[*csi.CreateVolumeRequest],
+	"ControllerUnpublishVolume": is[*csi.ControllerPublishVolumeRequest],
+	"NodeUnstageVolume":         is[*csi.NodeStageVolumeRequest],
+	"NodeUnpublishVolume":       is[*csi.NodePublishVolumeRequest],
 }
 
 func is[T proto.Message](m proto.Message) bool {

@@ -31,12 +31,16 @@ var required = fields(
 	"DeleteVolumeRequest.volume_id",
 	"ValidateVolumeCapabilitiesRequest.volume_id", "ValidateVolumeCapabilitiesRequest.volume_capabilities",
 	"ControllerGetVolumeRequest.volume_id",
+	"ControllerPublishVolumeRequest.volume_id", "ControllerPublishVolumeRequest.node_id", "ControllerPublishVolumeRequest.volume_capability",
+	"ControllerUnpublishVolumeRequest.volume_id",
+	"ControllerGetVolumeHealthRequest.volume_id",
 	"ControllerExpandVolumeRequest.volume_id", "ControllerExpandVolumeRequest.capacity_range",
 	"NodeStageVolumeRequest.volume_id", "NodeStageVolumeRequest.staging_target_path", "NodeStageVolumeRequest.volume_capability",
 	"NodeUnstageVolumeRequest.volume_id", "NodeUnstageVolumeRequest.staging_target_path",
 	"NodePublishVolumeRequest.volume_id", "NodePublishVolumeRequest.target_path", "NodePublishVolumeRequest.volume_capability",
 	"NodeUnpublishVolumeRequest.volume_id", "NodeUnpublishVolumeRequest.target_path",
 	"NodeGetVolumeStatsRequest.volume_id", "NodeGetVolumeStatsRequest.volume_path",
+	"NodeGetVolumeHealthRequest.volume_id",
 	"NodeExpandVolumeRequest.volume_id", "NodeExpandVolumeRequest.volume_path",
 	"VolumeCapability.access_mode", "VolumeCapability.AccessMode.mode",
 	"VolumeContentSource.SnapshotSource.snapshot_id", "VolumeContentSource.VolumeSource.volume_id",
@@ -44,17 +48,22 @@ var required = fields(
 
 // longStrings are the strings that the 128-byte rule does not hold for.
 var longStrings = map[protoreflect.FullName]int{
-	"csi.v1.NodeStageVolumeRequest.staging_target_path":    maxPath,
-	"csi.v1.NodeUnstageVolumeRequest.staging_target_path":  maxPath,
-	"csi.v1.NodePublishVolumeRequest.staging_target_path":  maxPath,
-	"csi.v1.NodePublishVolumeRequest.target_path":          maxPath,
-	"csi.v1.NodeUnpublishVolumeRequest.target_path":        maxPath,
-	"csi.v1.NodeGetVolumeStatsRequest.volume_path":         maxPath,
-	"csi.v1.NodeGetVolumeStatsRequest.staging_target_path": maxPath,
-	"csi.v1.NodeExpandVolumeRequest.volume_path":           maxPath,
-	"csi.v1.NodeExpandVolumeRequest.staging_target_path":   maxPath,
-	"csi.v1.ListVolumesRequest.starting_token":             unlimited, // not ours, then stale: ABORTED
-	"csi.v1.VolumeCapability.MountVolume.mount_flags":      unlimited, // bounded together
+	"csi.v1.NodeStageVolumeRequest.staging_target_path":       maxPath,
+	"csi.v1.NodeUnstageVolumeRequest.staging_target_path":     maxPath,
+	"csi.v1.NodePublishVolumeRequest.staging_target_path":     maxPath,
+	"csi.v1.NodePublishVolumeRequest.target_path":             maxPath,
+	"csi.v1.NodeUnpublishVolumeRequest.target_path":           maxPath,
+	"csi.v1.NodeGetVolumeStatsRequest.volume_path":            maxPath,
+	"csi.v1.NodeGetVolumeStatsRequest.staging_target_path":    maxPath,
+	"csi.v1.NodeGetVolumeHealthRequest.volume_publish_path":   maxPath,
+	"csi.v1.NodeGetVolumeHealthRequest.staging_target_path":   maxPath,
+	"csi.v1.NodeExpandVolumeRequest.volume_path":              maxPath,
+	"csi.v1.NodeExpandVolumeRequest.staging_target_path":      maxPath,
+	"csi.v1.ControllerPublishVolumeRequest.node_id":           maxNodeID,
+	"csi.v1.ControllerUnpublishVolumeRequest.node_id":         maxNodeID,
+	"csi.v1.ListVolumesRequest.starting_token":                unlimited, // not ours, then stale: ABORTED
+	"csi.v1.ControllerListVolumeHealthRequest.starting_token": unlimited,
+	"csi.v1.VolumeCapability.MountVolume.mount_flags":         unlimited, // bounded together
 }
 
 // plainNames are strings in which control characters are banned.

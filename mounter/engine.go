@@ -74,6 +74,21 @@ func (e *Engine) InUse(id string) (path string, used bool) {
 	return "", false
 }
 
+// State is what the backend gave with the volume when it was opened here
+// (backends.Source), nil when the records do not have it.
+func (e *Engine) State(id string) []byte {
+	s := e.records()
+	if s == nil {
+		return nil
+	}
+	for _, r := range s.of(id) {
+		if r.Kind == kindStage {
+			return r.State
+		}
+	}
+	return nil
+}
+
 // Volumes lists the volumes that the records have on this node.
 func (e *Engine) Volumes() []string {
 	s := e.records()

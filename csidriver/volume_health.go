@@ -1,0 +1,123 @@
+package csidriver
+
+import (
+	"context"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+
+	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/csidriver/internal/pbconv"
+)
+
+// ControllerGetVolumeHealth does not look the volume up: one that cannot be
+// looked up is what this RPC is there to tell of.
+func (c *controller) ControllerGetVolumeHealth(ctx context.Context, in *csi.ControllerGetVolumeHealthRequest) (*csi.ControllerGetVolumeHealthResponse, error) {
+	if err := c.validator.check(in); err != nil {
+		return nil, err
+	}
+	req := backends.VolumeRequest{ID: in.GetVolumeId(), Secrets: pbconv.Secrets(in.GetSecrets(), nil)}
+	list, err := c.can.HealthChecker.VolumeHealth(ctx, req)
+	if err != nil {
+		return nil, aboutVolume(err, req.ID)
+	}
+	if list, err = mergeHealth(req.ID, list); err != nil {
+		return nil, err
+	}
+	return &csi.ControllerGetVolumeHealthResponse{VolumeHealth: pbconv.VolumeHealth(req.ID, list)}, nil
+}
+
+func (c *controller) ControllerListVolumeHealth(ctx context.Context, in *csi.ControllerListVolumeHealthRequest) (*csi.ControllerListVolumeHealthResponse, error) {
+	if err := c.validator.check(in); err != nil {
+		return nil, err
+	}
+	secrets := pbconv.Secrets(in.GetSecrets(), nil)
+	return onePage(in.GetStartingToken(), in.GetMaxEntries(), func(page backends.Page) (*csi.ControllerListVolumeHealthResponse, error) {
+		vols, next, err := c.can.HealthLister.ListVolumeHealth(ctx, backends.ListVolumeHealthRequest{Page: page, Secrets: secrets})
+		if err != nil {
+			return nil, aboutVolume(err, "")
+		}
+		if err := checkPage(page, len(vols), next); err != nil {
+			return nil, err
+		}
+		entries, err := healthEntries(vols)
+		return &csi.ControllerListVolumeHealthResponse{Entries: entries, NextToken: next}, err
+	})
+}
+
+// healthEntries leaves the healthy volumes out, and makes one entry of several
+// for one volume.
+func healthEntries(vols []backends.VolumeHealth) ([]*csi.VolumeHealth, error) {
+	var order []string
+	byID := make(map[string][]backends.Health, len(vols))
+	for _, v := range vols {
+		if v.ID == "" || !fits(v.ID, maxString) {
+			return nil, badAnswer("the health of volume %.200q: no ID, or more than %d bytes, or not UTF-8", v.ID, maxString)
+		}
+		if len(v.Health) == 0 {
+			continue
+		}
+		if _, seen := byID[v.ID]; !seen {
+			order = append(order, v.ID)
+		}
+		byID[v.ID] = append(byID[v.ID], v.Health...)
+	}
+	entries := make([]*csi.VolumeHealth, len(order))
+	for i, id := range order {
+		list, err := mergeHealth(id, byID[id])
+		if err != nil {
+			return nil, err
+		}
+		entries[i] = pbconv.VolumeHealth(id, list)
+	}
+	return entries, nil
+}
+
+func (n *node) NodeGetVolumeHealth(ctx context.Context, in *csi.NodeGetVolumeHealthRequest) (*csi.NodeGetVolumeHealthResponse, error) {
+	req, err := n.healthRequest(in)
+	if err != nil {
+		return nil, err
+	}
+	list, err := n.can.NodeHealthChecker.NodeVolumeHealth(ctx, req)
+	if err != nil {
+		return nil, aboutVolume(err, req.ID)
+	}
+	if list, err = mergeHealth(req.ID, list); err != nil {
+		return nil, err
+	}
+	return &csi.NodeGetVolumeHealthResponse{VolumeHealth: pbconv.VolumeHealth(req.ID, list)}, nil
+}
+
+// healthRequest prefers the path that a pod sees.
+func (n *node) healthRequest(in *csi.NodeGetVolumeHealthRequest) (backends.NodeHealthRequest, error) {
+	req := backends.NodeHealthRequest{ID: in.GetVolumeId()}
+	if err := n.validator.check(in); err != nil {
+		return req, err
+	}
+	published, err := optionalPath("volume_publish_path", in.GetVolumePublishPath())
+	if err != nil {
+		return req, err
+	}
+	staging, err := optionalPath("staging_target_path", in.GetStagingTargetPath())
+	if err != nil {
+		return req, err
+	}
+	if req.Path = published; published == "" {
+		req.Path = staging
+	}
+	req.State = n.engine.State(req.ID)
+	return req, nil
+}
+
+func (n *node) NodeGetStorageHealth(ctx context.Context, in *csi.NodeGetStorageHealthRequest) (*csi.NodeGetStorageHealthResponse, error) {
+	if err := n.validator.check(in); err != nil {
+		return nil, err
+	}
+	list, err := n.can.StorageHealthChecker.StorageHealth(ctx, backends.StorageHealthRequest{Secrets: pbconv.Secrets(in.GetSecrets(), nil)})
+	if err != nil {
+		return nil, aboutVolume(err, "")
+	}
+	if list, err = mergeStorageHealth(list); err != nil {
+		return nil, err
+	}
+	return &csi.NodeGetStorageHealthResponse{BackendHealth: pbconv.StorageHealth(list)}, nil
+}
