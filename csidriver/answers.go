@@ -30,19 +30,20 @@ func checkVolume(t *backends.Traits, v *backends.Volume) error {
 	case slices.ContainsFunc(v.Nodes, func(n string) bool { return n == "" || !fits(n, maxNodeID) }):
 		return badAnswer("volume %q is attached to a node without an ID, or with one of more than %d bytes or not UTF-8", v.ID, maxNodeID)
 	}
-	return checkPlaces(t, v)
+	return checkTopology(t, "volume", v.ID, v.Topology)
 }
 
-func checkPlaces(t *backends.Traits, v *backends.Volume) error {
-	if len(v.Topology) > 0 && len(t.TopologyKeys) == 0 {
-		return badAnswer("volume %q has a topology, and Traits.TopologyKeys is empty", v.ID)
+// checkTopology checks the places of a volume or of a snapshot.
+func checkTopology(t *backends.Traits, what, id string, places []backends.Segments) error {
+	if len(places) > 0 && len(t.TopologyKeys) == 0 {
+		return badAnswer("%s %q has a topology, and Traits.TopologyKeys is empty", what, id)
 	}
-	for _, s := range v.Topology {
+	for _, s := range places {
 		if len(s) == 0 {
-			return badAnswer("volume %q has an empty topology", v.ID)
+			return badAnswer("%s %q has an empty topology", what, id)
 		}
 		if err := checkSegments(t, s); err != nil {
-			return badAnswer("volume %q: %w", v.ID, err)
+			return badAnswer("%s %q: %w", what, id, err)
 		}
 	}
 	return nil
@@ -93,13 +94,17 @@ func leak(context map[string]string, secrets backends.Secrets) (field, key strin
 }
 
 // checkMade checks a volume that was just made against the request for it.
-func checkMade(t *backends.Traits, v *backends.Volume, req *backends.CreateVolumeRequest) error {
+func checkMade(t *backends.Traits, v *backends.Volume, req *wanted) error {
 	if err := checkVolume(t, v); err != nil {
 		return err
 	}
 	switch {
 	case !inRange(v.Capacity, req.Range):
 		return badAnswer("volume %q was made with %d bytes, asked for was [%d, %d]", v.ID, v.Capacity, req.Range.Required, req.Range.Limit)
+	case v.Capacity != 0 && v.Capacity < req.least:
+		return badAnswer("volume %q was made with %d bytes of a source of %d", v.ID, v.Capacity, req.least)
+	case v.Source != req.source:
+		return badAnswer("volume %q says that it was made of %s, asked for was %s", v.ID, sourceText(v.Source), sourceText(req.source))
 	case !reachable(v.Topology, req.Topology):
 		return badAnswer("volume %q is in none of the requisite topologies", v.ID)
 	}
@@ -108,12 +113,14 @@ func checkMade(t *backends.Traits, v *backends.Volume, req *backends.CreateVolum
 
 // differs names the field by which an existing volume is not what is asked for;
 // "" when it is.
-func differs(v *backends.Volume, req *backends.CreateVolumeRequest, source backends.ContentSource) (field, detail string) {
+func differs(v *backends.Volume, req *wanted) (field, detail string) {
 	switch {
 	case !inRange(v.Capacity, req.Range):
 		return "capacity_range", fmt.Sprintf("it has %d bytes", v.Capacity)
-	case v.Source != source:
-		return "volume_content_source", "it was made of something else"
+	case v.Source != req.source:
+		return "volume_content_source", "it was made of " + sourceText(v.Source)
+	case !sameMutable(v.Mutable, req.Mutable):
+		return "mutable_parameters", "it has others"
 	case !sameFingerprint(v.Fingerprint, req.Fingerprint):
 		return "parameters", "it was made with others"
 	case !reachable(v.Topology, req.Topology):
@@ -124,16 +131,16 @@ func differs(v *backends.Volume, req *backends.CreateVolumeRequest, source backe
 
 // checkExisting answers whether the volume of that name is the one asked for:
 // nil, or ErrIncompatible with the field by which it is not.
-func (c *controller) checkExisting(ctx context.Context, v *backends.Volume, req *backends.CreateVolumeRequest) error {
+func (c *controller) checkExisting(ctx context.Context, v *backends.Volume, req *wanted) error {
 	if err := checkVolume(&c.traits, v); err != nil {
 		return err
 	}
-	if field, detail := differs(v, req, backends.ContentSource{}); field != "" {
-		return incompatible(req.Name, field, detail)
+	if field, detail := differs(v, req); field != "" {
+		return incompatible("volume", req.Name, field, detail)
 	}
 	err := c.checkByBackend(ctx, v, req)
 	if refuses(err) {
-		return incompatible(req.Name, "volume_capabilities", err.Error())
+		return incompatible("volume", req.Name, "volume_capabilities", err.Error())
 	}
 	if err != nil {
 		return err
@@ -150,6 +157,6 @@ func refuses(err error) bool {
 		errors.Is(err, backends.ErrIncompatible) || errors.Is(err, errNoCapability)
 }
 
-func incompatible(name, field, detail string) error {
-	return fmt.Errorf("volume %q: %w by its %s: %s", name, backends.ErrIncompatible, field, detail)
+func incompatible(what, name, field, detail string) error {
+	return fmt.Errorf("%s %q: %w by its %s: %s", what, name, backends.ErrIncompatible, field, detail)
 }

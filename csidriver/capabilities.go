@@ -45,7 +45,10 @@ func (f *features) nodeExpansion(c *csi.VolumeCapability) bool {
 	return f.nodeExpands()
 }
 
-func (f *features) topology() bool { return len(f.traits.TopologyKeys) > 0 }
+func (f *features) topology() bool         { return len(f.traits.TopologyKeys) > 0 }
+func (f *features) snapshotTopology() bool { return f.traits.SnapshotTopology && !f.noAlpha }
+func (f *features) groups() bool           { return f.controller.GroupSnapshotter != nil }
+func (f *features) metadata() bool         { return f.controller.ChangedBlockTracker != nil && !f.noAlpha }
 
 // plugin lists what GetPluginCapabilities answers: the sum of all processes of
 // the driver, whatever this one serves.
@@ -56,6 +59,15 @@ func (f *features) plugin() []*csi.PluginCapability {
 	}
 	if f.topology() {
 		list = append(list, pbconv.Service(csi.PluginCapability_Service_VOLUME_ACCESSIBILITY_CONSTRAINTS))
+	}
+	if f.groups() {
+		list = append(list, pbconv.Service(csi.PluginCapability_Service_GROUP_CONTROLLER_SERVICE))
+	}
+	if f.metadata() {
+		list = append(list, pbconv.Service(csi.PluginCapability_Service_SNAPSHOT_METADATA_SERVICE))
+	}
+	if f.snapshotTopology() {
+		list = append(list, pbconv.Service(csi.PluginCapability_Service_SNAPSHOT_ACCESSIBILITY_CONSTRAINTS))
 	}
 	switch {
 	case !f.expands():
@@ -108,6 +120,20 @@ func (f *features) controllerRows() []row[csi.ControllerServiceCapability_RPC_Ty
 			methods:    []string{csi.Controller_GetCapacity_FullMethodName},
 		},
 		{
+			capability: csi.ControllerServiceCapability_RPC_CREATE_DELETE_SNAPSHOT,
+			have:       c.Snapshotter != nil,
+			methods:    []string{csi.Controller_CreateSnapshot_FullMethodName, csi.Controller_DeleteSnapshot_FullMethodName},
+		},
+		{
+			capability: csi.ControllerServiceCapability_RPC_LIST_SNAPSHOTS,
+			have:       c.SnapshotLister != nil,
+			methods:    []string{csi.Controller_ListSnapshots_FullMethodName},
+		},
+		{
+			capability: csi.ControllerServiceCapability_RPC_CLONE_VOLUME,
+			have:       c.Cloner != nil,
+		},
+		{
 			capability: csi.ControllerServiceCapability_RPC_EXPAND_VOLUME,
 			have:       c.Expander != nil,
 			methods:    []string{csi.Controller_ControllerExpandVolume_FullMethodName},
@@ -134,6 +160,32 @@ func (f *features) controllerRows() []row[csi.ControllerServiceCapability_RPC_Ty
 			capability: csi.ControllerServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER,
 			have:       singleNodeWriters(&f.traits),
 			alpha:      true,
+		},
+		{
+			capability: csi.ControllerServiceCapability_RPC_MODIFY_VOLUME,
+			have:       c.Modifier != nil,
+			methods:    []string{csi.Controller_ControllerModifyVolume_FullMethodName},
+		},
+		{
+			capability: csi.ControllerServiceCapability_RPC_GET_SNAPSHOT,
+			have:       c.Snapshotter != nil,
+			alpha:      true,
+			methods:    []string{csi.Controller_GetSnapshot_FullMethodName},
+		},
+	})
+}
+
+func (f *features) groupRows() []row[csi.GroupControllerServiceCapability_RPC_Type] {
+	return usable(f, []row[csi.GroupControllerServiceCapability_RPC_Type]{
+		{
+			capability: csi.GroupControllerServiceCapability_RPC_CREATE_DELETE_GET_VOLUME_GROUP_SNAPSHOT,
+			have:       f.groups(),
+			methods: []string{
+				csi.GroupController_GroupControllerGetCapabilities_FullMethodName,
+				csi.GroupController_CreateVolumeGroupSnapshot_FullMethodName,
+				csi.GroupController_DeleteVolumeGroupSnapshot_FullMethodName,
+				csi.GroupController_GetVolumeGroupSnapshot_FullMethodName,
+			},
 		},
 	})
 }
@@ -188,6 +240,14 @@ func (f *features) controllerCapabilities() []*csi.ControllerServiceCapability {
 	return list
 }
 
+func (f *features) groupCapabilities() []*csi.GroupControllerServiceCapability {
+	var list []*csi.GroupControllerServiceCapability
+	for _, r := range f.groupRows() {
+		list = append(list, pbconv.GroupCapability(r.capability))
+	}
+	return list
+}
+
 func (f *features) nodeCapabilities() []*csi.NodeServiceCapability {
 	var list []*csi.NodeServiceCapability
 	for _, r := range f.nodeRows() {
@@ -214,13 +274,18 @@ var (
 		csi.Identity_GetPluginCapabilities_FullMethodName,
 		csi.Identity_Probe_FullMethodName,
 	}
+	metadataMethods = []string{
+		csi.SnapshotMetadata_GetMetadataAllocated_FullMethodName,
+		csi.SnapshotMetadata_GetMetadataDelta_FullMethodName,
+	}
 	early = map[string]bool{
-		csi.Identity_GetPluginInfo_FullMethodName:               true,
-		csi.Identity_GetPluginCapabilities_FullMethodName:       true,
-		csi.Identity_Probe_FullMethodName:                       true,
-		csi.Controller_ControllerGetCapabilities_FullMethodName: true,
-		csi.Node_NodeGetCapabilities_FullMethodName:             true,
-		csi.Node_NodeGetInfo_FullMethodName:                     true,
+		csi.Identity_GetPluginInfo_FullMethodName:                         true,
+		csi.Identity_GetPluginCapabilities_FullMethodName:                 true,
+		csi.Identity_Probe_FullMethodName:                                 true,
+		csi.Controller_ControllerGetCapabilities_FullMethodName:           true,
+		csi.GroupController_GroupControllerGetCapabilities_FullMethodName: true,
+		csi.Node_NodeGetCapabilities_FullMethodName:                       true,
+		csi.Node_NodeGetInfo_FullMethodName:                               true,
 	}
 )
 
@@ -238,6 +303,12 @@ func (f *features) served(s Services) map[string]bool {
 		for _, r := range f.controllerRows() {
 			add(r.methods)
 		}
+		for _, r := range f.groupRows() {
+			add(r.methods)
+		}
+		if f.metadata() {
+			add(metadataMethods)
+		}
 	}
 	if s&ServeNode != 0 {
 		add(alwaysNode)
@@ -252,21 +323,14 @@ func (f *features) served(s Services) map[string]bool {
 // yet. It is refused in New: advertising it would be a lie, and dropping it in
 // silence would leave the author to find out.
 func (f *features) notServed() []string {
-	c, n, t := &f.controller, &f.node, &f.traits
+	n, t := &f.node, &f.traits
 	table := []struct {
 		name string
 		has  bool
 	}{
-		{"Snapshotter", c.Snapshotter != nil},
-		{"Cloner", c.Cloner != nil},
-		{"SnapshotLister", c.SnapshotLister != nil},
-		{"Modifier", c.Modifier != nil},
-		{"GroupSnapshotter", c.GroupSnapshotter != nil},
-		{"ChangedBlockTracker", c.ChangedBlockTracker != nil},
 		{"TargetPreparer", n.TargetPreparer != nil},
 		{"EphemeralProvisioner", n.EphemeralProvisioner != nil},
 		{"Traits.MountGroup", t.MountGroup},
-		{"Traits.SnapshotTopology", t.SnapshotTopology},
 		{"Traits.Lifecycle: Ephemeral", t.Lifecycle&backends.Ephemeral != 0},
 	}
 	var names []string

@@ -90,6 +90,23 @@ func TestCapabilitiesFollowMethods(t *testing.T) {
 			},
 			"CONTROLLER_SERVICE VOLUME_ACCESSIBILITY_CONSTRAINTS", "CREATE_DELETE_VOLUME GET_VOLUME", "STAGE_UNSTAGE_VOLUME GET_VOLUME_STATS",
 		},
+		"snapshots, clones, modify": {
+			func(_ *Config, f *featured) {
+				d := newData(nil)
+				f.controller.Snapshotter, f.controller.SnapshotLister, f.controller.Cloner, f.controller.Modifier = d, d, d, d
+			},
+			"CONTROLLER_SERVICE", "CREATE_DELETE_VOLUME CREATE_DELETE_SNAPSHOT LIST_SNAPSHOTS CLONE_VOLUME GET_VOLUME MODIFY_VOLUME GET_SNAPSHOT",
+			"STAGE_UNSTAGE_VOLUME GET_VOLUME_STATS",
+		},
+		"groups, changed blocks, places of snapshots": {
+			func(c *Config, f *featured) {
+				d := newData(nil)
+				f.controller.Snapshotter, f.controller.GroupSnapshotter, f.controller.ChangedBlockTracker = d, d, d
+				c.Traits.TopologyKeys, f.node.TopologyReporter, c.Traits.SnapshotTopology = []string{"a.b/zone"}, newMemory(), true
+			},
+			"CONTROLLER_SERVICE VOLUME_ACCESSIBILITY_CONSTRAINTS GROUP_CONTROLLER_SERVICE SNAPSHOT_METADATA_SERVICE SNAPSHOT_ACCESSIBILITY_CONSTRAINTS",
+			"CREATE_DELETE_VOLUME CREATE_DELETE_SNAPSHOT GET_VOLUME GET_SNAPSHOT", "STAGE_UNSTAGE_VOLUME GET_VOLUME_STATS",
+		},
 		"single writers": {
 			func(c *Config, _ *featured) {
 				c.Traits.Modes = []backends.AccessMode{backends.SingleNodeSingleWriter}
@@ -186,14 +203,14 @@ func TestGate(t *testing.T) {
 
 func TestServedMethodsExist(t *testing.T) {
 	all := csiMethods()
-	f := newFeatures(&Config{Controller: newMemory(), Node: newMemory(), Traits: memoryTraits()}, new(Options))
+	f := newFeatures(&Config{Controller: newData(newMemory()), Node: newMemory(), Traits: memoryTraits()}, new(Options))
 	served := f.served(ServeController | ServeNode)
 	for m := range served {
 		if !all[m] {
 			t.Errorf("%s is no RPC of CSI", m)
 		}
 	}
-	if len(served) != 3+8+8 {
+	if len(served) != 3+8+8+5+4+2 {
 		t.Errorf("%d RPCs are served", len(served))
 	}
 	for m := range early {

@@ -123,6 +123,9 @@ func TestNewRefuses(t *testing.T) {
 		"health lister":       {func(_ *Config, _ *Options, f *featured) { f.controller.HealthLister = anything{} }, "no HealthChecker"},
 		"changed blocks":      {func(_ *Config, _ *Options, f *featured) { f.controller.ChangedBlockTracker = anything{} }, "no Snapshotter"},
 		"snapshot lister":     {func(_ *Config, _ *Options, f *featured) { f.controller.SnapshotLister = anything{} }, "no Snapshotter"},
+		"snapshot IDs":        {func(_ *Config, _ *Options, f *featured) { f.controller.SnapshotIDer = anything{} }, "SnapshotIDer that is no Snapshotter"},
+		"groups":              {func(_ *Config, _ *Options, f *featured) { f.controller.GroupSnapshotter = anything{} }, "GroupSnapshotter that is no Snapshotter"},
+		"group IDs":           {func(_ *Config, _ *Options, f *featured) { f.controller.GroupSnapshotIDer = anything{} }, "no GroupSnapshotter"},
 		"snapshot topology":   {func(c *Config, _ *Options, _ *featured) { c.Traits.SnapshotTopology = true }, "without a Snapshotter"},
 		"negative size":       {func(c *Config, _ *Options, _ *featured) { c.Traits.SizeStep = -1 }, "SizeStep is negative"},
 		"no possible size": {func(c *Config, _ *Options, _ *featured) {
@@ -192,7 +195,9 @@ func TestNewReportsEverything(t *testing.T) {
 // and a filter takes it back.
 func TestNotServedYet(t *testing.T) {
 	served := map[string]bool{
-		"VolumeIDer": true, "SnapshotIDer": true, "GroupSnapshotIDer": true, "VolumeChecker": true, "Expander": true, "VolumeLister": true, "CapacityReporter": true, "Recoverer": true, "Prober": true,
+		"Snapshotter": true, "SnapshotIDer": true, "SnapshotLister": true, "Cloner": true, "Modifier": true,
+		"GroupSnapshotter": true, "GroupSnapshotIDer": true, "ChangedBlockTracker": true,
+		"VolumeIDer": true, "VolumeChecker": true, "Expander": true, "VolumeLister": true, "CapacityReporter": true, "Recoverer": true, "Prober": true,
 		"FormatRecorder": true, "NodeExpander": true, "StatsReporter": true, "TopologyReporter": true, "AttachLimiter": true, "NodeRecoverer": true,
 		"Attacher": true, "PublishedNodesLister": true, "HealthChecker": true, "HealthLister": true, "NodeHealthChecker": true, "StorageHealthChecker": true,
 	}

@@ -2,7 +2,6 @@ package csidriver
 
 import (
 	"context"
-	"errors"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
@@ -92,7 +91,7 @@ func (c *controller) deleteVolume(ctx context.Context, req backends.DeleteVolume
 		return err
 	}
 	err := c.backend.DeleteVolume(ctx, req)
-	if isNotFound(err, backends.KindVolume, req.ID) && !errors.Is(err, backends.ErrUnavailable) {
+	if gone(err, backends.KindVolume, req.ID) {
 		return nil
 	}
 	return aboutVolume(err, req.ID)

@@ -15,6 +15,13 @@ import (
 
 type idempotencyKey = idempotency.Key
 
+// wanted is a volume that is asked for, and what it is to be made of.
+type wanted struct {
+	backends.CreateVolumeRequest
+	source backends.ContentSource
+	least  int64 // bytes that the source has; 0: not known
+}
+
 func (c *controller) CreateVolume(ctx context.Context, in *csi.CreateVolumeRequest) (*csi.CreateVolumeResponse, error) {
 	req, err := c.createRequest(in)
 	if err != nil {
@@ -36,7 +43,7 @@ func (c *controller) CreateVolume(ctx context.Context, in *csi.CreateVolumeReque
 
 // createRequest validates and decodes. What it refuses is refused before
 // anything is looked at.
-func (c *controller) createRequest(in *csi.CreateVolumeRequest) (*backends.CreateVolumeRequest, error) {
+func (c *controller) createRequest(in *csi.CreateVolumeRequest) (*wanted, error) {
 	if err := c.validator.check(in); err != nil {
 		return nil, err
 	}
@@ -44,15 +51,18 @@ func (c *controller) createRequest(in *csi.CreateVolumeRequest) (*backends.Creat
 		return nil, err
 	}
 	params, owner := pbconv.Split(in.GetParameters())
-	if err := c.schema.check(params, true); err != nil {
+	mutable, _ := pbconv.Split(in.GetMutableParameters())
+	if err := c.schema.checkCreate(params, mutable); err != nil {
 		return nil, err
 	}
-	req := &backends.CreateVolumeRequest{
+	req := &wanted{source: pbconv.Source(in.GetVolumeContentSource())}
+	req.CreateVolumeRequest = backends.CreateVolumeRequest{
 		Name:         in.GetName(),
 		Range:        pbconv.Range(in.GetCapacityRange()),
 		Capabilities: pbconv.Capabilities(in.GetVolumeCapabilities()),
 		Fingerprint:  fingerprint(c.schema.immutable(params)),
 		Parameters:   c.schema.complete(params),
+		Mutable:      mutable,
 		Topology:     pbconv.Topology(in.GetAccessibilityRequirements()),
 		Secrets:      pbconv.Secrets(in.GetSecrets(), &owner),
 		Owner:        owner,
@@ -68,9 +78,11 @@ func (c *controller) createRequest(in *csi.CreateVolumeRequest) (*backends.Creat
 // checkCreate refuses what the driver advertises no capability for.
 func (c *controller) checkCreate(in *csi.CreateVolumeRequest) error {
 	switch {
-	case in.GetVolumeContentSource() != nil:
-		return invalid("volume_content_source: this driver has neither CREATE_DELETE_SNAPSHOT nor CLONE_VOLUME")
-	case len(in.GetMutableParameters()) > 0:
+	case in.GetVolumeContentSource().GetSnapshot() != nil && c.can.Snapshotter == nil:
+		return invalid("volume_content_source.snapshot: this driver has no CREATE_DELETE_SNAPSHOT")
+	case in.GetVolumeContentSource().GetVolume() != nil && c.can.Cloner == nil:
+		return invalid("volume_content_source.volume: this driver has no CLONE_VOLUME")
+	case len(in.GetMutableParameters()) > 0 && c.can.Modifier == nil:
 		return invalid("mutable_parameters: this driver has no MODIFY_VOLUME")
 	case in.GetAccessibilityRequirements() != nil && !c.features.topology():
 		return invalid("accessibility_requirements: this driver has no VOLUME_ACCESSIBILITY_CONSTRAINTS")
@@ -81,13 +93,20 @@ func (c *controller) checkCreate(in *csi.CreateVolumeRequest) error {
 	return checkCapabilities(&c.traits, in.GetVolumeCapabilities())
 }
 
-// createKeys locks the name, and the ID if the backend can say it beforehand.
-func (c *controller) createKeys(in *csi.CreateVolumeRequest, req *backends.CreateVolumeRequest) (asked, []idempotencyKey, error) {
+// createKeys locks the name, the ID if the backend can say it beforehand, and the
+// source against its deletion.
+func (c *controller) createKeys(in *csi.CreateVolumeRequest, req *wanted) (asked, []idempotencyKey, error) {
 	a, keys := asked{message: in}, []idempotencyKey{nameKey(req.Name)}
+	switch {
+	case req.source.SnapshotID != "":
+		keys = append(keys, sharedSnapshotKey(req.source.SnapshotID))
+	case req.source.VolumeID != "":
+		keys = append(keys, sharedIDKey(req.source.VolumeID))
+	}
 	if c.can.VolumeIDer == nil {
 		return a, keys, nil
 	}
-	id, err := c.can.VolumeIDer.VolumeID(*req)
+	id, err := c.can.VolumeIDer.VolumeID(backendCopy(req))
 	if err != nil {
 		return a, nil, err
 	}
@@ -96,16 +115,21 @@ func (c *controller) createKeys(in *csi.CreateVolumeRequest, req *backends.Creat
 }
 
 // createVolume looks the name up first: what is there already decides, whatever
-// else the request says.
-func (c *controller) createVolume(ctx context.Context, req *backends.CreateVolumeRequest) (*backends.Volume, error) {
+// else the request says. A source is looked at only when the name is free: the
+// volume may be there and its source gone.
+func (c *controller) createVolume(ctx context.Context, req *wanted) (*backends.Volume, error) {
 	vol, err := c.findVolume(ctx, req)
 	if vol != nil || err != nil {
 		return vol, err
 	}
+	make, err := c.maker(ctx, req)
+	if err != nil {
+		return nil, err
+	}
 	if err := c.checkByBackend(ctx, nil, req); err != nil {
 		return nil, err
 	}
-	vol, err = c.backend.CreateVolume(ctx, backendCopy(req))
+	vol, err = make(ctx, backendCopy(req))
 	if errors.Is(err, backends.ErrExists) {
 		return c.lookAgain(ctx, req, err)
 	}
@@ -120,9 +144,9 @@ func (c *controller) createVolume(ctx context.Context, req *backends.CreateVolum
 
 // findVolume gives the volume of that name if it is what is asked for, nil if
 // the name is free.
-func (c *controller) findVolume(ctx context.Context, req *backends.CreateVolumeRequest) (*backends.Volume, error) {
+func (c *controller) findVolume(ctx context.Context, req *wanted) (*backends.Volume, error) {
 	vol, err := c.backend.FindVolume(ctx, backendCopy(req))
-	if isNotFound(err, backends.KindVolume, c.names(req)...) && !errors.Is(err, backends.ErrUnavailable) {
+	if gone(err, backends.KindVolume, c.names(req)...) {
 		return nil, nil
 	}
 	if err != nil {
@@ -136,19 +160,19 @@ func (c *controller) findVolume(ctx context.Context, req *backends.CreateVolumeR
 
 // names are what a backend may call the volume that it does not find: the name,
 // or the ID that a volume of this name has.
-func (c *controller) names(req *backends.CreateVolumeRequest) []string {
+func (c *controller) names(req *wanted) []string {
 	names := []string{req.Name}
 	if c.can.VolumeIDer == nil {
 		return names
 	}
-	if id, err := c.can.VolumeIDer.VolumeID(*req); err == nil {
+	if id, err := c.can.VolumeIDer.VolumeID(backendCopy(req)); err == nil {
 		names = append(names, id)
 	}
 	return names
 }
 
 // lookAgain finds what another replica has made meanwhile.
-func (c *controller) lookAgain(ctx context.Context, req *backends.CreateVolumeRequest, cause error) (*backends.Volume, error) {
+func (c *controller) lookAgain(ctx context.Context, req *wanted, cause error) (*backends.Volume, error) {
 	vol, err := c.findVolume(ctx, req)
 	if err == nil && vol == nil {
 		return nil, fmt.Errorf("volume %q is being made by somebody else: %w", req.Name, cause)
@@ -157,7 +181,7 @@ func (c *controller) lookAgain(ctx context.Context, req *backends.CreateVolumeRe
 }
 
 // checkByBackend asks a VolumeChecker, if there is one.
-func (c *controller) checkByBackend(ctx context.Context, vol *backends.Volume, req *backends.CreateVolumeRequest) error {
+func (c *controller) checkByBackend(ctx context.Context, vol *backends.Volume, req *wanted) error {
 	if c.can.VolumeChecker == nil {
 		return nil
 	}
@@ -168,13 +192,14 @@ func (c *controller) checkByBackend(ctx context.Context, vol *backends.Volume, r
 		Mutable:      req.Mutable,
 		Size:         req.Size,
 		Topology:     req.Topology,
+		Source:       req.source,
 		Secrets:      req.Secrets,
 	}), "")
 }
 
 // backendCopy is the request for a method of the backend, with maps of its own.
-func backendCopy(req *backends.CreateVolumeRequest) backends.CreateVolumeRequest {
-	r := *req
-	r.Parameters = maps.Clone(req.Parameters)
+func backendCopy(req *wanted) backends.CreateVolumeRequest {
+	r := req.CreateVolumeRequest
+	r.Parameters, r.Mutable = maps.Clone(req.Parameters), maps.Clone(req.Mutable)
 	return r
 }

@@ -39,8 +39,9 @@ func (c *controller) confirm(ctx context.Context, in *csi.ValidateVolumeCapabili
 	if err := checkCapabilities(&c.traits, in.GetVolumeCapabilities()); err != nil {
 		return err
 	}
-	if len(in.GetMutableParameters()) > 0 {
-		return invalid("mutable_parameters: this driver has no MODIFY_VOLUME")
+	mutable, _ := pbconv.Split(in.GetMutableParameters())
+	if err := c.confirmMutable(mutable, vol); err != nil {
+		return err
 	}
 	if err := sameContext(vol.Context, in.GetVolumeContext()); err != nil {
 		return err
@@ -56,6 +57,7 @@ func (c *controller) confirm(ctx context.Context, in *csi.ValidateVolumeCapabili
 		Volume:       vol,
 		Capabilities: pbconv.Capabilities(in.GetVolumeCapabilities()),
 		Parameters:   params,
+		Mutable:      mutable,
 		Secrets:      secrets,
 	}), vol.ID)
 }
@@ -73,6 +75,19 @@ func (c *controller) confirmParameters(params map[string]string, vol *backends.V
 		return fmt.Errorf("%w: the volume was made with other parameters", backends.ErrIncompatible)
 	}
 	return nil
+}
+
+// confirmMutable compares the mutable parameters with those that the volume has.
+func (c *controller) confirmMutable(mutable map[string]string, vol *backends.Volume) error {
+	switch {
+	case len(mutable) == 0:
+		return nil
+	case c.can.Modifier == nil:
+		return invalid("mutable_parameters: this driver has no MODIFY_VOLUME")
+	case !sameMutable(vol.Mutable, mutable):
+		return fmt.Errorf("%w: the volume has other mutable parameters", backends.ErrIncompatible)
+	}
+	return c.schema.checkMutable(mutable)
 }
 
 // sameContext compares what the driver wrote. A CO adds keys of its own, and may

@@ -108,7 +108,8 @@ func TestCreateRefuses(t *testing.T) {
 		"neither required_bytes":    {codes.InvalidArgument, func(q *csi.CreateVolumeRequest) { q.CapacityRange = new(csi.CapacityRange) }},
 		"more than limit_bytes":     {codes.OutOfRange, func(q *csi.CreateVolumeRequest) { q.CapacityRange.LimitBytes = 1 }},
 		"volumes have at least":     {codes.OutOfRange, func(q *csi.CreateVolumeRequest) { q.CapacityRange.RequiredBytes = 1 << 41 }},
-		"neither CREATE_DELETE_SNA": {codes.InvalidArgument, func(q *csi.CreateVolumeRequest) { q.VolumeContentSource = volumeSource("x") }},
+		"no CLONE_VOLUME":           {codes.InvalidArgument, func(q *csi.CreateVolumeRequest) { q.VolumeContentSource = volumeSource("x") }},
+		"no CREATE_DELETE_SNAPSHOT": {codes.InvalidArgument, func(q *csi.CreateVolumeRequest) { q.VolumeContentSource = snapshotSource("x") }},
 	} {
 		_, err := r.CreateVolume(ctx, request(tc.change))
 		wantCode(t, err, tc.code, say)
@@ -124,6 +125,10 @@ func volumeSource(id string) *csi.VolumeContentSource {
 	return &csi.VolumeContentSource{Type: &csi.VolumeContentSource_Volume{Volume: &csi.VolumeContentSource_VolumeSource{VolumeId: id}}}
 }
 
+func snapshotSource(id string) *csi.VolumeContentSource {
+	return &csi.VolumeContentSource{Type: &csi.VolumeContentSource_Snapshot{Snapshot: &csi.VolumeContentSource_SnapshotSource{SnapshotId: id}}}
+}
+
 // TestCreateBadAnswers: the volume is there, whatever is wrong with the answer, so
 // the CO has to come back.
 func TestCreateBadAnswers(t *testing.T) {
@@ -137,6 +142,7 @@ func TestCreateBadAnswers(t *testing.T) {
 		"is empty":                func(v *backends.Volume) { v.Topology = []backends.Segments{{"a": "b"}} },
 		`repeats secret "key"`:    func(v *backends.Volume) { v.Context = map[string]string{"a": "canary-canary"} },
 		"made of a snapshot and":  func(v *backends.Volume) { v.Source = backends.ContentSource{SnapshotID: "a", VolumeID: "b"} },
+		"asked for was nothing":   func(v *backends.Volume) { v.Source.VolumeID = "w" },
 		"a content source of mor": func(v *backends.Volume) { v.Source.VolumeID = strings.Repeat("i", 129) },
 	} {
 		t.Run(say, func(t *testing.T) {

@@ -38,6 +38,13 @@
 //	LIST_VOLUMES_PUBLISHED_NODES      backends.PublishedNodesLister
 //	GET_CAPACITY                      backends.CapacityReporter
 //	EXPAND_VOLUME                     backends.Expander
+//	CREATE_DELETE_SNAPSHOT,
+//	GET_SNAPSHOT (alpha)              backends.Snapshotter
+//	LIST_SNAPSHOTS                    backends.SnapshotLister
+//	CLONE_VOLUME                      backends.Cloner
+//	MODIFY_VOLUME                     backends.Modifier
+//	GROUP_CONTROLLER_SERVICE          backends.GroupSnapshotter
+//	SNAPSHOT_METADATA_SERVICE (alpha) backends.ChangedBlockTracker
 //	VolumeExpansion ONLINE, OFFLINE   backends.Expander or NodeExpander; Traits.OfflineExpand
 //	STAGE_UNSTAGE_VOLUME,
 //	GET_VOLUME_STATS                  backends.Node
@@ -46,14 +53,33 @@
 //	LIST_VOLUME_HEALTH                backends.HealthLister
 //	GET_STORAGE_HEALTH                backends.StorageHealthChecker
 //	VOLUME_ACCESSIBILITY_CONSTRAINTS  Traits.TopologyKeys
+//	SNAPSHOT_ACCESSIBILITY_CONSTRAINTS (alpha)  Traits.SnapshotTopology
 //	SINGLE_NODE_MULTI_WRITER          one of the two modes that it stands for in Traits.Modes
 //
-// With Options.NoAlpha what the spec calls alpha is neither: GET_VOLUME, health,
+// With Options.NoAlpha what the spec calls alpha is neither: GET_VOLUME,
+// GET_SNAPSHOT, health, SNAPSHOT_METADATA_SERVICE, the topology of snapshots,
 // SINGLE_NODE_MULTI_WRITER.
 //
-// Snapshots, clones, modifying and inline ephemeral volumes are in the contract
-// and not yet served: New refuses a backend that has them, by name, until a
-// filter takes them back.
+// Inline ephemeral volumes are in the contract and not yet served: New refuses a
+// backend that has them, by name, until a filter takes them back.
+//
+// # Snapshots, clones and groups
+//
+// A volume of a content source has at least the size of it; a request for less,
+// after rounding, is OUT_OF_RANGE, and one without a size gets the source's. A
+// snapshot that is still being copied is ABORTED as a source. A retry finds its
+// volume by name before the source is looked at, which may be gone by then. What
+// exists under a name is compared field by field: ALREADY_EXISTS names the field.
+//
+// A member of a group snapshot is not deleted alone. The members that a CO names
+// are compared with the group's; without any nothing is compared. A group is
+// ready when its members are.
+//
+// The blocks of a snapshot are checked (order, overlap, sizes) and cut into
+// messages as they come; a stream ends well only when all were sent.
+//
+// A request to modify is checked as a whole, by Traits.Parameters and the
+// VolumeChecker, before the backend sees any of it.
 //
 // # Operations
 //
@@ -61,9 +87,10 @@
 // when the caller has given up, and the retry joins it. Two calls for one volume
 // exclude each other; the later waits for Options.Wait and is then told, by
 // ABORTED, what it waited for. An unstage stops a running stage, an unpublish a
-// publish, a detach an attach, and a delete a create if the backend says IDs beforehand
-// (backends.VolumeIDer). Calls to publish one volume at several targets run side
-// by side.
+// publish, a detach an attach, and a delete a create if the backend says IDs
+// beforehand (backends.VolumeIDer, SnapshotIDer, GroupSnapshotIDer). Copies share
+// their source, which cannot be deleted meanwhile. Calls to publish one volume at
+// several targets run side by side.
 //
 // # Errors
 //

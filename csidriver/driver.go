@@ -130,7 +130,7 @@ func (d *Driver) serverOptions() *ServerOptions {
 		SocketMode:         d.opts.SocketMode,
 		Drain:              d.opts.Drain,
 		UnaryInterceptors:  d.interceptors(),
-		StreamInterceptors: d.opts.StreamInterceptors,
+		StreamInterceptors: d.streamInterceptors(),
 		Errors:             passStatus,
 		OnPanic:            panicked,
 		Operations:         d.drainOperations,
@@ -140,7 +140,10 @@ func (d *Driver) serverOptions() *ServerOptions {
 func (d *Driver) register(r grpc.ServiceRegistrar) {
 	csi.RegisterIdentityServer(r, &identity{Driver: d})
 	if d.cfg.Serve&ServeController != 0 {
-		csi.RegisterControllerServer(r, newController(d))
+		c := newController(d)
+		csi.RegisterControllerServer(r, c)
+		csi.RegisterGroupControllerServer(r, &groupController{controller: c})
+		csi.RegisterSnapshotMetadataServer(r, &snapshotMetadata{controller: c})
 	}
 	if d.cfg.Serve&ServeNode != 0 {
 		csi.RegisterNodeServer(r, newNode(d))

@@ -199,8 +199,16 @@ func isNotFound(err error, kind backends.Kind, ids ...string) bool {
 // aboutVolume lets a not-found through only if it speaks of this volume. What
 // else is missing (a pool, a file, another volume) is a failure: NOT_FOUND would
 // make the CO forget a volume that is there.
-func aboutVolume(err error, id string) error {
-	if errors.Is(err, backends.ErrNotFound) && !isNotFound(err, backends.KindVolume, id) {
+func aboutVolume(err error, id string) error { return about(err, backends.KindVolume, id) }
+
+// aboutSnapshot is aboutVolume for the snapshots that a request names.
+func aboutSnapshot(err error, ids ...string) error { return about(err, backends.KindSnapshot, ids...) }
+
+// aboutGroup is aboutVolume for a group snapshot.
+func aboutGroup(err error, id string) error { return about(err, backends.KindGroup, id) }
+
+func about(err error, kind backends.Kind, ids ...string) error {
+	if errors.Is(err, backends.ErrNotFound) && !isNotFound(err, kind, ids...) {
 		return &strayNotFound{err}
 	}
 	return err
@@ -212,6 +220,12 @@ func aboutAttachment(err error, id, node string) error {
 		return err
 	}
 	return aboutVolume(err, id)
+}
+
+// gone tells whether err says, from complete information, that this very object
+// does not exist.
+func gone(err error, kind backends.Kind, ids ...string) bool {
+	return isNotFound(err, kind, ids...) && !errors.Is(err, backends.ErrUnavailable)
 }
 
 // strayNotFound hides its kind: it has no Unwrap.

@@ -17,20 +17,40 @@ func (d *Driver) interceptors() []grpc.UnaryServerInterceptor {
 	return append(list, convertErrors)
 }
 
-// gate answers UNIMPLEMENTED to what is not served here, and UNAVAILABLE to what
-// must wait until recovery is done. Services beside CSI's are none of its
-// business.
+// streamInterceptors is interceptors for streams.
+func (d *Driver) streamInterceptors() []grpc.StreamServerInterceptor {
+	list := []grpc.StreamServerInterceptor{d.gateStream}
+	list = append(list, d.opts.StreamInterceptors...)
+	return append(list, convertStreamErrors)
+}
+
 func (d *Driver) gate(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-	if !strings.HasPrefix(info.FullMethod, "/csi.v1.") {
-		return handler(ctx, req)
-	}
-	if !d.served[info.FullMethod] {
-		return nil, fmt.Errorf("%s: %w", shortName(info.FullMethod), errUnserved)
-	}
-	if !early[info.FullMethod] && !d.ready.Load() {
-		return nil, errStarting
+	if err := d.admit(info.FullMethod); err != nil {
+		return nil, err
 	}
 	return handler(ctx, req)
+}
+
+func (d *Driver) gateStream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	if err := d.admit(info.FullMethod); err != nil {
+		return err
+	}
+	return handler(srv, stream)
+}
+
+// admit answers UNIMPLEMENTED to what is not served here, and UNAVAILABLE to what
+// must wait until recovery is done. Services beside CSI's are none of its
+// business.
+func (d *Driver) admit(method string) error {
+	switch {
+	case !strings.HasPrefix(method, "/csi.v1."):
+		return nil
+	case !d.served[method]:
+		return fmt.Errorf("%s: %w", shortName(method), errUnserved)
+	case !early[method] && !d.ready.Load():
+		return errStarting
+	}
+	return nil
 }
 
 func convertErrors(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
@@ -39,4 +59,8 @@ func convertErrors(ctx context.Context, req any, info *grpc.UnaryServerInfo, han
 		return nil, toRPC(ctx, info.FullMethod, err)
 	}
 	return resp, nil
+}
+
+func convertStreamErrors(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	return toRPC(stream.Context(), info.FullMethod, handler(srv, stream))
 }

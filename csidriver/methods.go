@@ -70,6 +70,8 @@ func subject(req any) (attr, id string) {
 		return "volume", clip(r.GetVolumeId(), maxLogged)
 	case interface{ GetSnapshotId() string }:
 		return "snapshot", clip(r.GetSnapshotId(), maxLogged)
+	case interface{ GetTargetSnapshotId() string }:
+		return "snapshot", clip(r.GetTargetSnapshotId(), maxLogged)
 	case interface{ GetGroupSnapshotId() string }:
 		return "group_snapshot", clip(r.GetGroupSnapshotId(), maxLogged)
 	case interface{ GetName() string }:

@@ -15,12 +15,16 @@ import (
 
 // The keys of operations. What an operation holds:
 //
-//	CreateVolume                      name, and the ID that a VolumeIDer says
+//	CreateVolume                      name, and the ID that a VolumeIDer says; shared: its source
 //	DeleteVolume                      ID; where this process is the node too, the volume on it
-//	ControllerExpandVolume            ID
 //	ControllerPublish, -Unpublish     ID and node, and the ID: alone when the mode
 //	                                  is of a single node or no node is named, else
 //	                                  shared
+//	ControllerExpand, ModifyVolume    ID
+//	CreateSnapshot                    name, and the ID that a SnapshotIDer says; shared: its volume
+//	DeleteSnapshot                    ID
+//	CreateVolumeGroupSnapshot         name, and the ID that a GroupSnapshotIDer says; shared: its volumes
+//	DeleteVolumeGroupSnapshot         ID, and those of its members
 //	NodeStage, NodeUnstage, NodeExpand   the volume on this node
 //	NodePublish, NodeUnpublish        target path; shared: the volume on this node
 //
@@ -42,11 +46,20 @@ func attachKey(id, node string) idempotency.Key {
 func sharedIDKey(id string) idempotency.Key   { return idempotency.Shared("id:" + id) }
 func sharedNodeKey(id string) idempotency.Key { return idempotency.Shared("node:" + id) }
 
+// Snapshots and groups have names and IDs of their own, beside those of volumes.
+func snapshotNameKey(name string) idempotency.Key {
+	return idempotency.Exclusive("snapshot-name:" + name)
+}
+func snapshotKey(id string) idempotency.Key       { return idempotency.Exclusive("snapshot:" + id) }
+func sharedSnapshotKey(id string) idempotency.Key { return idempotency.Shared("snapshot:" + id) }
+func groupNameKey(name string) idempotency.Key    { return idempotency.Exclusive("group-name:" + name) }
+func groupKey(id string) idempotency.Key          { return idempotency.Exclusive("group:" + id) }
+
 // asked is what an operation keeps of its request, to be compared with later
 // ones.
 type asked struct {
 	message proto.Message
-	id      string // of the volume, when it is known
+	id      string // of what is made or changed, when it is known
 	path    string // staging or target path, or the node of an attachment
 	all     bool   // what it undoes, it undoes at every path
 }
@@ -63,10 +76,12 @@ func operation(name, object string, a asked, keys ...idempotency.Key) idempotenc
 	return op
 }
 
-// opposites say which RPCs are cut short by another one for the same volume, at
-// the same path or node.
+// opposites say which RPCs are cut short by another one for the same volume or
+// snapshot, at the same path or node.
 var opposites = map[string]func(proto.Message) bool{
 	"DeleteVolume":              is[*csi.CreateVolumeRequest],
+	"DeleteSnapshot":            is[*csi.CreateSnapshotRequest],
+	"DeleteVolumeGroupSnapshot": is[*csi.CreateVolumeGroupSnapshotRequest],
 	"ControllerUnpublishVolume": is[*csi.ControllerPublishVolumeRequest],
 	"NodeUnstageVolume":         is[*csi.NodeStageVolumeRequest],
 	"NodeUnpublishVolume":       is[*csi.NodePublishVolumeRequest],

@@ -48,6 +48,47 @@ func (s schema) check(params map[string]string, complete bool) error {
 	return nil
 }
 
+// checkCreate checks the parameters of a new volume and those that may change
+// later, of which one that is required may be in either.
+func (s schema) checkCreate(params, mutable map[string]string) error {
+	if err := s.checkMutable(mutable); err != nil {
+		return err
+	}
+	all := maps.Clone(mutable)
+	if len(all) == 0 {
+		return s.check(params, true)
+	}
+	if err := s.check(params, false); err != nil {
+		return err
+	}
+	maps.Copy(all, params)
+	return s.check(all, true)
+}
+
+// checkMutable refuses what the schema does not know, and what is not for change.
+func (s schema) checkMutable(mutable map[string]string) error {
+	if err := s.check(mutable, false); err != nil {
+		return err
+	}
+	for _, k := range slices.Sorted(maps.Keys(mutable)) {
+		if p := s[k]; p != nil && !p.Mutable {
+			return invalid("parameter %q is not one of those that can be modified", k)
+		}
+	}
+	return nil
+}
+
+// sameMutable tells whether a volume has the mutable parameters that are asked
+// for, as far as its backend says.
+func sameMutable(have, want map[string]string) bool {
+	for k, v := range want {
+		if h, ok := have[k]; ok && h != v {
+			return false
+		}
+	}
+	return true
+}
+
 // checkValue does not repeat the value: it may be a secret in the wrong place.
 func (s schema) checkValue(k, v string) error {
 	p, ok := s[k]

@@ -21,6 +21,8 @@ type rig struct {
 	csi.IdentityClient
 	csi.ControllerClient
 	csi.NodeClient
+	csi.GroupControllerClient
+	csi.SnapshotMetadataClient
 	driver  *Driver
 	backend *memory
 	engine  *fakeEngine
@@ -66,6 +68,7 @@ func newRig(t *testing.T, change func(*setup)) *rig {
 func (r *rig) dial(t *testing.T, path string) {
 	conn := connect(t, path, insecure.NewCredentials())
 	r.IdentityClient, r.ControllerClient, r.NodeClient = csi.NewIdentityClient(conn), csi.NewControllerClient(conn), csi.NewNodeClient(conn)
+	r.GroupControllerClient, r.SnapshotMetadataClient = csi.NewGroupControllerClient(conn), csi.NewSnapshotMetadataClient(conn)
 }
 
 // ready waits until recovery is done.

@@ -25,7 +25,8 @@ const (
 
 // required are the fields that the spec calls REQUIRED and whose absence is
 // INVALID_ARGUMENT. NodePublishVolume's staging_target_path is not here: its
-// absence has a code of its own.
+// absence has a code of its own. Nor are the snapshot_ids of a group and the
+// mutable_parameters of ControllerModifyVolume: csi-sanity leaves them out (W-5).
 var required = fields(
 	"CreateVolumeRequest.name", "CreateVolumeRequest.volume_capabilities",
 	"DeleteVolumeRequest.volume_id",
@@ -34,6 +35,13 @@ var required = fields(
 	"ControllerPublishVolumeRequest.volume_id", "ControllerPublishVolumeRequest.node_id", "ControllerPublishVolumeRequest.volume_capability",
 	"ControllerUnpublishVolumeRequest.volume_id",
 	"ControllerGetVolumeHealthRequest.volume_id",
+	"ControllerModifyVolumeRequest.volume_id",
+	"CreateSnapshotRequest.name", "CreateSnapshotRequest.source_volume_id",
+	"DeleteSnapshotRequest.snapshot_id", "GetSnapshotRequest.snapshot_id",
+	"CreateVolumeGroupSnapshotRequest.name", "CreateVolumeGroupSnapshotRequest.source_volume_ids",
+	"DeleteVolumeGroupSnapshotRequest.group_snapshot_id", "GetVolumeGroupSnapshotRequest.group_snapshot_id",
+	"GetMetadataAllocatedRequest.snapshot_id",
+	"GetMetadataDeltaRequest.base_snapshot_id", "GetMetadataDeltaRequest.target_snapshot_id",
 	"ControllerExpandVolumeRequest.volume_id", "ControllerExpandVolumeRequest.capacity_range",
 	"NodeStageVolumeRequest.volume_id", "NodeStageVolumeRequest.staging_target_path", "NodeStageVolumeRequest.volume_capability",
 	"NodeUnstageVolumeRequest.volume_id", "NodeUnstageVolumeRequest.staging_target_path",
@@ -63,11 +71,15 @@ var longStrings = map[protoreflect.FullName]int{
 	"csi.v1.ControllerUnpublishVolumeRequest.node_id":         maxNodeID,
 	"csi.v1.ListVolumesRequest.starting_token":                unlimited, // not ours, then stale: ABORTED
 	"csi.v1.ControllerListVolumeHealthRequest.starting_token": unlimited,
+	"csi.v1.ListSnapshotsRequest.starting_token":              unlimited,
 	"csi.v1.VolumeCapability.MountVolume.mount_flags":         unlimited, // bounded together
 }
 
 // plainNames are strings in which control characters are banned.
-var plainNames = fields("CreateVolumeRequest.name")
+var plainNames = fields("CreateVolumeRequest.name", "CreateSnapshotRequest.name", "CreateVolumeGroupSnapshotRequest.name")
+
+// signed are the numbers of which a negative one has a code of its own.
+var signed = fields("GetMetadataAllocatedRequest.starting_offset", "GetMetadataDeltaRequest.starting_offset")
 
 func fields(list ...protoreflect.FullName) map[protoreflect.FullName]bool {
 	set := make(map[protoreflect.FullName]bool, len(list))
@@ -83,6 +95,7 @@ type rule struct {
 	required bool
 	limit    int // of a string's bytes; unlimited: none
 	name     bool
+	signed   bool
 	secrets  bool
 	sub      *plan // of the message in this field
 }
@@ -125,6 +138,7 @@ func (v validator) plan(md protoreflect.MessageDescriptor) *plan {
 			required: required[fd.FullName()],
 			limit:    maxString,
 			name:     plainNames[fd.FullName()],
+			signed:   signed[fd.FullName()],
 			secrets:  csiSecret(fd),
 		}
 		if n, ok := longStrings[fd.FullName()]; ok {
@@ -212,7 +226,7 @@ func (r *rule) checkValue(v protoreflect.Value) *violation {
 	case protoreflect.StringKind:
 		return r.checkString(v.String())
 	case protoreflect.Int32Kind, protoreflect.Int64Kind:
-		if v.Int() < 0 {
+		if v.Int() < 0 && !r.signed {
 			return r.broken("is negative")
 		}
 	case protoreflect.MessageKind:

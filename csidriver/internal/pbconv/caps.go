@@ -29,3 +29,10 @@ func NodeCapability(t csi.NodeServiceCapability_RPC_Type) *csi.NodeServiceCapabi
 		Rpc: &csi.NodeServiceCapability_RPC{Type: t},
 	}}
 }
+
+// GroupCapability wraps one RPC of GroupControllerGetCapabilities.
+func GroupCapability(t csi.GroupControllerServiceCapability_RPC_Type) *csi.GroupControllerServiceCapability {
+	return &csi.GroupControllerServiceCapability{Type: &csi.GroupControllerServiceCapability_Rpc{
+		Rpc: &csi.GroupControllerServiceCapability_RPC{Type: t},
+	}}
+}

@@ -1,0 +1,80 @@
+package csidriver
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/csikit/csikit/backends"
+)
+
+// volumeMaker is the method of a backend that makes a volume.
+type volumeMaker func(context.Context, backends.CreateVolumeRequest) (*backends.Volume, error)
+
+// maker looks the content source up and says by which method the volume is made
+// of it.
+func (c *controller) maker(ctx context.Context, req *wanted) (volumeMaker, error) {
+	switch {
+	case req.source.SnapshotID != "":
+		return c.restorer(ctx, req)
+	case req.source.VolumeID != "":
+		return c.cloner(ctx, req)
+	}
+	return c.backend.CreateVolume, nil
+}
+
+func (c *controller) restorer(ctx context.Context, req *wanted) (volumeMaker, error) {
+	snap, err := c.snapshot(ctx, req.source.SnapshotID, req.Secrets)
+	if err != nil {
+		return nil, fmt.Errorf("volume_content_source: %w", err)
+	}
+	if !snap.Ready {
+		return nil, fmt.Errorf("volume_content_source: snapshot %q is not ready to use: %w", snap.ID, backends.ErrPending)
+	}
+	if err := c.fitSource(req, snap.Size); err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context, r backends.CreateVolumeRequest) (*backends.Volume, error) {
+		return c.can.Snapshotter.RestoreSnapshot(ctx, *snap, r)
+	}, nil
+}
+
+func (c *controller) cloner(ctx context.Context, req *wanted) (volumeMaker, error) {
+	vol, err := c.volume(ctx, req.source.VolumeID, req.Secrets)
+	if err != nil {
+		return nil, fmt.Errorf("volume_content_source: %w", err)
+	}
+	if err := c.fitSource(req, vol.Capacity); err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context, r backends.CreateVolumeRequest) (*backends.Volume, error) {
+		return c.can.Cloner.CloneVolume(ctx, *vol, r)
+	}, nil
+}
+
+// fitSource sizes the volume by its source: as large when no size was asked for,
+// never smaller. What was asked for is compared as it is made, rounded.
+func (c *controller) fitSource(req *wanted, least int64) error {
+	req.least = least
+	if req.Range.Required == 0 && least > 0 {
+		size, err := resolveSize(&c.traits, backends.CapacityRange{Required: least, Limit: req.Range.Limit})
+		if err != nil {
+			return fmt.Errorf("volume_content_source of %d bytes: %w", least, err)
+		}
+		req.Size = size
+	}
+	if req.Size < least {
+		return outOfRange("volume_content_source has %d bytes, the volume would have %d", least, req.Size)
+	}
+	return nil
+}
+
+// sourceText says in a message what a volume was made of.
+func sourceText(s backends.ContentSource) string {
+	switch {
+	case s.SnapshotID != "":
+		return fmt.Sprintf("snapshot %q", s.SnapshotID)
+	case s.VolumeID != "":
+		return fmt.Sprintf("volume %q", s.VolumeID)
+	}
+	return "nothing"
+}
