@@ -19,7 +19,8 @@ type Node interface {
 	// CloseVolume undoes OpenVolume, after the last mount of it is gone. It must
 	// work from req.ID and req.State alone: CSI sends no context and no secrets
 	// when it unstages. A volume that is not open, or not known any more, is no
-	// error.
+	// error. One that is busy is ErrInUse and stays open: when all records are
+	// lost, only the backend can tell.
 	CloseVolume(ctx context.Context, req CloseVolumeRequest) error
 }
 
@@ -127,7 +128,7 @@ type FormatRecorder interface {
 type RecordFormatRequest struct {
 	ID     string
 	Format FormatState // FormatStarted or FormatDone
-	FSType string
+	FSType string      // "": used as a raw block device, so that there may be data
 	State  []byte
 }
 

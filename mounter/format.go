@@ -190,7 +190,7 @@ func (s *staging) repair(ctx context.Context, d Device, c blockdev.Content, unfi
 // look after themselves. What is left is an ext file system that recorded
 // errors, or one without a journal that was not unmounted.
 func needsCheck(c blockdev.Content) bool {
-	return isExt(c.Type) && c.Errors || c.Type == "ext2" && !c.Clean
+	return isExt(c.Type) && (c.Errors || !c.Clean && !c.Journal)
 }
 
 func isExt(fsType string) bool { return fsType == "ext2" || fsType == "ext3" || fsType == "ext4" }

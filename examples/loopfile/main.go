@@ -29,6 +29,7 @@ func run(ctx context.Context, args []string) error {
 	fs := flag.NewFlagSet("loopfile", flag.ExitOnError)
 	endpoint := fs.String("endpoint", "", "unix:///path or tcp://host:port (default $CSI_ENDPOINT)")
 	state := fs.String("state-dir", "/var/lib/csi-loopfile", "where the node keeps what is mounted; on the host's own disk")
+	kubelet := fs.String("kubelet-dir", "", "kubelet's directory as this container sees it: its mounts must reach the host (default: not checked)")
 	mode := fs.String("mode", "all", "controller, node or all")
 	initPool := fs.Bool("init", false, "make -pool a pool, and exit")
 	fs.BoolVar(&o.Init, "init-pool", false, "make -pool a pool if it is empty, and serve it: to try it out, never in a service")
@@ -59,6 +60,10 @@ func run(ctx context.Context, args []string) error {
 	default:
 		return fmt.Errorf("-mode %q: want controller, node or all", *mode)
 	}
+	opts := csidriver.Options{NodeID: o.Node, StateDir: *state}
+	if *kubelet != "" {
+		opts.SharedDirs = []string{*kubelet}
+	}
 	b, err := loopfile.New(o)
 	if err != nil {
 		return err
@@ -66,7 +71,7 @@ func run(ctx context.Context, args []string) error {
 	defer func() { _ = b.Close() }()
 	d, err := csidriver.New(csidriver.Config{
 		Name: "loopfile.csikit.dev", Traits: b.Traits(), Controller: b, Node: b, Serve: serve,
-	}, &csidriver.Options{NodeID: o.Node, StateDir: *state})
+	}, &opts)
 	if err != nil {
 		return err
 	}

@@ -49,6 +49,7 @@ func parseExt(b []byte, h *hit) bool {
 	h.Size = bytesOf(blocks, 1024<<min(logBlock, 6))
 	h.Errors = state&stateErrors != 0
 	h.Clean = state&stateValid != 0 && incompat&incompatRecover == 0
+	h.Journal = compat&compatJournal != 0
 	if roCompat&roCompatChecksum != 0 {
 		h.check(le32(b[offSum:]) == ^crc32.Checksum(b[:offSum], castagnoli))
 	}
