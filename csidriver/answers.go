@@ -91,6 +91,9 @@ func checkMade(t *backends.Traits, v *backends.Volume, req *backends.CreateVolum
 		return badAnswer("volume %q was made with %d bytes, asked for was [%d, %d]", v.ID, v.Capacity, req.Range.Required, req.Range.Limit)
 	case !reachable(v.Topology, req.Topology):
 		return badAnswer("volume %q is in none of the requisite topologies", v.ID)
+	case !sameFingerprint(v.Fingerprint, req.Fingerprint):
+		// Each retry would be refused as another volume's.
+		return badAnswer("volume %q was made with fingerprint %q, asked for was %q", v.ID, v.Fingerprint, req.Fingerprint)
 	}
 	return checkNoSecrets(v, req.Secrets)
 }

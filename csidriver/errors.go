@@ -201,12 +201,20 @@ func isNotFound(err error, kind backends.Kind, ids ...string) bool {
 // make the CO forget a volume that is there.
 func aboutVolume(err error, id string) error {
 	if errors.Is(err, backends.ErrNotFound) && !isNotFound(err, backends.KindVolume, id) {
-		return &strayNotFound{err}
+		return &strayNotFound{err, id}
 	}
 	return err
 }
 
 // strayNotFound hides its kind: it has no Unwrap.
-type strayNotFound struct{ err error }
+type strayNotFound struct {
+	err error
+	id  string // whose absence would count
+}
 
-func (e *strayNotFound) Error() string { return e.err.Error() }
+func (e *strayNotFound) Error() string {
+	if e.id == "" {
+		return e.err.Error()
+	}
+	return fmt.Sprintf("%v (that is not VolumeNotFound(%q), so the volume is not taken for missing)", e.err, e.id)
+}

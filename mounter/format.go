@@ -141,7 +141,7 @@ func (s *staging) recordFormat(ctx context.Context, f backends.FormatState, fsTy
 		return err
 	}
 	err := s.features.FormatRecorder.RecordFormat(ctx, backends.RecordFormatRequest{
-		ID: s.req.ID, Format: f, FSType: fsType, State: s.rec.State,
+		ID: s.req.ID, Format: f, FSType: fsType, State: s.rec.State, Secrets: s.req.Secrets,
 	})
 	if err != nil {
 		return fmt.Errorf("record format %s: %w", f, err)

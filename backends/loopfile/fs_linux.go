@@ -69,7 +69,7 @@ func (f fsFacts) allowed(dir string, rootFS bool) error {
 		return refuse("%s is on %s: a pool needs a local file system", dir, f.Type)
 	case "overlay", "tmpfs", "ramfs":
 		if !rootFS {
-			return refuse("%s is on %s: volumes would go with the container or the next boot (Options.AllowRootFS permits it)", dir, f.Type)
+			return refuse("%s is on %s: volumes would go with the container or the next boot (Options.AllowRootFS, -allow-root-fs of the example, permits it)", dir, f.Type)
 		}
 	}
 	return nil

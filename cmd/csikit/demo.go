@@ -39,6 +39,9 @@ func demo(ctx context.Context, args []string, out io.Writer) error {
 		w := workspace{dir: *dir, rootless: os.Getenv(envInside) == insideUser}
 		return walkAll(ctx, w, strings.Split(*fsTypes, ","), &printer{out: out})
 	}
+	if fl.NArg() > 0 {
+		return fmt.Errorf("%w (unexpected arguments %q)", errUsage, fl.Args())
+	}
 	keep := *dir != ""
 	if !keep {
 		tmp, err := os.MkdirTemp("", "csikit-demo-")

@@ -29,7 +29,9 @@ func Main(m *testing.M) {
 }
 
 func runInside() (int, error) {
-	dir, err := os.MkdirTemp("", "csikit-test-")
+	// Not in TMPDIR: the path of a socket may have 107 bytes. Not in /tmp, which may
+	// be memory: pools and their direct I/O want a disk.
+	dir, err := os.MkdirTemp("/var/tmp", "csikit-")
 	if err != nil {
 		return 1, err
 	}
