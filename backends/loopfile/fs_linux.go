@@ -135,3 +135,13 @@ func overwriteInPlace(f *os.File, fsType string) error {
 	}
 	return nil
 }
+
+// hasData reports whether anything was ever written to a file. A file system that
+// does not know where its files have holes says yes.
+func hasData(f *os.File) (bool, error) {
+	_, err := f.Seek(0, unix.SEEK_DATA)
+	if errors.Is(err, unix.ENXIO) {
+		return false, nil
+	}
+	return err == nil, err
+}
