@@ -176,7 +176,8 @@ func loopsBelow(dir string) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		if strings.HasPrefix(string(b), dir+"/") {
+		// Contains: in a chroot the kernel may show the path from outside of it.
+		if strings.Contains(string(b), dir+"/") {
 			loops = append(loops, "/dev/"+filepath.Base(filepath.Dir(filepath.Dir(n)))+" on "+strings.TrimSpace(string(b)))
 		}
 	}

@@ -71,7 +71,8 @@ func leftLoops(dir string) error {
 	}
 	for _, f := range files {
 		b, err := os.ReadFile(f)
-		if err != nil || !strings.HasPrefix(string(b), dir) {
+		// Contains: in a chroot the kernel may show the path from outside of it.
+		if err != nil || !strings.Contains(string(b), dir+"/") {
 			continue
 		}
 		dev := "/dev/" + filepath.Base(filepath.Dir(filepath.Dir(f)))

@@ -9,11 +9,13 @@
 package testenv
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -52,6 +54,15 @@ func Tool(t testing.TB, names ...string) {
 		if _, err := exec.LookPath(n); err != nil {
 			missing(t, "tools", "program "+n)
 		}
+	}
+}
+
+// UserNamespace skips the test where err says that no user namespace can be
+// made: in a chroot, and in most containers.
+func UserNamespace(t testing.TB, err error) {
+	t.Helper()
+	if errors.Is(err, syscall.EPERM) {
+		t.Skip("missing: user namespaces (not in a chroot, and in few containers)")
 	}
 }
 
