@@ -5,7 +5,7 @@
 //
 // A test that needs something says so with [Root], [Tool] or [InVM]. What is
 // missing is named in the skip, and is a failure where CSIKIT_REQUIRE lists it
-// (root, vm, tools), as CI does.
+// (root, vm, tools, userns), as CI does.
 package testenv
 
 import (
@@ -21,7 +21,7 @@ import (
 
 const (
 	envInside  = "CSIKIT_TEST_INSIDE" // set in the re-executed process
-	envRequire = "CSIKIT_REQUIRE"     // comma-separated: root, vm, tools
+	envRequire = "CSIKIT_REQUIRE"     // comma-separated: root, vm, tools, userns
 	envVM      = "IN_VM"              // set by test/vm/run-in-vm.sh
 )
 
@@ -62,7 +62,7 @@ func Tool(t testing.TB, names ...string) {
 func UserNamespace(t testing.TB, err error) {
 	t.Helper()
 	if errors.Is(err, syscall.EPERM) {
-		t.Skip("missing: user namespaces (not in a chroot, and in few containers)")
+		missing(t, "userns", "user namespaces (not in a chroot, and in few containers)")
 	}
 }
 
