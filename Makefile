@@ -10,7 +10,7 @@ LINT    := $(GO) tool -modfile=tools/go.mod golangci-lint
 ## demo: one volume through its life on real disks, printed step by step
 demo:
 	@bash test/setup.sh demo
-	$(GO) build $(GOFLAGS) -tags $(TAGS) -o bin/csikit ./cmd/csikit
+	CGO_ENABLED=0 $(GO) build $(GOFLAGS) -tags $(TAGS) -o bin/csikit ./cmd/csikit
 	bin/csikit demo
 
 ## test: everything, as CI runs it; CSIKIT_REQUIRE=root,vm,tools turns skips into failures

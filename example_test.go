@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"testing"
 
 	"github.com/csikit/csikit/backends"
 	"github.com/csikit/csikit/csidriver"
@@ -52,8 +53,9 @@ func (d dirs) DeleteVolume(ctx context.Context, req backends.DeleteVolumeRequest
 	return d.root.RemoveAll(req.ID)
 }
 
-func (d dirs) OpenVolume(_ context.Context, req backends.OpenVolumeRequest) (*backends.Source, error) {
-	return &backends.Source{Dir: filepath.Join(d.root.Name(), req.ID)}, nil
+func (d dirs) OpenVolume(ctx context.Context, req backends.OpenVolumeRequest) (*backends.Source, error) {
+	_, err := d.Volume(ctx, backends.VolumeRequest{ID: req.ID})
+	return &backends.Source{Dir: filepath.Join(d.root.Name(), req.ID)}, err
 }
 
 func (d dirs) CloseVolume(context.Context, backends.CloseVolumeRequest) error { return nil }
@@ -82,4 +84,22 @@ func Example() {
 	}, &csidriver.Options{NodeID: "node-1", StateDir: filepath.Join(dir, ".state")})
 	fmt.Println(err)
 	// Output: <nil>
+}
+
+// TestExampleStaysInside: an ID that the backend did not make opens nothing.
+func TestExampleStaysInside(t *testing.T) {
+	dir := t.TempDir()
+	if err := errors.Join(os.Mkdir(filepath.Join(dir, "volumes"), 0o700), os.Mkdir(filepath.Join(dir, "secret"), 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	root, err := os.OpenRoot(filepath.Join(dir, "volumes"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	for _, id := range []string{"../secret", ".", "", "0123456789abcdef0123456789abcdef"} {
+		if _, err := (dirs{root}).OpenVolume(t.Context(), backends.OpenVolumeRequest{ID: id}); !errors.Is(err, backends.ErrNotFound) {
+			t.Errorf("%q: %v", id, err)
+		}
+	}
 }

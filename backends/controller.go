@@ -43,7 +43,7 @@ type VolumeRequest struct {
 // CreateVolumeRequest asks for a volume.
 type CreateVolumeRequest struct {
 	Name         string // any Unicode up to 128 bytes, without control characters
-	Size         int64  // bytes to make: within Range, rounded by Traits; 0: the backend has no sizes
+	Size         int64  // bytes to make: within Range, rounded by Traits; 0: none was asked for and Traits has no default
 	Range        CapacityRange
 	Capabilities []Capability      // the volume must serve all of them
 	Parameters   map[string]string // without csi.storage.k8s.io/*

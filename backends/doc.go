@@ -30,7 +30,14 @@
 //
 // The rest (VolumeIDer, SnapshotIDer, GroupSnapshotIDer, VolumeChecker,
 // FormatRecorder, NodeExpander, TargetPreparer, StatsReporter, Recoverer,
-// NodeRecoverer) changes how csikit works, not what it advertises.
+// NodeRecoverer) changes how csikit works, not what it advertises. A method of the
+// right name and the wrong signature is silently none of these: write the
+// compiler's check beside the type,
+//
+//	var _ backends.Expander = (*Backend)(nil)
+//
+// for each interface that you mean to implement; csidriver logs at its start which
+// capabilities it found.
 //
 // # Rules for every method
 //

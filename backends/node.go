@@ -8,6 +8,10 @@ import (
 // Node is the core of the node half: it says where a volume is on this node;
 // package mounter formats, mounts, binds, grows and cleans up.
 //
+// csikit sees one node. What keeps a single-node volume on shared storage from
+// being opened on two is the storage's: an attach (Attacher), an access list, a
+// reservation. OpenVolume answers ErrInUse when it is open elsewhere.
+//
 // Concurrency: never two of these for one volume ID at a time on a node, save
 // the read-only ones.
 type Node interface {
@@ -19,7 +23,8 @@ type Node interface {
 	// CloseVolume undoes OpenVolume, after the last mount of it is gone. It must
 	// work from req.ID and req.State alone: CSI sends no context and no secrets
 	// when it unstages. A volume that is not open, or not known any more, is no
-	// error.
+	// error. One that is busy is ErrInUse and stays open: when all records are
+	// lost, only the backend can tell.
 	CloseVolume(ctx context.Context, req CloseVolumeRequest) error
 }
 
@@ -84,7 +89,9 @@ const (
 	// FormatUnknown means no memory. Only a device that reads as blank is formatted;
 	// an mkfs that was killed can be redone only from this node's record.
 	FormatUnknown FormatState = iota
-	// FormatNever means that this volume was never formatted, the backend vouches for it.
+	// FormatNever means that this volume was never formatted, the backend vouches
+	// for it. It counts only from a FormatRecorder, which can take it back;
+	// otherwise it is FormatUnknown.
 	// Leftover bytes without a known signature may be overwritten.
 	FormatNever
 	// FormatStarted means that mkfs may have been cut short; it may be run again.
@@ -127,8 +134,10 @@ type FormatRecorder interface {
 type RecordFormatRequest struct {
 	ID     string
 	Format FormatState // FormatStarted or FormatDone
-	FSType string
+	FSType string      // "": used as a raw block device, so that there may be data
 	State  []byte
+	// Secrets are those of the stage.
+	Secrets Secrets
 }
 
 // NodeExpander makes the device as big as the volume (rescan, LOOP_SET_CAPACITY)

@@ -107,6 +107,9 @@ func checkMade(t *backends.Traits, v *backends.Volume, req *wanted) error {
 		return badAnswer("volume %q says that it was made of %s, asked for was %s", v.ID, sourceText(v.Source), sourceText(req.source))
 	case !reachable(v.Topology, req.Topology):
 		return badAnswer("volume %q is in none of the requisite topologies", v.ID)
+	case !sameFingerprint(v.Fingerprint, req.Fingerprint):
+		// Each retry would be refused as another volume's.
+		return badAnswer("volume %q was made with fingerprint %q, asked for was %q", v.ID, v.Fingerprint, req.Fingerprint)
 	}
 	return checkNoSecrets(v, req.Secrets)
 }

@@ -248,6 +248,23 @@ func (f *features) groupCapabilities() []*csi.GroupControllerServiceCapability {
 	return list
 }
 
+// names are the capabilities that a process with these services advertises, for
+// its log.
+func (f *features) names(s Services) []string {
+	var list []string
+	if s&ServeController != 0 {
+		for _, r := range f.controllerRows() {
+			list = append(list, r.capability.String())
+		}
+	}
+	if s&ServeNode != 0 {
+		for _, r := range f.nodeRows() {
+			list = append(list, "node "+r.capability.String())
+		}
+	}
+	return list
+}
+
 func (f *features) nodeCapabilities() []*csi.NodeServiceCapability {
 	var list []*csi.NodeServiceCapability
 	for _, r := range f.nodeRows() {

@@ -45,6 +45,10 @@ type Config struct {
 type Options struct {
 	NodeID   string // of this node, at most 256 bytes; needed to serve Node
 	StateDir string // of the node engine, on the host's own disk; needed to serve Node
+	// SharedDirs are directories, such as kubelet's, whose mounts must reach the
+	// host: a container without bidirectional mount propagation does not get ready
+	// (pods would see empty directories).
+	SharedDirs []string
 	// Engine replaces the node engine, package mounter's, for tests.
 	Engine Engine
 

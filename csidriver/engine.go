@@ -36,7 +36,7 @@ func (d *Driver) makeEngine() error {
 		return nil
 	}
 	engine, err := mounter.New(d.cfg.Node, &mounter.Options{
-		StateDir: d.opts.StateDir, Logger: d.logger, FSTypes: d.cfg.Traits.FSTypes,
+		StateDir: d.opts.StateDir, SharedDirs: d.opts.SharedDirs, Logger: d.logger, FSTypes: d.cfg.Traits.FSTypes,
 	})
 	if err != nil {
 		return err

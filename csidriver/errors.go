@@ -209,7 +209,7 @@ func aboutGroup(err error, id string) error { return about(err, backends.KindGro
 
 func about(err error, kind backends.Kind, ids ...string) error {
 	if errors.Is(err, backends.ErrNotFound) && !isNotFound(err, kind, ids...) {
-		return &strayNotFound{err}
+		return &strayNotFound{err, kind, ids}
 	}
 	return err
 }
@@ -229,6 +229,15 @@ func gone(err error, kind backends.Kind, ids ...string) bool {
 }
 
 // strayNotFound hides its kind: it has no Unwrap.
-type strayNotFound struct{ err error }
+type strayNotFound struct {
+	err  error
+	kind backends.Kind
+	ids  []string // whose absence would count
+}
 
-func (e *strayNotFound) Error() string { return e.err.Error() }
+func (e *strayNotFound) Error() string {
+	if strings.Join(e.ids, "") == "" {
+		return e.err.Error()
+	}
+	return fmt.Sprintf("%v (that is not the not-found of %s %q, which is not taken for missing)", e.err, e.kind, e.ids)
+}

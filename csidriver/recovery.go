@@ -32,7 +32,7 @@ func (d *Driver) recover(ctx context.Context) error {
 		}
 	}
 	d.ready.Store(true)
-	d.logger.InfoContext(ctx, "ready")
+	d.logger.InfoContext(ctx, "recovered, all calls are served", slog.Any("capabilities", d.features.names(d.cfg.Serve)))
 	return nil
 }
 

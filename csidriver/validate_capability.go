@@ -3,6 +3,7 @@ package csidriver
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
@@ -48,7 +49,7 @@ func checkMount(t *backends.Traits, in *csi.VolumeCapability_MountVolume) error 
 	case t.Devices && fs != "" && !slices.Contains(t.FSTypes, fs):
 		// Without Devices csikit makes no file system, and a default of the CO
 		// ("ext4") says nothing.
-		return noCapability("fs_type %q", fs)
+		return noCapability("fs_type %q, which is not one of %s,", fs, strings.Join(t.FSTypes, ", "))
 	case in.GetVolumeMountGroup() != "" && !t.MountGroup:
 		return noCapability("volume_mount_group")
 	}

@@ -44,7 +44,7 @@ func (e *PendingError) Error() string {
 		fmt.Fprintf(&b, ", asked for by %s", e.Owner)
 	}
 	if e.Stuck {
-		b.WriteString(", and does not end though it was cancelled")
+		b.WriteString(", made no progress or was cancelled, and does not end")
 	}
 	return b.String()
 }

@@ -111,7 +111,7 @@ func TestPendingNamesWhatIsInTheWay(t *testing.T) {
 
 func TestPendingErrorText(t *testing.T) {
 	err := error(&PendingError{Name: "Stage vol-1", Step: "mkfs", Owner: "r1", Age: 1500 * time.Millisecond, Stuck: true})
-	want := `Stage vol-1 is pending for 1.5s, at step "mkfs", asked for by r1, and does not end though it was cancelled`
+	want := `Stage vol-1 is pending for 1.5s, at step "mkfs", asked for by r1, made no progress or was cancelled, and does not end`
 	if err.Error() != want {
 		t.Errorf("got %q", err)
 	}

@@ -13,12 +13,14 @@ import (
 // now on is not known here.
 func (e *Engine) closeVolume(ctx context.Context, s *store, r *record) error {
 	if e.last(s, r) {
-		if err := e.unheld(r); err != nil {
+		if err := e.unheld(ctx, s, r); err != nil {
 			return err
 		}
 		r.Phase = phaseClosing
 		if err := s.put(r); err != nil {
-			return err
+			// A disk that is full must not keep the volume, which may be what fills
+			// it. The older record leads to the same: its mount is gone.
+			e.log.WarnContext(ctx, "volume is closed without a record of it", "volume", r.Volume, "path", r.Path, "err", err)
 		}
 		if err := e.callClose(ctx, r.Volume, r.State); err != nil {
 			return err
@@ -33,11 +35,16 @@ func (e *Engine) callClose(ctx context.Context, id string, state []byte) error {
 		return err
 	}
 	err := e.node.CloseVolume(ctx, backends.CloseVolumeRequest{ID: id, State: state})
-	var missing *backends.NotFoundError
-	if errors.As(err, &missing) && missing.Kind == backends.KindVolume && missing.ID == id {
+	if goneVolume(err, id) {
 		return nil
 	}
 	return err
+}
+
+// goneVolume reports whether err says that the volume itself is not found.
+func goneVolume(err error, id string) bool {
+	var missing *backends.NotFoundError
+	return errors.As(err, &missing) && missing.Kind == backends.KindVolume && missing.ID == id
 }
 
 // last reports whether r is the volume's only staging path.
@@ -50,12 +57,28 @@ func (e *Engine) last(s *store, r *record) bool {
 	return true
 }
 
-// unheld makes sure that the kernel has no mount left of the device that is about
-// to be taken away.
-func (e *Engine) unheld(r *record) error {
+// unheld makes sure that nobody is left on the device that is about to be taken
+// away: no target, and no mount that the kernel knows of.
+func (e *Engine) unheld(ctx context.Context, s *store, r *record) error {
 	if r.BootID != e.boot || r.Source != sourceDevice {
 		return nil
 	}
+	for _, p := range s.of(r.Volume) {
+		if p.Kind != kindPublish {
+			continue
+		}
+		if live, err := e.targetLives(s, p); err != nil || live {
+			return errors.Join(err, inUse("it is published at %s", p.Path))
+		}
+	}
+	if err := e.unmounted(r); err != nil {
+		return err
+	}
+	return e.unclaimed(ctx, r)
+}
+
+// unmounted looks for mounts in this mount namespace.
+func (e *Engine) unmounted(r *record) error {
 	devs := []uint64{r.Device.Num}
 	if r.Mounted != nil {
 		devs = append(devs, r.Mounted.Dev) // btrfs has a number of its own
@@ -71,6 +94,27 @@ func (e *Engine) unheld(r *record) error {
 		if len(mounts) > 0 {
 			return inUse("device %s is still mounted at %s", r.Device.Path, mounts[0].Point)
 		}
+	}
+	return nil
+}
+
+// unclaimed finds the users that are not to be seen from here: a mount in another
+// namespace, whose file system would lose what it has not written yet, or a
+// device on top. A device that is gone, or another one by now, has none.
+func (e *Engine) unclaimed(ctx context.Context, r *record) error {
+	if r.Device.Num == 0 {
+		return nil
+	}
+	d, err := e.openRecorded(ctx, r.Device)
+	if err != nil {
+		return nil //nolint:nilerr // nothing is left to lose
+	}
+	claimed, err := d.Claimed()
+	switch err = errors.Join(err, d.Close()); {
+	case err != nil:
+		return unavailable("device %s: %w", r.Device.Path, err)
+	case claimed:
+		return inUse("device %s is mounted in another mount namespace, or held by another device or program", r.Device.Path)
 	}
 	return nil
 }

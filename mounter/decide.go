@@ -12,6 +12,7 @@ import (
 type evidence struct {
 	Device  string // for messages
 	Content blockdev.Content
+	Size    int64 // of the device; 0: not known
 
 	Backend       backends.FormatState // what the backend remembers
 	BackendFSType string
@@ -68,6 +69,9 @@ func (e evidence) existing() (verdict, error) {
 		return verdict{}, e.refuse("%s was asked for, and it holds %s", e.Want, found)
 	case done != "" && done != found && done != anyType:
 		return verdict{}, e.refuse("it was formatted with %s, and it holds %s", done, found)
+	case e.Size > 0 && e.Content.Size > e.Size:
+		// A check would adapt the file system to what is left of it.
+		return verdict{}, e.refuse("the file system spans %d bytes, and the device has %d: its end is missing", e.Content.Size, e.Size)
 	case done == "" && e.started() != "" && e.started() != found:
 		return verdict{}, e.refuse("an mkfs.%s was cut short here, and it holds %s, which is not ours", e.started(), found)
 	}

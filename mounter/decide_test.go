@@ -37,6 +37,8 @@ func TestDecide(t *testing.T) {
 		e    evidence
 		want string
 	}{
+		{"cut short at its end", evidence{Content: blockdev.Content{State: blockdev.Filesystem, Type: "ext4", Size: 2 << 20}, Size: 1 << 20}, refused},
+		{"as big as its device", evidence{Content: blockdev.Content{State: blockdev.Filesystem, Type: "ext4", Size: 2 << 20}, Size: 2 << 20}, mount + "ext4"},
 		{"blank", evidence{Content: blank}, format + "ext4"},
 		{"blank, asked for xfs", evidence{Content: blank, Want: "xfs"}, format + "xfs"},
 		{"blank, read-only", evidence{Content: blank, ReadOnly: true}, refused},

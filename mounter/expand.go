@@ -83,7 +83,7 @@ func (e *Engine) expandDevice(ctx context.Context, s *store, r *record, want bac
 		return 0, fmt.Errorf("%w: device %s has %d bytes, and %d is the limit", backends.ErrOutOfRange, r.Device.Path, size, want.Limit)
 	}
 	if !r.block() {
-		if err := e.growStaged(ctx, r, d, size); err != nil {
+		if err := e.growStaged(ctx, s, r, d, size); err != nil {
 			return 0, err
 		}
 	}
@@ -95,8 +95,8 @@ func (e *Engine) expandDevice(ctx context.Context, s *store, r *record, want bac
 }
 
 // growStaged grows the file system at the staging path; targets are binds of it.
-func (e *Engine) growStaged(ctx context.Context, r *record, d Device, size int64) error {
-	m, live, err := e.alive(r)
+func (e *Engine) growStaged(ctx context.Context, s *store, r *record, d Device, size int64) error {
+	m, live, err := e.alive(s, r)
 	switch {
 	case err != nil:
 		return err

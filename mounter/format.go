@@ -11,7 +11,7 @@ import (
 // prepare makes sure that the device holds a file system that can be mounted,
 // and says which. This is where a device is formatted, and nowhere else.
 func (s *staging) prepare(ctx context.Context, d Device) (fsType string, err error) {
-	if err := s.unclaimed(d); err != nil {
+	if err := s.idle(d); err != nil {
 		return "", err
 	}
 	if err := s.step(ctx, "probe device"); err != nil {
@@ -38,15 +38,15 @@ func (s *staging) prepare(ctx context.Context, d Device) (fsType string, err err
 	return v.FSType, s.formatDone(ctx, v.FSType)
 }
 
-// unclaimed makes sure that nobody works on the device: an mkfs has a process
+// idle makes sure that nobody works on the device: an mkfs has a process
 // group of its own and outlives a driver that is killed, and what is read while
 // it runs says nothing. A mounted one is known for what it is.
-func (s *staging) unclaimed(d Device) error {
+func (s *staging) idle(d Device) error {
 	claimed, err := d.Claimed()
 	if err != nil {
 		return unavailable("device %s: %w", s.src.Device.Path, err)
 	}
-	if !claimed || !s.last(s.store, s.rec) {
+	if !claimed {
 		return nil
 	}
 	mounts, err := s.kernel.MountsOf(d.Num())
@@ -71,7 +71,7 @@ func (s *staging) probe(ctx context.Context, d Device) (blockdev.Content, error)
 func (s *staging) evidence(c blockdev.Content) evidence {
 	dev := s.src.Device
 	e := evidence{
-		Device: dev.Path, Content: c, Backend: dev.Format, BackendFSType: dev.FSType, Record: s.rec.Format,
+		Device: dev.Path, Content: c, Size: s.rec.Device.Size, Backend: dev.Format, BackendFSType: dev.FSType, Record: s.rec.Format,
 		ReadOnly: s.readOnly, Want: s.req.Capability.FSType, DefaultFS: s.opts.DefaultFS,
 	}
 	e.SameInstance = s.rec.sameInstance(s.boot)
@@ -141,7 +141,7 @@ func (s *staging) recordFormat(ctx context.Context, f backends.FormatState, fsTy
 		return err
 	}
 	err := s.features.FormatRecorder.RecordFormat(ctx, backends.RecordFormatRequest{
-		ID: s.req.ID, Format: f, FSType: fsType, State: s.rec.State,
+		ID: s.req.ID, Format: f, FSType: fsType, State: s.rec.State, Secrets: s.req.Secrets,
 	})
 	if err != nil {
 		return fmt.Errorf("record format %s: %w", f, err)
@@ -190,7 +190,7 @@ func (s *staging) repair(ctx context.Context, d Device, c blockdev.Content, unfi
 // look after themselves. What is left is an ext file system that recorded
 // errors, or one without a journal that was not unmounted.
 func needsCheck(c blockdev.Content) bool {
-	return isExt(c.Type) && c.Errors || c.Type == "ext2" && !c.Clean
+	return isExt(c.Type) && (c.Errors || !c.Clean && !c.Journal)
 }
 
 func isExt(fsType string) bool { return fsType == "ext2" || fsType == "ext3" || fsType == "ext4" }

@@ -207,7 +207,8 @@ func TestCheck(t *testing.T) {
 		check   bool
 	}{
 		{"clean", blockdev.Content{Type: "ext4", Clean: true}, false},
-		{"journal to replay", blockdev.Content{Type: "ext4"}, false},
+		{"journal to replay", blockdev.Content{Type: "ext4", Journal: true}, false},
+		{"ext4 without a journal", blockdev.Content{Type: "ext4"}, true},
 		{"errors", blockdev.Content{Type: "ext4", Errors: true}, true},
 		{"no journal", blockdev.Content{Type: "ext2"}, true},
 		{"xfs", blockdev.Content{Type: "xfs", Errors: true}, false},

@@ -262,7 +262,9 @@ func TestConcurrent(t *testing.T) {
 			id = fmt.Sprint("w", i)
 			path := "/dev/" + id
 			r.Kernel.AddDisk(path, gib, backends.Identity{Serial: id})
+			r.node.mu.Lock() // the first volumes' calls run already
 			r.node.sources[id] = &backends.Source{Device: &backends.Device{Path: path, Identity: backends.Identity{Serial: id}}}
+			r.node.mu.Unlock()
 		}
 		staging, target := r.staging+id, filepath.Join(r.dir, fmt.Sprint("t", i))
 		wg.Go(func() {

@@ -21,9 +21,8 @@ type Options struct {
 	AllowVolatileState bool
 	Logger             *slog.Logger    // nil: slog.Default()
 	Command            *command.Runner // runs mkfs and its like; nil: an own one
-	// FSTypes are the file systems that the driver offers (Traits.FSTypes); nil:
-	// all that the engine knows. What is on a disk already is mounted even if it
-	// is not among them.
+	// FSTypes are the file systems that the driver offers (Traits.FSTypes). What is
+	// on a disk already is mounted even if it is not among them.
 	FSTypes []string
 	// DefaultFS is made when the CO names no type; "": the first of FSTypes, or
 	// ext4.
@@ -60,9 +59,6 @@ func (o *Options) withDefaults() (Options, error) {
 	}
 	if c.DefaultFS == "" {
 		c.DefaultFS = append(slices.Clone(c.FSTypes), "ext4")[0]
-	}
-	if c.FSTypes == nil {
-		c.FSTypes = mountable
 	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()

@@ -122,7 +122,7 @@ func (p *publishing) staged(ctx context.Context) error {
 	if t := p.req.Capability.FSType; t != "" && t != r.fsType(t) {
 		return refuse("it is staged with %s, and %s was asked for", r.fsType(""), t)
 	}
-	m, live, err := p.alive(r)
+	m, live, err := p.alive(p.store, r)
 	switch {
 	case err != nil:
 		return err
@@ -167,12 +167,15 @@ func (p *publishing) again(ctx context.Context, before *record) error {
 	switch {
 	case err != nil:
 		return err
-	case !is && before != nil && before.BootID == p.boot && before.Mounted.is(top):
+	case !is && before != nil && before.BootID == p.boot && p.store.shows(before, top):
 		return fmt.Errorf("%w: what is published there is another mount or device than is staged now", backends.ErrIncompatible)
 	case !is:
 		return refuse("something else is mounted there: %s; it is left alone", describeMount(top))
 	}
 	if err := p.compatible(before, top); err != nil {
+		return err
+	}
+	if err := p.keepFlag(ctx); err != nil {
 		return err
 	}
 	if before == nil || before.BootID != p.boot || before.Phase != phaseReady {
@@ -239,7 +242,7 @@ func (p *publishing) besides() error {
 		if o.Kind != kindPublish || o.Path == p.path {
 			continue
 		}
-		live, err := p.targetLives(o)
+		live, err := p.targetLives(p.store, o)
 		switch {
 		case err != nil:
 			return err

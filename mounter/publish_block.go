@@ -34,6 +34,28 @@ func (p *publishing) block(ctx context.Context) (err error) {
 	}, func(mnt.Info) error { return p.checkBlock(d) })
 }
 
+// keepFlag looks at the device of a target that stands. A flag that somebody took
+// away is set again: every target agrees on it.
+func (p *publishing) keepFlag(ctx context.Context) (err error) {
+	if !p.stage.block() {
+		return nil
+	}
+	d, err := p.openRecorded(ctx, p.stage.Device)
+	if err != nil {
+		return soften(err)
+	}
+	defer func() { err = errors.Join(err, d.Close()) }()
+	ro, err := d.ReadOnly()
+	if err == nil && p.readOnly && !ro {
+		p.log.WarnContext(ctx, "device was published read-only and somebody made it writable", "volume", p.req.ID, "path", p.path)
+		err = d.SetReadOnly(true)
+	}
+	if err != nil {
+		return unavailable("device %s: %w", d.Path(), err)
+	}
+	return p.checkBlock(d)
+}
+
 // checkBlock is the post-condition: the target is the device, read-only or not
 // as asked.
 func (p *publishing) checkBlock(d Device) error {

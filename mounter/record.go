@@ -206,10 +206,16 @@ func mountedAs(m mnt.Info) *mountedRecord {
 	return &mountedRecord{ID: m.ID, Dev: m.Dev, Root: m.Root, FSType: m.FSType}
 }
 
-// is reports whether i is that mount, or another one of the same thing. The root
-// of a mount changes its name with the directory, the id stays.
+// is reports whether i is that mount, or another one of the same thing.
 func (m *mountedRecord) is(i mnt.Info) bool {
-	return m != nil && m.Dev == i.Dev && m.FSType == i.FSType && (m.Root == i.Root || m.ID == i.ID)
+	return m != nil && m.Dev == i.Dev && m.FSType == i.FSType && m.Root == i.Root
+}
+
+// wasRenamed reports whether i may be that mount with another root: it changes its
+// name with the directory, and the id stays. It proves nothing: the id of a mount
+// that is gone is the next one's.
+func (m *mountedRecord) wasRenamed(i mnt.Info) bool {
+	return m != nil && m.Dev == i.Dev && m.FSType == i.FSType && m.ID == i.ID
 }
 
 // shortHash names an id or a path in a file name.

@@ -74,7 +74,9 @@ func (e *Engine) recoverAll(ctx context.Context, s *store) error {
 	}
 	for _, r := range s.list(func(*record) bool { return true }) {
 		if err := e.recoverRecord(ctx, s, r); err != nil {
-			return fmt.Errorf("volume %q at %s: %w", r.Volume, r.Path, err)
+			// Without room for it the record stays as it was, and its boot id says
+			// that nothing of it stands. Whatever frees room needs this engine.
+			e.log.ErrorContext(ctx, "record is not brought up to date", "volume", r.Volume, "path", r.Path, "err", err)
 		}
 	}
 	if x := e.features.NodeRecoverer; x != nil {
@@ -129,7 +131,7 @@ func (e *Engine) openVolumes(s *store) ([]backends.OpenVolume, error) {
 	var open []backends.OpenVolume
 	at := map[string]int{}
 	for _, r := range s.list(func(r *record) bool { return r.Kind == kindStage }) {
-		_, live, err := e.alive(r)
+		_, live, err := e.alive(s, r)
 		if err != nil {
 			return nil, err
 		}

@@ -149,6 +149,27 @@ func TestLostRecords(t *testing.T) {
 	})
 }
 
+// TestLostRecordsOfATarget: what the kernel still has mounted is not taken away.
+func TestLostRecordsOfATarget(t *testing.T) {
+	r := newRig(t, nil)
+	r.stage()
+	r.publish()
+	must(t, r.Close())
+	files, err := filepath.Glob(filepath.Join(r.StateDir(), "v1", "*.json"))
+	must(t, err)
+	for _, f := range files {
+		must(t, os.Remove(f))
+	}
+	must(t, r.Restart())
+	wantKind(t, r.Unstage(t.Context(), r.unstageRequest()), backends.ErrInUse)
+	if len(r.Kernel.Mounts()) != 2 || !r.node.isOpen("v") {
+		t.Errorf("mounts %v", r.Kernel.Mounts())
+	}
+	r.unpublish()
+	r.unstage()
+	r.clean()
+}
+
 func publishRecord(t *testing.T, r *rig) string {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(r.StateDir(), "v1", "publish-*.json"))

@@ -140,8 +140,8 @@ func (r *record) knows() bool {
 }
 
 // ours reports whether mount m, seen at path, is the volume of r.
-func (e *Engine) ours(m mnt.Info, path string, r *record) (bool, error) {
-	if r.BootID == e.boot && r.Mounted.is(m) {
+func (e *Engine) ours(s *store, m mnt.Info, path string, r *record) (bool, error) {
+	if r.BootID == e.boot && s.shows(r, m) {
 		return true, nil
 	}
 	return e.fromSource(m, path, r)

@@ -49,6 +49,7 @@ type staging struct {
 	others bool       // mounts are surely not the volume
 	rec    *record
 	src    *backends.Source
+	done   bool // an earlier call has left the memory of a file system
 }
 
 func (s *staging) run(ctx context.Context) error {
@@ -117,7 +118,7 @@ func (s *staging) again(ctx context.Context, before *record) (staged bool, err e
 	if len(s.mounts) == 0 {
 		return false, nil
 	}
-	is, err := s.ours(s.mounts[0], s.path, before)
+	is, err := s.ours(s.store, s.mounts[0], s.path, before)
 	switch {
 	case err != nil:
 		return false, err
@@ -210,6 +211,7 @@ func (s *staging) newRecord(before *record) {
 			r.Format = o.Format
 		}
 	}
+	s.done = r.Format != nil && r.Format.State == formatDone
 	s.rec = r
 }
 
@@ -262,14 +264,15 @@ func (s *staging) bring(ctx context.Context) error {
 	}
 }
 
-// giveUp leaves nothing open behind a final error. If that fails, or if an mkfs
-// was cut short here, whose record must stay as long as the device is in the
-// engine's hands, the error is not final any more.
+// giveUp leaves nothing open behind a final error. If that fails, or if the
+// record is the only memory of an mkfs that was cut short, or of a file system
+// that must never be formatted again, and so has to stay as long as the device
+// is in the engine's hands, the error is not final any more.
 func (s *staging) giveUp(ctx context.Context, err error) error {
 	if err == nil || !final(err) {
 		return err
 	}
-	if s.rec.cutShort(s.boot) {
+	if s.rec.cutShort(s.boot) || s.remembers(err) {
 		return soften(err)
 	}
 	if len(s.mounts) > 0 && !s.others {
@@ -287,6 +290,12 @@ func (s *staging) forget(err error) error {
 		return unavailable("%w (and its record is left: %w)", err, undo)
 	}
 	return err
+}
+
+// remembers reports whether the record knows of a file system of which nobody
+// else does. Of a volume that is gone there is nothing to remember.
+func (s *staging) remembers(err error) bool {
+	return s.done && s.features.FormatRecorder == nil && !goneVolume(err, s.req.ID)
 }
 
 // ready records what the kernel showed; with it the stage is done.

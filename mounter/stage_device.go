@@ -47,7 +47,30 @@ func (s *staging) block(ctx context.Context) error {
 			return err
 		}
 	}
+	if !s.readOnly {
+		if err := s.forgetMkfs(); err != nil {
+			return err
+		}
+	}
 	return s.ready(nil)
+}
+
+// forgetMkfs takes the memory of an mkfs that was cut short out of every record of
+// the volume: from now on what is on the device may be its user's.
+func (s *staging) forgetMkfs() error {
+	if f := s.rec.Format; f != nil && f.State == formatStarted {
+		s.rec.Format = nil
+	}
+	for _, o := range s.store.of(s.req.ID) {
+		if o.Kind != kindStage || o.Path == s.path || o.Format == nil || o.Format.State != formatStarted {
+			continue
+		}
+		o.Format = nil
+		if err := s.store.put(o); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // adopt takes over a mount whose record was lost, or was not finished.

@@ -108,7 +108,7 @@ func (s *staging) elsewhere() (*record, error) {
 		if r.block() {
 			return r, nil
 		}
-		_, live, err := s.alive(r)
+		_, live, err := s.alive(s.store, r)
 		if err != nil {
 			return nil, err
 		}
@@ -120,7 +120,7 @@ func (s *staging) elsewhere() (*record, error) {
 }
 
 // alive looks whether the mount of a staging record stands, and shows it.
-func (e *Engine) alive(r *record) (mnt.Info, bool, error) {
+func (e *Engine) alive(s *store, r *record) (mnt.Info, bool, error) {
 	if r.BootID != e.boot {
 		return mnt.Info{}, false, nil
 	}
@@ -128,7 +128,7 @@ func (e *Engine) alive(r *record) (mnt.Info, bool, error) {
 	if err != nil || len(mounts) == 0 {
 		return mnt.Info{}, false, err
 	}
-	is, err := e.ours(mounts[0], r.Path, r)
+	is, err := e.ours(s, mounts[0], r.Path, r)
 	return mounts[0], is, err
 }
 

@@ -55,7 +55,7 @@ func (e *Engine) statsPath(s *store, req StatsRequest) (path string, r *record, 
 		if err != nil {
 			return path, nil, err
 		}
-		if len(mounts) > 0 && r.Mounted.is(mounts[0]) {
+		if len(mounts) > 0 && s.shows(r, mounts[0]) {
 			return path, r, nil
 		}
 		return path, nil, nil

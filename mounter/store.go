@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"github.com/csikit/csikit/mounter/mnt"
 )
 
 // store keeps the records: a file each, and a copy in memory. Its directory is
@@ -130,6 +132,16 @@ func (s *store) of(volume string) []*record {
 // others returns the records of other volumes that claim path.
 func (s *store) others(volume, path string) []*record {
 	return s.list(func(r *record) bool { return r.Volume != volume && r.Path == path })
+}
+
+// shows reports whether the mount m at the path of r is the one that r recorded.
+func (s *store) shows(r *record, m mnt.Info) bool {
+	return r.Mounted.is(m) || r.Mounted.wasRenamed(m) && !s.another(r.Volume, r.Path, m)
+}
+
+// another reports whether the mount m at path is on record as another volume's.
+func (s *store) another(volume, path string, m mnt.Info) bool {
+	return slices.ContainsFunc(s.others(volume, path), func(o *record) bool { return o.Mounted.is(m) })
 }
 
 // put makes r durable before it returns.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -40,9 +41,31 @@ func (k linux) Mkfs(ctx context.Context, dev Device, fsType string, options []st
 	if !ok {
 		return fmt.Errorf("%w: file system type %q", backends.ErrInvalid, fsType)
 	}
+	lock, err := lockDevice(ctx, d)
+	if err != nil {
+		return err
+	}
 	args = append(slices.Concat(args, options), heldPath(d))
-	_, err = k.run.Run(ctx, command.Cmd{Path: "mkfs." + fsType, Args: args, Scope: d.Path()})
-	return err
+	_, err = k.run.Run(ctx, command.Cmd{Path: "mkfs." + fsType, Args: args, Scope: d.Path(), Hold: []*os.File{lock}})
+	return errors.Join(err, lock.Close())
+}
+
+// lockDevice marks the device for as long as a tool works on it, also one that
+// outlives this process. udev has a lock of its own on it for a moment after each
+// change.
+func lockDevice(ctx context.Context, d *blockdev.Device) (lock *os.File, err error) {
+	const tries, wait = 50, 20 * time.Millisecond
+	for range tries {
+		if lock, err = d.Lock(); !errors.Is(err, backends.ErrInUse) {
+			return lock, err
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return nil, contextError(ctx)
+		}
+	}
+	return nil, err
 }
 
 // The exit code of e2fsck is a sum of these.

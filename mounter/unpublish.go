@@ -3,6 +3,7 @@ package mounter
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/csikit/csikit/mounter/mnt"
@@ -38,11 +39,16 @@ func (e *Engine) unpublish(ctx context.Context, s *store, id, path string) error
 			return err
 		}
 	}
-	if err := e.unmountAll(ctx, path, mounts); err != nil {
+	if err := e.hidden(r, mounts); err != nil {
 		return err
 	}
-	if err := removeTarget(path); err != nil {
-		return err
+	if r == nil || !e.takenOver(s, r, mounts) {
+		if err := e.unmountAll(ctx, path, mounts); err != nil {
+			return err
+		}
+		if err := removeTarget(path); err != nil {
+			return err
+		}
 	}
 	if r == nil {
 		return nil
@@ -53,6 +59,14 @@ func (e *Engine) unpublish(ctx context.Context, s *store, id, path string) error
 	return s.remove(r)
 }
 
+// takenOver reports whether the target of r was unmounted by somebody, and another
+// volume is published there by now.
+func (e *Engine) takenOver(s *store, r *record, mounts []mnt.Info) bool {
+	mine := func(m mnt.Info) bool { return s.shows(r, m) }
+	theirs := func(m mnt.Info) bool { return s.another(r.Volume, r.Path, m) }
+	return !slices.ContainsFunc(mounts, mine) && slices.ContainsFunc(mounts, theirs)
+}
+
 // mayUnpublish guards what is not on record as this volume's target.
 func (e *Engine) mayUnpublish(s *store, id, path string, mounts []mnt.Info) error {
 	if o := s.others(id, path); len(o) > 0 {
@@ -61,23 +75,44 @@ func (e *Engine) mayUnpublish(s *store, id, path string, mounts []mnt.Info) erro
 	if s.get(kindStage, id, path) != nil {
 		return refuse("it is staged there, not published")
 	}
+	if err := e.aliased(s, id, path, mounts); err != nil {
+		return err
+	}
 	if len(mounts) > 0 && strings.HasPrefix(e.opts.StateDir+"/", path+"/") {
 		return refuse("the driver's own state lies below it")
 	}
 	return nil
 }
 
+// aliased refuses a path by which another volume's staging or target path can be
+// reached too, over a symbolic link or another mount.
+func (e *Engine) aliased(s *store, id, path string, mounts []mnt.Info) error {
+	for _, m := range mounts {
+		claims := func(r *record) bool { return r.Volume != id && r.Mounted.wasRenamed(m) }
+		for _, r := range s.list(claims) {
+			there, err := e.mountsAt(r.Path)
+			if err != nil {
+				return err
+			}
+			if slices.ContainsFunc(there, func(o mnt.Info) bool { return m.ID == o.ID }) {
+				return refuse("%s is another name of %s, where volume %q is", path, r.Path, r.Volume)
+			}
+		}
+	}
+	return nil
+}
+
 // lastReadOnly makes a raw block device writable again when its last read-only
-// target goes.
+// target goes, or one of its staging paths and no such target is left.
 func (e *Engine) lastReadOnly(ctx context.Context, s *store, r *record) error {
-	if !r.block() || !r.ReadOnly {
+	if !r.block() || r.Kind == kindPublish && !r.ReadOnly {
 		return nil
 	}
 	for _, o := range s.of(r.Volume) {
 		if o.Kind != kindPublish || o.Path == r.Path || !o.ReadOnly {
 			continue
 		}
-		live, err := e.targetLives(o)
+		live, err := e.targetLives(s, o)
 		if live || err != nil {
 			return err
 		}

@@ -41,6 +41,9 @@ func (e *Engine) unstage(ctx context.Context, s *store, id, path string) error {
 	if err := e.mayUnmount(s, id, path, r, mounts); err != nil {
 		return err
 	}
+	if err := e.hidden(r, mounts); err != nil {
+		return err
+	}
 	if err := e.unmountAll(ctx, path, mounts); err != nil {
 		return err
 	}
@@ -50,7 +53,7 @@ func (e *Engine) unstage(ctx context.Context, s *store, id, path string) error {
 	if r == nil {
 		return e.closeUnknown(ctx, s, id)
 	}
-	if err := e.writableAgain(ctx, r.Device, r); err != nil {
+	if err := e.lastReadOnly(ctx, s, r); err != nil {
 		return err
 	}
 	return soften(e.closeVolume(ctx, s, r))
@@ -62,7 +65,7 @@ func (e *Engine) unpublished(s *store, id, staging string) error {
 		if p.Kind != kindPublish || p.StagingPath != staging {
 			continue
 		}
-		live, err := e.targetLives(p)
+		live, err := e.targetLives(s, p)
 		if err != nil {
 			return err
 		}
@@ -75,7 +78,7 @@ func (e *Engine) unpublished(s *store, id, staging string) error {
 
 // targetLives reports whether the target of a publish record is mounted, be it
 // below something else.
-func (e *Engine) targetLives(p *record) (bool, error) {
+func (e *Engine) targetLives(s *store, p *record) (bool, error) {
 	if p.BootID != e.boot {
 		return false, nil
 	}
@@ -86,7 +89,7 @@ func (e *Engine) targetLives(p *record) (bool, error) {
 	if p.Mounted == nil {
 		return len(mounts) > 0, nil // cut short between the bind and the record
 	}
-	return slices.ContainsFunc(mounts, p.Mounted.is), nil
+	return slices.ContainsFunc(mounts, func(m mnt.Info) bool { return s.shows(p, m) }), nil
 }
 
 // mayUnmount refuses to unmount what is not the volume, and what others still
@@ -100,6 +103,9 @@ func (e *Engine) mayUnmount(s *store, id, path string, r *record, mounts []mnt.I
 		if o := s.others(id, path); len(o) > 0 {
 			return refuse("volume %q is there", o[0].Volume)
 		}
+		if err := e.aliased(s, id, path, mounts); err != nil {
+			return err
+		}
 		if strings.HasPrefix(e.opts.StateDir+"/", path+"/") {
 			return refuse("the driver's own state lies below it")
 		}
@@ -109,7 +115,7 @@ func (e *Engine) mayUnmount(s *store, id, path string, r *record, mounts []mnt.I
 		return e.heldElsewhere(path, mounts[0])
 	}
 	for _, m := range mounts {
-		is, err := e.ours(m, path, r)
+		is, err := e.ours(s, m, path, r)
 		if err != nil {
 			return err
 		}
@@ -139,6 +145,24 @@ func (e *Engine) heldElsewhere(path string, m mnt.Info) error {
 	for _, o := range all {
 		if !slices.ContainsFunc(mine, func(m mnt.Info) bool { return m.ID == o.ID }) {
 			return inUse("its file system is also mounted at %s", o.Point)
+		}
+	}
+	return nil
+}
+
+// hidden finds the mount of a record below another one, on a directory above its
+// path: there it cannot be unmounted, and it is not gone either.
+func (e *Engine) hidden(r *record, seen []mnt.Info) error {
+	if len(seen) > 0 || r == nil || r.Mounted == nil || r.BootID != e.boot {
+		return nil
+	}
+	mounts, err := e.kernel.MountsOf(r.Mounted.Dev)
+	if err != nil {
+		return unavailable("mounts of device %s: %w", devName(r.Mounted.Dev), err)
+	}
+	for _, m := range mounts {
+		if m.Point == r.Path && r.Mounted.wasRenamed(m) {
+			return unavailable("it is mounted there, below another mount that hides it: %s", describeMount(m))
 		}
 	}
 	return nil

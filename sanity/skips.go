@@ -3,6 +3,7 @@ package sanity
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 )
@@ -23,6 +24,9 @@ func checkSkips(file string, specs []spec, update bool) error {
 	slices.Sort(got)
 	got = slices.Compact(got)
 	if update {
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			return err
+		}
 		return os.WriteFile(file, []byte(skipsHeader+lines(got)), 0o644)
 	}
 	b, err := os.ReadFile(file)

@@ -32,6 +32,10 @@ type Cmd struct {
 	Stdin io.Reader                  // nil: empty. May hold secrets: it is not logged
 	Files map[string]backends.Secret // each a file that only the tool sees (Linux; elsewhere ErrUnsupported)
 	Dir   string                     // "": the root directory
+	// Hold are open files of which the tool gets a copy each, for the
+	// locks on them (flock): those last as long as the tool does, which outlives
+	// this process when that is killed.
+	Hold []*os.File
 
 	// Timeout ends the tool although it makes progress; 0: never.
 	Timeout time.Duration

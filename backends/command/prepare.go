@@ -112,7 +112,8 @@ func (r *Runner) start(path string, c Cmd, red *redactor) (*process, error) {
 	}
 	// Not CommandContext: it kills the child alone, at once, and hides the reason.
 	cmd := exec.Command(path, args...) //nolint:noctx // watch and end do it for the group
-	cmd.Env, cmd.Dir, cmd.ExtraFiles, cmd.WaitDelay = env, c.Dir, files, pipeDelay
+	cmd.Env, cmd.Dir, cmd.WaitDelay = env, c.Dir, pipeDelay
+	cmd.ExtraFiles = slices.Concat(files, c.Hold) // in this order: arguments number files
 	if cmd.Dir == "" {
 		cmd.Dir = "/"
 	}

@@ -22,6 +22,7 @@ type order struct {
 	Size               int64
 	Type               string
 	KillAt             string // a step, or "" for none
+	Dir                string // of the node's paths
 }
 
 // child runs an order, printing each step.
@@ -51,6 +52,8 @@ func child() error {
 		_, err = b.ExpandVolume(ctx, backends.ExpandVolumeRequest{ID: o.ID, Size: o.Size})
 	case "open":
 		_, err = b.OpenVolume(ctx, backends.OpenVolumeRequest{ID: o.ID})
+	case "life":
+		err = life(ctx, b, o)
 	case "churn":
 		for i := 0; err == nil; i++ {
 			err = churn(ctx, b, fmt.Sprint(o.Name, i%5))

@@ -21,12 +21,12 @@ const (
 func (b *Backend) VolumeID(req backends.CreateVolumeRequest) (string, error) {
 	name := b.o.Name
 	if name == "" {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		if b.pool == nil {
-			return "", fmt.Errorf("%w: pool %s was never available, and Options.Name is empty", backends.ErrUnavailable, b.o.Pool)
+		p, done, err := b.enter(0)
+		if err != nil {
+			return "", err
 		}
-		name = b.pool.info.Name
+		name = p.info.Name
+		done()
 	}
 	return makeID(name, dirOf(req.Name)), nil
 }

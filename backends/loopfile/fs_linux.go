@@ -69,7 +69,7 @@ func (f fsFacts) allowed(dir string, rootFS bool) error {
 		return refuse("%s is on %s: a pool needs a local file system", dir, f.Type)
 	case "overlay", "tmpfs", "ramfs":
 		if !rootFS {
-			return refuse("%s is on %s: volumes would go with the container or the next boot (Options.AllowRootFS permits it)", dir, f.Type)
+			return refuse("%s is on %s: volumes would go with the container or the next boot (Options.AllowRootFS, -allow-root-fs of the example, permits it)", dir, f.Type)
 		}
 	}
 	return nil
@@ -134,4 +134,14 @@ func overwriteInPlace(f *os.File, fsType string) error {
 		return &os.PathError{Op: "set NOCOW", Path: f.Name(), Err: err}
 	}
 	return nil
+}
+
+// hasData reports whether anything was ever written to a file. A file system that
+// does not know where its files have holes says yes.
+func hasData(f *os.File) (bool, error) {
+	_, err := f.Seek(0, unix.SEEK_DATA)
+	if errors.Is(err, unix.ENXIO) {
+		return false, nil
+	}
+	return err == nil, err
 }

@@ -43,7 +43,24 @@ func (b *Backend) OpenVolume(ctx context.Context, req backends.OpenVolumeRequest
 	if err := b.prepare(v, s); err != nil {
 		return nil, fmt.Errorf("open volume %s: %w", v.id, err)
 	}
-	return source(v, s)
+	src, err := source(v, s)
+	if err == nil && v.meta.Format == formatRaw && !req.Capability.Block {
+		src.Device.Format, err = rawFormat(img)
+	}
+	return src, err
+}
+
+// rawFormat is what is known of a volume that was given away as a block device
+// and is now to have a file system. Where the image holds data is known without
+// reading it; a volume with any is never formatted, wherever its user put it.
+func rawFormat(img *os.File) (backends.FormatState, error) {
+	switch data, err := hasData(img); {
+	case err != nil:
+		return backends.FormatUnknown, unavailable("data of "+img.Name(), err)
+	case data:
+		return backends.FormatDone, nil
+	}
+	return backends.FormatUnknown, nil
 }
 
 // prepare sets what a loop device must have before anybody uses it.
@@ -230,7 +247,9 @@ func (b *Backend) detachVolume(ctx context.Context, v *volume, hint *state) erro
 		return unavailable("flock "+v.path(imgFile), err)
 	}
 	if free {
-		return nil
+		// This file has no loop device. The one that State speaks of may be left on
+		// an earlier file: the image was restored, or its disk mounted anew.
+		return b.closeByState(ctx, hint, nil)
 	}
 	s, err := b.attached(ctx, v, hint)
 	if s == nil || err != nil {

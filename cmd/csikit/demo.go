@@ -39,6 +39,9 @@ func demo(ctx context.Context, args []string, out io.Writer) error {
 		w := workspace{dir: *dir, rootless: os.Getenv(envInside) == insideUser}
 		return walkAll(ctx, w, strings.Split(*fsTypes, ","), &printer{out: out})
 	}
+	if fl.NArg() > 0 {
+		return fmt.Errorf("%w (unexpected arguments %q)", errUsage, fl.Args())
+	}
 	keep := *dir != ""
 	if !keep {
 		tmp, err := os.MkdirTemp("", "csikit-demo-")
@@ -173,7 +176,8 @@ func loopsBelow(dir string) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		if strings.HasPrefix(string(b), dir+"/") {
+		// Contains: in a chroot the kernel may show the path from outside of it.
+		if strings.Contains(string(b), dir+"/") {
 			loops = append(loops, "/dev/"+filepath.Base(filepath.Dir(filepath.Dir(n)))+" on "+strings.TrimSpace(string(b)))
 		}
 	}

@@ -146,6 +146,9 @@ func TestDemoWithoutRoot(t *testing.T) {
 	cmd.Env = append(os.Environ(), "TMPDIR="+filepath.Join(dir, "tmp"))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 	out, code := runDemo(t, cmd)
+	if strings.Contains(out, "a user namespace cannot be made here") {
+		testenv.UserNamespace(t, syscall.EPERM)
+	}
 	if code != 0 || !strings.HasSuffix(out, clean) || !strings.Contains(out, "What this cannot show") {
 		t.Errorf("exit code %d, and it does not end with %q after saying what it cannot show", code, clean)
 	}

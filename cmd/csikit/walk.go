@@ -208,7 +208,7 @@ func (k *walk) expand(ctx context.Context) error {
 		&csi.NodeExpandVolumeRequest{VolumeId: k.vol.GetVolumeId(), VolumePath: k.path("pod-1"), StagingTargetPath: k.path("staging"),
 			CapacityRange: size, VolumeCapability: k.capability()})
 	if status.Code(err) == codes.FailedPrecondition {
-		k.p.see("this kernel lets no one grow %s in use here: the next stage does it", k.fsType)
+		k.p.see("%s cannot be grown in use by this process: the next stage does it", k.fsType)
 		return nil
 	}
 	if err != nil {

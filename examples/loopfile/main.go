@@ -27,8 +27,9 @@ func main() {
 func run(ctx context.Context, args []string) error {
 	o := loopfile.Options{Logger: slog.Default()}
 	fs := flag.NewFlagSet("loopfile", flag.ExitOnError)
-	endpoint := fs.String("endpoint", "", "unix:///path or tcp://host:port (default $CSI_ENDPOINT)")
+	endpoint := fs.String("endpoint", "", "unix:///path (default $CSI_ENDPOINT)")
 	state := fs.String("state-dir", "/var/lib/csi-loopfile", "where the node keeps what is mounted; on the host's own disk")
+	kubelet := fs.String("kubelet-dir", "", "kubelet's directory as this container sees it: its mounts must reach the host (default: not checked)")
 	mode := fs.String("mode", "all", "controller, node or all")
 	initPool := fs.Bool("init", false, "make -pool a pool, and exit")
 	fs.BoolVar(&o.Init, "init-pool", false, "make -pool a pool if it is empty, and serve it: to try it out, never in a service")
@@ -38,6 +39,9 @@ func run(ctx context.Context, args []string) error {
 	fs.BoolVar(&o.Thin, "thin", false, "make thin volumes unless the parameter \"type\" says otherwise")
 	fs.BoolVar(&o.AllowRootFS, "allow-root-fs", false, "permit a pool on a container's root or in memory: to try it out")
 	_ = fs.Parse(args) // ExitOnError
+	if fs.NArg() > 0 {
+		return fmt.Errorf("unexpected arguments %q", fs.Args())
+	}
 
 	if *initPool {
 		info, err := loopfile.InitPool(o.Pool, &loopfile.PoolOptions{Name: o.Name, AllowRootFS: o.AllowRootFS})
@@ -59,6 +63,10 @@ func run(ctx context.Context, args []string) error {
 	default:
 		return fmt.Errorf("-mode %q: want controller, node or all", *mode)
 	}
+	opts := csidriver.Options{NodeID: o.Node, StateDir: *state}
+	if *kubelet != "" {
+		opts.SharedDirs = []string{*kubelet}
+	}
 	b, err := loopfile.New(o)
 	if err != nil {
 		return err
@@ -66,7 +74,7 @@ func run(ctx context.Context, args []string) error {
 	defer func() { _ = b.Close() }()
 	d, err := csidriver.New(csidriver.Config{
 		Name: "loopfile.csikit.dev", Traits: b.Traits(), Controller: b, Node: b, Serve: serve,
-	}, &csidriver.Options{NodeID: o.Node, StateDir: *state})
+	}, &opts)
 	if err != nil {
 		return err
 	}

@@ -64,10 +64,10 @@ func (b backend) DeleteVolume(ctx context.Context, req backends.DeleteVolumeRequ
 			return fmt.Errorf("%w: %s is mounted, and what it holds is not ours", backends.ErrInUse, m.Point)
 		}
 	}
-	if err == nil {
-		err = errors.Join(b.root.Rename(req.ID, "old-"+req.ID), b.sync())
+	if err = errors.Join(err, b.root.RemoveAll("old-"+req.ID)); err != nil { // left of an earlier volume of this name
+		return err
 	}
-	if err != nil {
+	if err = errors.Join(b.root.Rename(req.ID, "old-"+req.ID), b.sync()); err != nil {
 		return err
 	}
 	return b.root.RemoveAll("old-" + req.ID)

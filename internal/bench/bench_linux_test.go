@@ -30,7 +30,7 @@ func TestRun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"bare gRPC", "loopfile"} {
+	for _, name := range []string{"bare gRPC", "minimal", "loopfile"} {
 		if !strings.Contains(b.String(), name) {
 			t.Errorf("%s was not measured:\n%s", name, &b)
 		}

@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -62,10 +61,7 @@ func build(ctx context.Context, dir string) ([]*driver, error) {
 		return nil, err
 	}
 	root := filepath.Dir(strings.TrimSpace(string(mod)))
-	drivers := slices.DeleteFunc(all(), func(d *driver) bool {
-		_, err := os.Stat(filepath.Join(root, d.pkg))
-		return errors.Is(err, fs.ErrNotExist)
-	})
+	drivers := all()
 	for _, d := range drivers {
 		d.binary = filepath.Join(dir, "bin-"+filepath.Base(d.pkg))
 		cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags=grpcnotrace", "-ldflags=-s -w", "-o", d.binary, d.pkg)

@@ -3,7 +3,6 @@ package testenv
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,8 +14,8 @@ import (
 // Main is what TestMain calls. As root it runs the tests in a child process with
 // a mount namespace of its own (never by unshare in this process: its threads
 // would differ) and with TMPDIR in a fresh directory, and afterwards fails when
-// a loop device on a file of that directory, or a process that was started in
-// it, is left.
+// a loop device on a file of that directory, or a process that the tests started,
+// is left.
 func Main(m *testing.M) {
 	if os.Geteuid() != 0 || os.Getenv(envInside) != "" {
 		os.Exit(m.Run())
@@ -30,7 +29,9 @@ func Main(m *testing.M) {
 }
 
 func runInside() (int, error) {
-	dir, err := os.MkdirTemp("", "csikit-test-")
+	// Not in TMPDIR: the path of a socket may have 107 bytes. Not in /tmp, which may
+	// be memory: pools and their direct I/O want a disk.
+	dir, err := os.MkdirTemp("/var/tmp", "csikit-")
 	if err != nil {
 		return 1, err
 	}
@@ -38,6 +39,9 @@ func runInside() (int, error) {
 	// old one, and its name mean nothing there.
 	exe, err := os.Executable()
 	if err != nil {
+		return 1, err
+	}
+	if err := adopt(); err != nil {
 		return 1, err
 	}
 	cmd := exec.Command(exe, os.Args[1:]...)
@@ -50,7 +54,7 @@ func runInside() (int, error) {
 	if err != nil && !errors.As(err, &exit) {
 		return 1, err
 	}
-	left := errors.Join(leftLoops(dir), leftProcesses(dir))
+	left := errors.Join(leftProcesses(), leftLoops(dir))
 	if err := os.RemoveAll(dir); err != nil {
 		left = errors.Join(left, err)
 	}
@@ -67,7 +71,8 @@ func leftLoops(dir string) error {
 	}
 	for _, f := range files {
 		b, err := os.ReadFile(f)
-		if err != nil || !strings.HasPrefix(string(b), dir) {
+		// Contains: in a chroot the kernel may show the path from outside of it.
+		if err != nil || !strings.Contains(string(b), dir+"/") {
 			continue
 		}
 		dev := "/dev/" + filepath.Base(filepath.Dir(filepath.Dir(f)))
@@ -81,26 +86,44 @@ func leftLoops(dir string) error {
 	return errors.Join(left...)
 }
 
-// leftProcesses names and ends processes that have TMPDIR=dir in their
-// environment: children of the tests that outlived them.
-func leftProcesses(dir string) error {
+// adopt makes orphans of the tests children of this process, whatever their
+// environment and group: they can be found afterwards.
+func adopt() error {
+	const setChildSubreaper = 36 // PR_SET_CHILD_SUBREAPER
+	if _, _, errno := syscall.RawSyscall(syscall.SYS_PRCTL, setChildSubreaper, 1, 0); errno != 0 {
+		return fmt.Errorf("child subreaper: %w", errno)
+	}
+	return nil
+}
+
+// leftProcesses names and ends the children that this process has been given:
+// those of the tests that outlived them. What has ended is only reaped.
+func leftProcesses() error {
 	var left []error
-	procs, err := filepath.Glob("/proc/[0-9]*/environ")
+	stats, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {
 		return err
 	}
-	for _, p := range procs {
-		b, err := os.ReadFile(p)
-		if errors.Is(err, fs.ErrNotExist) || err != nil || !strings.Contains(string(b)+"\x00", "TMPDIR="+dir+"\x00") {
+	for _, f := range stats {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			continue // it has ended
+		}
+		var pid, parent int
+		var state string
+		_, rest, _ := strings.Cut(string(b), ") ") // behind the name, which may hold anything
+		if n, _ := fmt.Sscanf(rest, "%s %d", &state, &parent); n != 2 || parent != os.Getpid() {
 			continue
 		}
-		var pid int
-		if _, err := fmt.Sscanf(p, "/proc/%d/environ", &pid); err != nil {
+		if n, _ := fmt.Sscanf(string(b), "%d", &pid); n != 1 {
 			continue
 		}
-		cmdline, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-		left = append(left, fmt.Errorf("process left behind: %d %s", pid, strings.ReplaceAll(string(cmdline), "\x00", " ")))
-		_ = syscall.Kill(pid, syscall.SIGKILL)
+		if state != "Z" {
+			cmdline, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)) // for the message
+			left = append(left, fmt.Errorf("process left behind: %d %s", pid, strings.ReplaceAll(string(cmdline), "\x00", " ")))
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+		_, _ = syscall.Wait4(pid, nil, 0, nil)
 	}
 	return errors.Join(left...)
 }

@@ -5,21 +5,23 @@
 //
 // A test that needs something says so with [Root], [Tool] or [InVM]. What is
 // missing is named in the skip, and is a failure where CSIKIT_REQUIRE lists it
-// (root, vm, tools), as CI does.
+// (root, vm, tools, userns), as CI does.
 package testenv
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 )
 
 const (
 	envInside  = "CSIKIT_TEST_INSIDE" // set in the re-executed process
-	envRequire = "CSIKIT_REQUIRE"     // comma-separated: root, vm, tools
+	envRequire = "CSIKIT_REQUIRE"     // comma-separated: root, vm, tools, userns
 	envVM      = "IN_VM"              // set by test/vm/run-in-vm.sh
 )
 
@@ -52,6 +54,15 @@ func Tool(t testing.TB, names ...string) {
 		if _, err := exec.LookPath(n); err != nil {
 			missing(t, "tools", "program "+n)
 		}
+	}
+}
+
+// UserNamespace skips the test where err says that no user namespace can be
+// made: in a chroot, and in most containers.
+func UserNamespace(t testing.TB, err error) {
+	t.Helper()
+	if errors.Is(err, syscall.EPERM) {
+		missing(t, "userns", "user namespaces (not in a chroot, and in few containers)")
 	}
 }
 

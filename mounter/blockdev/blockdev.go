@@ -55,6 +55,9 @@ type Content struct {
 	// journal to replay for ext and FAT; nothing against it for the others, whose
 	// kernels replay at mount.
 	Clean bool
+	// Journal says that an ext file system has one: the kernel replays it, and a
+	// file system that was not unmounted needs no check.
+	Journal bool
 	// InProgress is an xfs whose mkfs did not end: it was never mountable.
 	InProgress bool
 	// Errors says that the superblock records errors, or is itself damaged: a

@@ -132,8 +132,9 @@ func (d *Device) ReadOnly() (bool, error) {
 }
 
 // Claimed reports whether somebody has the device exclusively: a mounted file
-// system, another device on top of it, or a program such as mkfs. It asks by an
-// exclusive open (O_EXCL), and lets go at once.
+// system, another device on top of it, a program such as mkfs, or whoever has the
+// file of [Device.Lock]. It asks by an exclusive open (O_EXCL), and lets go at
+// once.
 func (d *Device) Claimed() (bool, error) {
 	fd, err := openFD(d.f, unix.O_RDONLY|unix.O_EXCL)
 	switch {
@@ -142,7 +143,35 @@ func (d *Device) Claimed() (bool, error) {
 	case err != nil:
 		return false, d.errorf("exclusive open", err)
 	}
-	return false, unix.Close(fd)
+	err = flock(fd, unix.LOCK_SH) // udev takes that one too
+	return errors.Is(err, unix.EWOULDBLOCK), unix.Close(fd)
+}
+
+// Lock opens the device once more, with a lock (flock) by which [Device.Claimed]
+// knows it as long as anybody has the file. It is for a program that works on the
+// device and does not open it exclusively, as mkfs.btrfs: the program inherits the
+// file, and with it the lock. A device that is locked is backends.ErrInUse.
+func (d *Device) Lock() (*os.File, error) {
+	fd, err := openFD(d.f, unix.O_RDONLY)
+	if err != nil {
+		return nil, d.errorf("open", err)
+	}
+	if err := flock(fd, unix.LOCK_EX); err != nil {
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			err = fmt.Errorf("%w: %w", err, backends.ErrInUse)
+		}
+		return nil, errors.Join(d.errorf("lock", err), unix.Close(fd))
+	}
+	return os.NewFile(uintptr(fd), d.path), nil
+}
+
+func flock(fd, how int) error {
+	for {
+		err := unix.Flock(fd, how|unix.LOCK_NB)
+		if err != unix.EINTR {
+			return err
+		}
+	}
 }
 
 // SetReadOnly sets the kernel's read-only flag of the whole device, for every

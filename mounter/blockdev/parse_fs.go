@@ -1,6 +1,7 @@
 package blockdev
 
 import (
+	"fmt"
 	"hash/crc32"
 )
 
@@ -49,10 +50,21 @@ func parseExt(b []byte, h *hit) bool {
 	h.Size = bytesOf(blocks, 1024<<min(logBlock, 6))
 	h.Errors = state&stateErrors != 0
 	h.Clean = state&stateValid != 0 && incompat&incompatRecover == 0
+	h.Journal = compat&compatJournal != 0
 	if roCompat&roCompatChecksum != 0 {
 		h.check(le32(b[offSum:]) == ^crc32.Checksum(b[:offSum], castagnoli))
 	}
 	return true
+}
+
+// extBackups are where the first backup of the superblock is, at the start of the
+// second block group, for blocks of 1, 2 and 4 KiB.
+func extBackups(int64) []int64 { return []int64{8*mib + 1*kib, 32 * mib, 128 * mib} }
+
+// xfsBackups is where the second allocation group begins, if mkfs.xfs had its way.
+func xfsBackups(size int64) []int64 {
+	const block, most = 4 * kib, 1<<28 - 1 // blocks in a group
+	return []int64{min((size/block+3)/4, most) * block}
 }
 
 // parseXFS reads the superblock of the first allocation group.
@@ -87,16 +99,21 @@ func parseBtrfs(b []byte, h *hit) bool {
 		flagError        = 1 << 2
 		sumCRC32C        = 0
 		offDevTotal      = 201 + 8
+		offDevices       = 136
 	)
 	h.UUID = uuid(b[32:])
 	h.Size = bytesOf(le64(b[offDevTotal:]), 1)
 	h.weak = h.Offset == mirror1 || h.Offset == mirror2
 	h.Errors = le64(b[56:])&flagError != 0 || h.weak
 	h.check(b[64] == '_') // "!" until mkfs or a conversion has ended
-	h.check(le64(b[48:]) == uint64(h.Offset) && h.Size > 0 && le64(b[136:]) > 0)
+	h.check(le64(b[48:]) == uint64(h.Offset) && h.Size > 0 && le64(b[offDevices:]) > 0)
 	h.check(powerOf2(uint64(le32(b[144:])), 4<<10, 64<<10) && powerOf2(uint64(le32(b[148:])), 4<<10, 64<<10))
 	if le16(b[196:]) == sumCRC32C {
 		h.check(le32(b) == crc32.Checksum(b[32:4096], castagnoli))
+	}
+	if n := le64(b[offDevices:]); n > 1 && !h.damaged {
+		// Mounting one device mounts them all, whosever they are.
+		h.Type, h.State = fmt.Sprintf("btrfs of %d devices", n), Foreign
 	}
 	return true
 }

@@ -50,6 +50,8 @@ var fileSystems = []signature{
 		func(size int64) []int64 { return []int64{size&^4095 - 4096} }),
 	filesystem("bcachefs", 512, 24, bcachefsMagic, uuidAt(56), 4*kib),
 	weakly(filesystem("bcachefs", 512, 24, bcachefsMagic, uuidAt(56), 2*mib, -1*mib)),
+	backup("ext4", extBackups),
+	backup("xfs", xfsBackups),
 }
 
 const (

@@ -117,6 +117,7 @@ func inUserNamespace(t *testing.T, arg string) (string, bool) {
 	ids := []syscall.SysProcIDMap{{Size: 1}}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS, UidMappings: ids, GidMappings: ids}
 	out, err := cmd.CombinedOutput()
+	testenv.UserNamespace(t, err)
 	if err != nil || !strings.Contains(string(out), "--- PASS: "+t.Name()) {
 		t.Errorf("%v\n%s", err, out)
 	}

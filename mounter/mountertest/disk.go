@@ -83,6 +83,13 @@ func (d *Disk) Insert() {
 	d.gone, d.seq = false, d.k.seq
 }
 
+// SetReadOnly sets the flag of the device behind the engine's back.
+func (d *Disk) SetReadOnly(ro bool) {
+	d.k.mu.Lock()
+	defer d.k.mu.Unlock()
+	d.readOnly = ro
+}
+
 // IsReadOnly is the flag of the device.
 func (d *Disk) IsReadOnly() bool {
 	d.k.mu.Lock()

@@ -104,7 +104,7 @@ func (d *driver) nothingLeft() {
 	}
 	files, _ := filepath.Glob("/sys/block/loop*/loop/backing_file")
 	for _, f := range files {
-		if b, err := os.ReadFile(f); err == nil && len(b) > len(d.dir) && string(b[:len(d.dir)]) == d.dir {
+		if b, err := os.ReadFile(f); err == nil && strings.Contains(string(b), d.dir+"/") {
 			d.t.Errorf("loop device left: %s on %s", f, b)
 		}
 	}

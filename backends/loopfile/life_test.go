@@ -1,0 +1,65 @@
+package loopfile
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/mounter"
+)
+
+// node are the paths of one volume on one node, and the engine there.
+type node struct {
+	*mounter.Engine
+	o       order
+	staging string
+	target  string
+}
+
+func startNode(ctx context.Context, b *Backend, o order) (*node, error) {
+	e, err := mounter.New(b, &mounter.Options{StateDir: filepath.Join(o.Dir, "state"), Logger: b.log, AllowVolatileState: true})
+	if err != nil {
+		return nil, err
+	}
+	return &node{e, o, filepath.Join(o.Dir, "staging"), filepath.Join(o.Dir, "pods/1")}, e.Start(ctx)
+}
+
+func (n *node) capability() backends.Capability {
+	return backends.Capability{Mode: backends.SingleNodeWriter, FSType: n.o.Type, Block: n.o.Type == ""}
+}
+
+func (n *node) do(ctx context.Context) error {
+	stage := mounter.StageRequest{ID: n.o.ID, Path: n.staging, Capability: n.capability()}
+	if err := n.Stage(ctx, stage); err != nil {
+		return err
+	}
+	return n.Publish(ctx, mounter.PublishRequest{
+		ID: n.o.ID, StagingPath: n.staging, Path: n.target, Capability: stage.Capability, ReadOnly: stage.Capability.Block,
+	})
+}
+
+func (n *node) undo(ctx context.Context) error {
+	if err := n.Unpublish(ctx, mounter.UnpublishRequest{ID: n.o.ID, Path: n.target}); err != nil {
+		return err
+	}
+	return n.Unstage(ctx, mounter.UnstageRequest{ID: n.o.ID, Path: n.staging})
+}
+
+// life is all that a node does with a volume.
+func life(ctx context.Context, b *Backend, o order) error {
+	n, err := startNode(ctx, b, o)
+	if err != nil {
+		return err
+	}
+	if err := n.do(ctx); err != nil {
+		if strings.Contains(err.Error(), "signal: killed") { // mkfs was, and the driver goes with it
+			return syscall.Kill(os.Getpid(), syscall.SIGKILL)
+		}
+		return err
+	}
+	return errors.Join(n.undo(ctx), n.Close())
+}

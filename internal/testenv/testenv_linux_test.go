@@ -1,0 +1,59 @@
+package testenv
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+const envLeave = "CSIKIT_TESTENV_LEAVE" // what TestLeave leaves behind
+
+func TestMain(m *testing.M) { Main(m) }
+
+// TestLeave is careless when it is told to.
+func TestLeave(t *testing.T) {
+	var cmd *exec.Cmd
+	switch os.Getenv(envLeave) {
+	case "process":
+		cmd = exec.Command("sleep", "60")
+		cmd.Env, cmd.SysProcAttr = []string{}, &syscall.SysProcAttr{Setsid: true}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+	case "loop":
+		img := filepath.Join(t.TempDir(), "img")
+		if err := os.WriteFile(img, make([]byte, 1<<20), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := exec.Command("losetup", "-f", img).CombinedOutput(); err != nil {
+			t.Fatalf("%v %s", err, out)
+		}
+	}
+}
+
+// TestLeftBehind: what a test leaves is named, is a failure, and is taken away.
+func TestLeftBehind(t *testing.T) {
+	Root(t)
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for leave, want := range map[string]string{
+		"nothing": "PASS", "process": "process left behind", "loop": "loop device left behind",
+	} {
+		t.Run(leave, func(t *testing.T) {
+			cmd := exec.Command(exe, "-test.run=^TestLeave$")
+			cmd.Env = append(slices.DeleteFunc(os.Environ(), func(kv string) bool {
+				return strings.HasPrefix(kv, envInside+"=")
+			}), envLeave+"="+leave)
+			out, err := cmd.CombinedOutput()
+			if !strings.Contains(string(out), want) || (err == nil) != (leave == "nothing") {
+				t.Errorf("%v, and it does not say %q:\n%s", err, want, out)
+			}
+		})
+	}
+}

@@ -1,0 +1,263 @@
+package mounter_test
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/internal/testenv"
+	"github.com/csikit/csikit/mounter"
+	"github.com/csikit/csikit/mounter/mnt"
+)
+
+// TestRealStateDirFull: without room for a record nothing begins, but everything
+// can be undone, also by a driver that starts anew.
+func TestRealStateDirFull(t *testing.T) {
+	n := newLoopNode(t)
+	testenv.Root(t)
+	r := &realRig{t: t, node: n, dir: t.TempDir()}
+	r.state = filepath.Join(r.dir, "state")
+	must(t, os.Mkdir(r.state, 0o700))
+	must(t, mnt.Mount("tmpfs", "tmpfs", r.state, mnt.Options{Data: "size=64k"}))
+	t.Cleanup(func() {
+		must(t, r.Close())
+		_, err := mnt.Unwind(r.state)
+		must(t, err)
+	})
+	r.start(n)
+	n.make("v", 64*mib)
+	n.make("w", 64*mib)
+	r.stage("v", "ext4")
+	r.publish("v", "pods/1")
+	fill(t, filepath.Join(r.state, "full"))
+	wantKind(t, r.Stage(t.Context(), r.stageReq("w", "ext4")), backends.ErrUnavailable)
+	must(t, r.Close())
+	r.start(n)
+	r.unpublish("v", "pods/1")
+	r.unstage("v")
+	r.unstage("w")
+	r.gone("v")
+	must(t, os.Remove(filepath.Join(r.state, "full")))
+	r.stage("w", "ext4")
+	r.unstage("w")
+}
+
+// fill takes all the room that is left.
+func fill(t *testing.T, path string) {
+	t.Helper()
+	f, err := os.Create(path)
+	must(t, err)
+	for _, size := range []int{4096, 1} {
+		for err = nil; err == nil; {
+			_, err = f.Write(make([]byte, size))
+		}
+	}
+	must(t, f.Close())
+}
+
+// dirNode is a backend of directories below one.
+type dirNode struct{ dir string }
+
+func (n dirNode) OpenVolume(_ context.Context, req backends.OpenVolumeRequest) (*backends.Source, error) {
+	return &backends.Source{Dir: filepath.Join(n.dir, req.ID)}, nil
+}
+
+func (n dirNode) CloseVolume(context.Context, backends.CloseVolumeRequest) error { return nil }
+
+// TestRealMountIDIsUsedAgain: the kernel gives the number of a mount that is gone
+// to the next one, and directories of one file system differ in nothing else.
+func TestRealMountIDIsUsedAgain(t *testing.T) {
+	n := dirNode{t.TempDir()}
+	r := newRealRig(t, n, nil)
+	for _, id := range []string{"v", "w"} {
+		must(t, os.Mkdir(filepath.Join(n.dir, id), 0o700))
+		must(t, os.WriteFile(filepath.Join(n.dir, id, "name"), []byte(id), 0o600))
+	}
+	r.stage("v", "")
+	_, err := mnt.Unwind(r.path("staging-v"))
+	must(t, err)
+	req := r.stageReq("w", "")
+	req.Path = r.path("staging-v")
+	must(t, r.Stage(t.Context(), req))
+	if err := r.Publish(t.Context(), r.publishReq("v", "pods/v")); err == nil {
+		b, _ := os.ReadFile(r.path("pods/v/name"))
+		t.Errorf("published %q as v", b)
+		r.unpublish("v", "pods/v")
+	}
+	_ = r.Unstage(t.Context(), mounter.UnstageRequest{ID: "v", Path: r.path("staging-v")})
+	if !r.isMount("staging-v") {
+		t.Error("w is unmounted")
+	}
+	must(t, r.Unstage(t.Context(), mounter.UnstageRequest{ID: "w", Path: r.path("staging-v")}))
+	r.unstage("v")
+	if v := r.Volumes(); len(v) > 0 {
+		t.Errorf("records left: %v", v)
+	}
+}
+
+// closer counts the calls of CloseVolume.
+type closer struct {
+	*loopNode
+	n int
+}
+
+func (c *closer) CloseVolume(ctx context.Context, req backends.CloseVolumeRequest) error {
+	c.n++
+	return c.loopNode.CloseVolume(ctx, req)
+}
+
+// TestRealMountedInAnotherNamespace: a device whose file system is still mounted
+// where the engine cannot see it is not taken away below it.
+func TestRealMountedInAnotherNamespace(t *testing.T) {
+	n := &closer{loopNode: newLoopNode(t)}
+	r := newRealRig(t, n, n.loopNode)
+	n.make("v", 64*mib)
+	r.stage("v", "ext4")
+	cmd := exec.Command("cat") // until its standard input ends
+	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
+	in, err := cmd.StdinPipe()
+	must(t, err)
+	must(t, cmd.Start())
+	wantKind(t, r.Unstage(t.Context(), mounter.UnstageRequest{ID: "v", Path: r.path("staging-v")}), backends.ErrUnavailable)
+	if n.n != 0 {
+		t.Error("the backend was asked to take away a device that is mounted")
+	}
+	must(t, in.Close())
+	must(t, cmd.Wait())
+	r.unstage("v")
+	r.gone("v")
+}
+
+// TestRealStrangePaths: what a path is written with is no part of the work.
+func TestRealStrangePaths(t *testing.T) {
+	for _, fsType := range []string{"xfs", "btrfs", "ext4"} {
+		t.Run(fsType, func(t *testing.T) {
+			n := newLoopNode(t)
+			r := newRealRig(t, n, n)
+			r.dir = filepath.Join(r.dir, "new\nline \\012 tab\t, \"quote\" #")
+			must(t, os.Mkdir(r.dir, 0o700))
+			n.make("v", 320*mib)
+			r.stage("v", fsType)
+			r.stage("v", fsType)
+			r.publish("v", "pods\n1")
+			r.publish("v", "pods\n1")
+			must(t, os.Truncate(n.file("v"), 400*mib))
+			if fsType != "ext4" {
+				_, err := r.Expand(t.Context(), mounter.ExpandRequest{ID: "v", Path: r.path("staging-v")})
+				must(t, err)
+			}
+			r.unpublish("v", "pods\n1")
+			r.unstage("v")
+			r.gone("v")
+		})
+	}
+}
+
+// TestRealHiddenMounts: somebody mounted over the directory that the paths are in,
+// as a kubelet does that is started anew in a container. What is below is not gone.
+func TestRealHiddenMounts(t *testing.T) {
+	n := dirNode{t.TempDir()}
+	r := newRealRig(t, n, nil)
+	must(t, os.Mkdir(filepath.Join(n.dir, "v"), 0o700))
+	stage, pub := r.stageReq("v", ""), r.publishReq("v", "kubelet/pods/1")
+	stage.Path = r.path("kubelet/staging")
+	pub.StagingPath = stage.Path
+	unpublish, unstage := mounter.UnpublishRequest{ID: "v", Path: pub.Path}, mounter.UnstageRequest{ID: "v", Path: stage.Path}
+	ctx := t.Context()
+	must(t, r.Stage(ctx, stage))
+	must(t, r.Publish(ctx, pub))
+	must(t, mnt.Mount("tmpfs", "tmpfs", r.path("kubelet"), mnt.Options{}))
+	wantKind(t, r.Unpublish(ctx, unpublish), backends.ErrUnavailable)
+	wantKind(t, r.Unstage(ctx, unstage), backends.ErrUnavailable)
+	_, err := mnt.Unwind(r.path("kubelet"))
+	must(t, err)
+	must(t, r.Unpublish(ctx, unpublish))
+	must(t, r.Unstage(ctx, unstage))
+	if r.isMount("kubelet/staging") || r.isMount("kubelet/pods/1") || len(r.Volumes()) > 0 {
+		t.Error("something is left")
+	}
+}
+
+// TestRealPropagation: what is published below a shared mount is read-only in
+// every namespace, and gone from every one when it is unpublished.
+func TestRealPropagation(t *testing.T) {
+	n := newLoopNode(t)
+	r := newRealRig(t, n, n)
+	n.make("v", 64*mib)
+	must(t, os.Mkdir(r.path("kubelet"), 0o700))
+	must(t, mnt.Bind(r.path("kubelet"), r.path("kubelet"), mnt.BindOptions{}))
+	must(t, unix.Mount("", r.path("kubelet"), "", unix.MS_SHARED, ""))
+	cmd := exec.Command("unshare", "-m", "--propagation", "unchanged", "cat")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	in, err := cmd.StdinPipe()
+	must(t, err)
+	out, err := cmd.StdoutPipe()
+	must(t, err)
+	must(t, cmd.Start())
+	_, err = in.Write([]byte("x")) // comes back when cat runs, in its namespace
+	must(t, err)
+	_, err = out.Read(make([]byte, 1))
+	must(t, err)
+	there := func(name string) string {
+		b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(cmd.Process.Pid), "mountinfo"))
+		must(t, err)
+		lines := strings.Split(string(b), "\n")
+		i := slices.IndexFunc(lines, func(l string) bool { return strings.Contains(l, r.path(name)+" ") })
+		if i < 0 {
+			return ""
+		}
+		return strings.Fields(lines[i])[5]
+	}
+	stage, pub := r.stageReq("v", "ext4"), r.publishReq("v", "kubelet/pods/1")
+	stage.Path = r.path("kubelet/staging")
+	pub.StagingPath, pub.ReadOnly = stage.Path, true
+	must(t, r.Stage(t.Context(), stage))
+	must(t, r.Publish(t.Context(), pub))
+	t.Logf("there: %q %q", there("kubelet/staging"), there("kubelet/pods/1"))
+	if o := there("kubelet/pods/1"); !strings.HasPrefix(o, "ro") {
+		t.Errorf("the other namespace has %q", o)
+	}
+	r.unpublish("v", "kubelet/pods/1")
+	must(t, r.Unstage(t.Context(), mounter.UnstageRequest{ID: "v", Path: stage.Path}))
+	if o := there("kubelet/pods/1") + there("kubelet/staging"); o != "" {
+		t.Errorf("left in the other namespace: %s", o)
+	}
+	must(t, in.Close())
+	must(t, cmd.Wait())
+	r.gone("v")
+}
+
+// TestAliasOfAnotherVolume: a link in a path does not make another volume's mount
+// the caller's.
+func TestAliasOfAnotherVolume(t *testing.T) {
+	n := newLoopNode(t)
+	r := newRealRig(t, n, n)
+	n.make("v", 64*mib)
+	r.stage("v", "ext4")
+	r.publish("v", "pods/1")
+	must(t, os.Symlink(r.dir, r.path("link")))
+	for _, name := range []string{"staging-v", "pods/1"} {
+		alias := filepath.Join(r.path("link"), name)
+		if err := r.Unpublish(t.Context(), mounter.UnpublishRequest{ID: "w", Path: alias}); err == nil {
+			t.Errorf("unpublish %s says OK", alias)
+		}
+		if err := r.Unstage(t.Context(), mounter.UnstageRequest{ID: "w", Path: alias}); err == nil {
+			t.Errorf("unstage %s says OK", alias)
+		}
+		if !r.isMount(name) {
+			t.Errorf("%s is unmounted", name)
+		}
+	}
+	r.unpublish("v", "pods/1")
+	r.unstage("v")
+	r.gone("v")
+}
