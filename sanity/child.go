@@ -3,17 +3,17 @@ package sanity
 import (
 	"context"
 	"encoding/json"
-	"flag"
+	"fmt"
 	"io"
 	"os"
-	"testing"
 	"time"
 
 	csitest "github.com/kubernetes-csi/csi-test/v5/pkg/sanity"
 	"github.com/onsi/ginkgo/v2"
 	"github.com/onsi/gomega"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/csikit/csikit/internal/csiclient"
 )
 
 // orderEnv names the file with the order of the child process.
@@ -24,26 +24,30 @@ type order struct {
 	Config      Config // without the driver
 	SecretsFile string
 	Report      string // where ginkgo's JSON report goes
+	Live        bool   // descriptor liveFD wants to hear of each spec
 }
 
-// inChild runs csi-sanity, and ends the test, if this process was started for
-// that. Whichever Run comes first does it: all that counts is in the order.
-func inChild(t *testing.T) bool {
+// Child runs csi-sanity if this process was started by [Check] for that, and
+// says whether it was: then the process has nothing else to do. A command that
+// uses Check calls it first of all. The verdict goes to the process that asked.
+func Child() (was bool, err error) { return obey(context.Background()) }
+
+// obey does what the order says, if there is one.
+func obey(ctx context.Context) (was bool, err error) {
 	file := os.Getenv(orderEnv)
 	if file == "" {
-		return false
+		return false, nil
 	}
 	b, err := os.ReadFile(file)
 	if err != nil {
-		t.Fatal(err)
+		return true, fmt.Errorf("sanity: %w", err)
 	}
 	var o order
 	if err := json.Unmarshal(b, &o); err != nil {
-		t.Fatal(err)
+		return true, fmt.Errorf("sanity: %s: %w", file, err)
 	}
-	runSpecs(t.Context(), &o)
-	t.SkipNow() // what comes after Run is for the first process
-	return true
+	runSpecs(ctx, &o)
+	return true, nil
 }
 
 // failed takes the verdict, which is in the report.
@@ -69,6 +73,9 @@ func runSpecs(ctx context.Context, o *order) {
 	reporter.NoColor = true
 
 	tests := csitest.GinkgoTest(c)
+	if o.Live {
+		tell(os.NewFile(liveFD, "specs"))
+	}
 	gomega.RegisterFailHandler(ginkgo.Fail)
 	ginkgo.RunSpecs(failed{}, "csi-sanity", suite, reporter)
 	tests.Finalize()
@@ -87,10 +94,7 @@ func csitestConfig(ctx context.Context, o *order) *csitest.TestConfig {
 	if o.Config.Block {
 		c.TestVolumeAccessType = "block"
 	}
-	c.DialOptions = []grpc.DialOption{
-		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithAuthority("localhost"),
-		grpc.WithChainUnaryInterceptor(bounded(ctx, o.Config.CallTimeout)),
-	}
+	c.DialOptions = append(csiclient.DialOptions(), grpc.WithChainUnaryInterceptor(bounded(ctx, o.Config.CallTimeout)))
 	c.ControllerDialOptions = c.DialOptions
 	return &c
 }
@@ -104,16 +108,4 @@ func bounded(ctx context.Context, limit time.Duration) grpc.UnaryClientIntercept
 		defer context.AfterFunc(ctx, cancel)()
 		return invoke(call, method, req, reply, cc, opts...)
 	}
-}
-
-// givenFlags are the flags of this process that are the program's own, so that
-// the child's tests see them too.
-func givenFlags(set *flag.FlagSet, isTest func(name string) bool) []string {
-	var args []string
-	set.Visit(func(f *flag.Flag) {
-		if !isTest(f.Name) {
-			args = append(args, "-"+f.Name+"="+f.Value.String())
-		}
-	})
-	return args
 }

@@ -3,10 +3,10 @@ package sanity
 import (
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/csikit/csikit/csidriver"
+	"github.com/csikit/csikit/internal/csiclient"
 )
 
 // Config says what to test. Either Driver or Endpoint is needed.
@@ -40,7 +40,8 @@ type Config struct {
 	// written. "": whatever is skipped is.
 	SkipsFile string
 	// Dir is where target and staging paths are made; a driver in another mount
-	// namespace must see it under the same name. "": t.TempDir().
+	// namespace must see it under the same name. "": t.TempDir(); of Check, a
+	// directory of its own that it removes.
 	Dir string
 	// Timeout of the run, 0: 5 minutes; CallTimeout of each RPC, 0: 1 minute.
 	Timeout, CallTimeout time.Duration
@@ -60,30 +61,16 @@ func (c *Config) complete() error {
 	setDefault(&c.Timeout, 5*time.Minute)
 	setDefault(&c.CallTimeout, time.Minute)
 	var err1, err2 error
-	c.Endpoint, err1 = target(c.Endpoint)
-	c.ControllerEndpoint, err2 = target(c.ControllerEndpoint)
-	return errors.Join(err1, err2)
+	c.Endpoint, err1 = csiclient.Target(c.Endpoint)
+	c.ControllerEndpoint, err2 = csiclient.Target(c.ControllerEndpoint)
+	if err := errors.Join(err1, err2); err != nil {
+		return fmt.Errorf("sanity: %w", err)
+	}
+	return nil
 }
 
 func setDefault[T int64 | time.Duration](v *T, to T) {
 	if *v == 0 {
 		*v = to
 	}
-}
-
-// target is what gRPC calls an endpoint.
-func target(endpoint string) (string, error) {
-	path, isUnix := strings.CutPrefix(endpoint, "unix:")
-	address, isTCP := strings.CutPrefix(endpoint, "tcp://")
-	switch {
-	case endpoint == "":
-		return "", nil
-	case strings.HasPrefix(endpoint, "/"):
-		return "unix://" + endpoint, nil
-	case isUnix && strings.HasPrefix(path, "/"):
-		return "unix://" + strings.TrimPrefix(path, "//"), nil
-	case isTCP:
-		return "passthrough:///" + address, nil
-	}
-	return "", fmt.Errorf("sanity: endpoint %q: want unix:///path or tcp://host:port", endpoint)
 }

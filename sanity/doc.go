@@ -29,8 +29,14 @@
 // it and in TestMain is executed twice: it should keep to t.TempDir and not
 // collide with itself. The code after Run is executed once.
 //
+// # In a command
+//
+// [Check] is Run without a test, for a driver at an endpoint: it returns the
+// outcomes, and tells of each while it runs. The program that calls it is started
+// again too, and calls [Child] first. The command csikit check is made of it.
+//
 // # When not to use it
 //
-// Outside of tests: it imports package testing and adds the flags of ginkgo to
+// In a driver: it imports package testing and adds the flags of ginkgo to
 // the binary. Nothing that a driver links imports it.
 package sanity

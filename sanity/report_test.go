@@ -45,7 +45,7 @@ func TestReadReport(t *testing.T) {
 				t.Fatalf("%v, %v", specs, err)
 			}
 			for i, s := range specs {
-				if got := s.name + ": " + s.message; !strings.HasPrefix(strings.TrimSpace(got), strings.TrimSpace(tt.want[i])) {
+				if got := s.Name + ": " + s.Message; !strings.HasPrefix(strings.TrimSpace(got), strings.TrimSpace(tt.want[i])) {
 					t.Errorf("got %q, want %q", got, tt.want[i])
 				}
 			}
@@ -64,9 +64,9 @@ func TestReadReport(t *testing.T) {
 
 func TestSkips(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "skips.txt")
-	specs := []spec{
-		{name: "b", state: types.SpecStateSkipped}, {name: "a", state: types.SpecStatePending},
-		{name: "c", state: types.SpecStatePassed}, {name: "b", state: types.SpecStateSkipped},
+	specs := []Spec{
+		{Name: "b", Outcome: Skipped}, {Name: "a", Outcome: Skipped},
+		{Name: "c", Outcome: Passed}, {Name: "b", Outcome: Skipped},
 	}
 	if err := checkSkips(file, specs, false); err == nil || !strings.Contains(err.Error(), updateEnv) {
 		t.Errorf("without a file: %v", err)
@@ -80,7 +80,7 @@ func TestSkips(t *testing.T) {
 	if err := checkSkips(file, specs, false); err != nil {
 		t.Error(err)
 	}
-	err := checkSkips(file, []spec{{name: "a", state: types.SpecStateSkipped}, {name: "new", state: types.SpecStateSkipped}}, false)
+	err := checkSkips(file, []Spec{{Name: "a", Outcome: Skipped}, {Name: "new", Outcome: Skipped}}, false)
 	if err == nil || !strings.Contains(err.Error(), "not listed:\nnew\n") || !strings.Contains(err.Error(), "not skipped:\nb\n") {
 		t.Errorf("changed: %v", err)
 	}

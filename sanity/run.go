@@ -3,18 +3,14 @@ package sanity
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
-	"log/slog"
 	"os"
-	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
-
-	"github.com/container-storage-interface/spec/lib/go/csi"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
-
-	"github.com/csikit/csikit/csidriver"
 )
 
 // Run runs csi-sanity and reports each of its specs as a subtest of t. It can be
@@ -31,7 +27,7 @@ func Run(t *testing.T, cfg Config) {
 	specs, err := run(t, &cfg)
 	report(t, specs)
 	if err != nil {
-		t.Error(err)
+		t.Errorf("%v (does the test reach sanity.Run when it is run alone?)", err)
 		return // what was skipped in half a run says nothing
 	}
 	if cfg.SkipsFile != "" {
@@ -41,108 +37,81 @@ func Run(t *testing.T, cfg Config) {
 	}
 }
 
+// inChild runs csi-sanity, and ends the test, if this process was started for
+// that. Whichever Run comes first does it: all that counts is in the order.
+func inChild(t *testing.T) bool {
+	was, err := obey(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if was {
+		t.SkipNow() // what comes after Run is for the first process
+	}
+	return was
+}
+
 // run starts the driver, has csi-sanity run, and ends the driver. Specs that
 // fail are no error.
-func run(t *testing.T, cfg *Config) (specs []spec, err error) {
+func run(t *testing.T, cfg *Config) (specs []Spec, err error) {
 	if cfg.Dir == "" {
 		cfg.Dir = t.TempDir()
 	}
-	ctx, cancel := context.WithTimeoutCause(t.Context(), cfg.Timeout, fmt.Errorf("sanity: not finished after %v", cfg.Timeout))
+	ctx, cancel := limited(t.Context(), cfg)
 	defer cancel()
 	if cfg.Endpoint == "" {
-		stop, derr := startDriver(ctx, t, cancel, cfg)
-		if derr != nil {
-			return nil, derr
+		stop, serr := startDriver(ctx, t, cancel, cfg)
+		if serr != nil {
+			return nil, serr
 		}
 		defer func() { err = errors.Join(err, stop()) }()
 	}
-	// The mounts go before anybody cleans the directory: the data below them is
-	// not ours.
-	defer func() { err = errors.Join(err, leftMounts(cfg.Dir)) }()
-	for _, endpoint := range []string{cfg.Endpoint, cfg.ControllerEndpoint} {
-		if err := waitReady(ctx, endpoint); err != nil {
-			return nil, err
-		}
-	}
-	return spawn(ctx, t, cfg)
+	return against(ctx, t.TempDir(), cfg, childProcess{args: again(t.Name(), cfg.Timeout)})
 }
 
-// startDriver serves cfg.Driver and sets cfg.Endpoint. When the driver ends by
-// itself it cancels the run.
-func startDriver(ctx context.Context, t *testing.T, cancel func(), cfg *Config) (stop func() error, err error) {
-	driver, err := csidriver.New(cfg.Driver, driverOptions(t, cfg))
-	if err != nil {
-		return nil, fmt.Errorf("sanity: %w", err)
-	}
-	dir, err := os.MkdirTemp("", "csi-sanity-") //nolint:usetesting // t.TempDir has the test's name in it: nobody can connect to a socket with a long path
-	if err != nil {
-		return nil, err
-	}
-	cfg.Endpoint = "unix://" + filepath.Join(dir, "csi.sock")
-	lis, err := csidriver.Listen(cfg.Endpoint, 0)
-	if err != nil {
-		return nil, errors.Join(err, os.Remove(dir))
-	}
-	serving, end := context.WithCancel(context.WithoutCancel(ctx)) // the driver outlives the run
-	served := make(chan error, 1)
-	go func() {
-		err := driver.Serve(serving, lis)
-		if serving.Err() == nil {
-			cancel()
-		}
-		served <- err
-	}()
-	return func() error {
-		end()
-		if err := <-served; err != nil {
-			err = fmt.Errorf("sanity: the driver: %w", err)
-			return errors.Join(err, os.Remove(dir))
-		}
-		return os.Remove(dir) // fails when the socket, or anything, is left
-	}, nil
+func limited(ctx context.Context, cfg *Config) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, cfg.Timeout, fmt.Errorf("sanity: not finished after %v", cfg.Timeout))
 }
 
-func driverOptions(t *testing.T, cfg *Config) *csidriver.Options {
-	var o csidriver.Options
-	if cfg.Options != nil {
-		o = *cfg.Options
-	}
-	if o.NodeID == "" {
-		o.NodeID = "sanity-node"
-	}
-	if o.StateDir == "" && o.Engine == nil {
-		o.StateDir = t.TempDir()
-	}
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.NewTextHandler(t.Output(), nil))
-	}
-	return &o
+// again are the arguments with which this test binary runs a test, up to Run.
+func again(test string, limit time.Duration) []string {
+	args := []string{"-test.run=" + pattern(test), "-test.count=1", "-test.timeout=" + (limit + time.Minute).String(), "-test.short=" + strconv.FormatBool(testing.Short())}
+	return append(args, givenFlags(flag.CommandLine, func(name string) bool { return strings.HasPrefix(name, "test.") })...)
 }
 
-// waitReady waits until the driver says that it is ready.
-func waitReady(ctx context.Context, endpoint string) error {
-	if endpoint == "" {
-		return nil
+// givenFlags are the flags of this process that are the program's own, so that
+// the child's tests see them too.
+func givenFlags(set *flag.FlagSet, isTest func(name string) bool) []string {
+	var args []string
+	set.Visit(func(f *flag.Flag) {
+		if !isTest(f.Name) {
+			args = append(args, "-"+f.Name+"="+f.Value.String())
+		}
+	})
+	return args
+}
+
+// pattern is a -test.run that matches one test.
+func pattern(name string) string {
+	parts := strings.Split(name, "/")
+	for i, p := range parts {
+		parts[i] = "^" + regexp.QuoteMeta(p) + "$"
 	}
-	conn, err := grpc.NewClient(endpoint, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithAuthority("localhost"))
-	if err != nil {
-		return err
-	}
-	defer func() { _ = conn.Close() }() // nothing was sent that could be lost
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	for {
-		resp, err := csi.NewIdentityClient(conn).Probe(ctx, &csi.ProbeRequest{}, grpc.WaitForReady(true))
-		if err != nil {
-			return fmt.Errorf("sanity: probe of the driver at %s: %w", endpoint, err)
-		}
-		if resp.GetReady() == nil || resp.GetReady().GetValue() {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("sanity: the driver at %s does not get ready: %w", endpoint, context.Cause(ctx))
-		case <-time.After(50 * time.Millisecond):
-		}
+	return strings.Join(parts, "/")
+}
+
+// report makes a subtest of each spec.
+func report(t *testing.T, specs []Spec) {
+	t.Helper()
+	for _, s := range specs {
+		t.Run(s.Name, func(t *testing.T) {
+			switch s.Outcome {
+			case Passed:
+				t.Logf("took %v", s.Took.Round(time.Millisecond))
+			case Skipped:
+				t.Skip(s.Message)
+			default:
+				t.Error(s.Message)
+			}
+		})
 	}
 }

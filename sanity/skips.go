@@ -14,11 +14,11 @@ const updateEnv = "CSIKIT_SANITY_UPDATE"
 const skipsHeader = "# Specs of csi-sanity that are skipped. " + updateEnv + "=1 writes this file anew.\n"
 
 // checkSkips compares the skipped specs with a file, or writes it.
-func checkSkips(file string, specs []spec, update bool) error {
+func checkSkips(file string, specs []Spec, update bool) error {
 	var got []string
 	for _, s := range specs {
-		if s.skipped() {
-			got = append(got, s.name)
+		if s.Outcome == Skipped {
+			got = append(got, s.Name)
 		}
 	}
 	slices.Sort(got)

@@ -1,27 +1,29 @@
 package sanity
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
-	"strconv"
-	"strings"
-	"testing"
+	"syscall"
 	"time"
 
 	"github.com/csikit/csikit/csidriver"
 )
 
-// spawn runs csi-sanity in a child process: this test binary, for this test.
-func spawn(ctx context.Context, t *testing.T, cfg *Config) ([]spec, error) {
-	dir := t.TempDir()
-	o := order{Config: *cfg, Report: filepath.Join(dir, "report.json")}
+// childProcess is how csi-sanity is run: this program again.
+type childProcess struct {
+	args []string
+	live Listener // nil: nobody wants to know before the end
+}
+
+// spawn runs csi-sanity in a child process; dir is for its files.
+func spawn(ctx context.Context, dir string, cfg *Config, p childProcess) ([]Spec, error) {
+	o := order{Config: *cfg, Report: filepath.Join(dir, "report.json"), Live: p.live != nil}
 	o.Config.Driver, o.Config.Options, o.Config.Secrets = csidriver.Config{}, nil, nil
 	var err error
 	if o.SecretsFile, err = writeSecrets(dir, cfg.Secrets); err != nil {
@@ -31,10 +33,10 @@ func spawn(ctx context.Context, t *testing.T, cfg *Config) ([]spec, error) {
 	if err := writeJSON(file, o); err != nil {
 		return nil, err
 	}
-	out, err := child(ctx, t.Name(), file, cfg.Timeout)
+	out, err := p.run(ctx, file, cfg.Timeout)
 	specs, rerr := readReport(o.Report)
 	if rerr != nil {
-		return nil, errors.Join(fmt.Errorf("sanity: the child process did not report; does the test reach sanity.Run when it is run alone? It printed:\n%s", out), err, rerr)
+		return nil, errors.Join(fmt.Errorf("sanity: the child process did not report. It printed:\n%s", out), err, rerr)
 	}
 	if err != nil {
 		return specs, fmt.Errorf("sanity: the child process: %w; it printed:\n%s", err, out)
@@ -42,36 +44,54 @@ func spawn(ctx context.Context, t *testing.T, cfg *Config) ([]spec, error) {
 	return specs, nil
 }
 
-// child runs the calling test again, up to Run. It gets more time than
-// csi-sanity, which ends by itself and says where it was.
-func child(ctx context.Context, test, order string, limit time.Duration) ([]byte, error) {
+// run gives the child more time than csi-sanity gets, which ends by itself and
+// says where it was.
+func (p childProcess) run(ctx context.Context, order string, limit time.Duration) ([]byte, error) {
 	exe, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit+30*time.Second)
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit+30*time.Second)
 	defer cancel()
-	args := []string{"-test.run=" + pattern(test), "-test.count=1", "-test.timeout=" + (limit + time.Minute).String(), "-test.short=" + strconv.FormatBool(testing.Short())}
-	args = append(args, givenFlags(flag.CommandLine, func(name string) bool { return strings.HasPrefix(name, "test.") })...)
-	cmd := exec.CommandContext(ctx, exe, args...)
+	cmd := exec.CommandContext(bounded, exe, p.args...)
 	cmd.Env = append(os.Environ(), orderEnv+"="+order)
 	cmd.WaitDelay = 10 * time.Second
 	held, err := cmd.StdinPipe() // its end tells the child that we are gone
 	if err != nil {
 		return nil, err
 	}
-	out, err := cmd.CombinedOutput()
-	_ = held.Close() // closed by Wait
-	return out, err
+	defer held.Close() //nolint:errcheck // Wait closes it too
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if p.live != nil {
+		err = p.runLive(ctx, cmd)
+	} else {
+		err = cmd.Run()
+	}
+	return out.Bytes(), err
 }
 
-// pattern is a -test.run that matches one test.
-func pattern(name string) string {
-	parts := strings.Split(name, "/")
-	for i, p := range parts {
-		parts[i] = "^" + regexp.QuoteMeta(p) + "$"
+// runLive hands on what the child says, and to the child that ctx has ended.
+func (p childProcess) runLive(ctx context.Context, cmd *exec.Cmd) error {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return err
 	}
-	return strings.Join(parts, "/")
+	defer r.Close()                //nolint:errcheck // nothing was written to it
+	cmd.ExtraFiles = []*os.File{w} // is liveFD there
+	// A Ctrl-C of the terminal is not for the child: a second one would keep
+	// ginkgo from cleaning up.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	err = cmd.Start()
+	_ = w.Close() // the child has its own
+	if err != nil {
+		return err
+	}
+	defer context.AfterFunc(ctx, func() {
+		_ = cmd.Process.Signal(os.Interrupt) // no more specs; or it has ended already
+	})()
+	listen(r, p.live)
+	return cmd.Wait()
 }
 
 // secretFields are the names under which csi-sanity looks for secrets.
