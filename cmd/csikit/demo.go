@@ -6,11 +6,12 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/csikit/csikit/cmd/csikit/internal/walk"
 )
 
 // workspace is where a demo keeps everything: what is left is looked for here.
@@ -37,7 +38,7 @@ func demo(ctx context.Context, args []string, out io.Writer) error {
 	}
 	if os.Getenv(envInside) != "" {
 		w := workspace{dir: *dir, rootless: os.Getenv(envInside) == insideUser}
-		return walkAll(ctx, w, strings.Split(*fsTypes, ","), &printer{out: out})
+		return walkAll(ctx, w, strings.Split(*fsTypes, ","), walk.Printer{Out: out})
 	}
 	if fl.NArg() > 0 {
 		return fmt.Errorf("%w (unexpected arguments %q)", errUsage, fl.Args())
@@ -66,20 +67,20 @@ func demo(ctx context.Context, args []string, out io.Writer) error {
 
 // removeWorkspace removes what an orderly end leaves: files, never a mount.
 func removeWorkspace(dir string) error {
-	if n, err := countMounts(dir); err != nil || n > 0 {
-		return fmt.Errorf("%s still has %d mounts below it, not removed (%w)", dir, n, err)
+	if n, err := walk.MountsBelow(dir); err != nil || len(n) > 0 {
+		return fmt.Errorf("%s still has mounts below it, not removed: %v (%w)", dir, n, err)
 	}
 	return os.RemoveAll(dir)
 }
 
 // walkAll walks one volume for each file system, and then counts.
-func walkAll(ctx context.Context, w workspace, fsTypes []string, p *printer) error {
+func walkAll(ctx context.Context, w workspace, fsTypes []string, p walk.Printer) error {
 	for _, d := range []string{w.pool(), w.state(), w.pods()} {
 		if err := os.MkdirAll(d, 0o750); err != nil {
 			return err
 		}
 	}
-	p.title(w)
+	title(p, w)
 	if w.rootless {
 		fsTypes = []string{""}
 	}
@@ -102,7 +103,7 @@ func walkAll(ctx context.Context, w workspace, fsTypes []string, p *printer) err
 	if err != nil {
 		return errors.Join(failed, err)
 	}
-	p.leftovers(left, time.Since(started))
+	left.print(p, time.Since(started))
 	if failed != nil {
 		return failed
 	}
@@ -110,81 +111,4 @@ func walkAll(ctx context.Context, w workspace, fsTypes []string, p *printer) err
 		return errSaid
 	}
 	return nil
-}
-
-// leftovers is what the demo did not clean up, as the kernel and the pool show it.
-type leftovers struct{ mounts, loops, files []string }
-
-func (l leftovers) any() bool { return len(l.mounts)+len(l.loops)+len(l.files) > 0 }
-
-// countLeft looks at mountinfo, at /sys/block and at the files of the pool, of
-// the node records, and of the paths where volumes were published.
-func countLeft(w workspace) (leftovers, error) {
-	var l leftovers
-	var err error
-	if l.mounts, err = mountsBelow(w.dir); err != nil {
-		return l, err
-	}
-	if l.loops, err = loopsBelow(w.dir); err != nil {
-		return l, err
-	}
-	for _, dir := range []string{w.pool(), w.state(), w.pods()} {
-		// A leaked mount is counted above; its files belong to the volume.
-		files, err := filesBelow(dir, l.mounts)
-		if err != nil {
-			return l, err
-		}
-		l.files = append(l.files, files...)
-	}
-	return l, nil
-}
-
-// own names the files that an empty pool and an idle driver have.
-var own = map[string]bool{"pool.json": true, ".lock.controller": true, ".lock.node": true, "lock": true}
-
-func filesBelow(dir string, mounts []string) ([]string, error) {
-	var files []string
-	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		for _, m := range mounts {
-			if path == m && e.IsDir() {
-				return fs.SkipDir
-			}
-		}
-		if !e.IsDir() && !own[e.Name()] {
-			files = append(files, path)
-		}
-		return nil
-	})
-	return files, err
-}
-
-// loopsBelow names the loop devices whose backing file lies in dir.
-func loopsBelow(dir string) ([]string, error) {
-	names, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
-	if err != nil {
-		return nil, err
-	}
-	var loops []string
-	for _, n := range names {
-		b, err := os.ReadFile(n)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // detached since
-		}
-		if err != nil {
-			return nil, err
-		}
-		// Contains: in a chroot the kernel may show the path from outside of it.
-		if strings.Contains(string(b), dir+"/") {
-			loops = append(loops, "/dev/"+filepath.Base(filepath.Dir(filepath.Dir(n)))+" on "+strings.TrimSpace(string(b)))
-		}
-	}
-	return loops, nil
-}
-
-func countMounts(dir string) (int, error) {
-	m, err := mountsBelow(dir)
-	return len(m), err
 }

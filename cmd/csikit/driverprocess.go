@@ -7,9 +7,8 @@ import (
 	"log/slog"
 	"os"
 
-	"github.com/container-storage-interface/spec/lib/go/csi"
-
 	"github.com/csikit/csikit/backends/loopfile"
+	"github.com/csikit/csikit/cmd/csikit/internal/walk"
 	"github.com/csikit/csikit/csidriver"
 	"github.com/csikit/csikit/internal/driverproc"
 	"github.com/csikit/csikit/mounter"
@@ -30,13 +29,10 @@ func newDriver(w workspace) *driver {
 	return &driver{driverproc.Process{Argv: argv, Socket: w.socket(), Log: w.log()}}
 }
 
-func (d *driver) controller() csi.ControllerClient { return csi.NewControllerClient(d.Conn()) }
-func (d *driver) node() csi.NodeClient             { return csi.NewNodeClient(d.Conn()) }
-
 // showLog prints the end of the driver's log.
-func (d *driver) showLog(p *printer) {
-	p.section("the driver's last words")
-	p.see("%s", d.Tail(20))
+func (d *driver) showLog(p walk.Printer) {
+	p.Section("the driver's last words")
+	p.See("%s", d.Tail(20))
 }
 
 // serveDriver is the driver process: what a driver's main does.

@@ -7,10 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"strings"
 	"syscall"
-
-	"github.com/csikit/csikit/mounter/mnt"
 )
 
 const (
@@ -47,40 +44,4 @@ func enterNamespace(ctx context.Context, out io.Writer, args ...string) error {
 		return fmt.Errorf("a user namespace cannot be made here (%w): run it as root", err)
 	}
 	return err
-}
-
-func mountsBelow(dir string) ([]string, error) {
-	all, err := mnt.List()
-	if err != nil {
-		return nil, err
-	}
-	var points []string
-	for _, m := range all {
-		if strings.HasPrefix(m.Point, dir+"/") {
-			points = append(points, m.Point)
-		}
-	}
-	return points, nil
-}
-
-// mountLines is what the kernel says of the mounts at path, topmost first.
-func mountLines(path string) ([]string, error) {
-	stack, err := mnt.At(path)
-	if err != nil {
-		return nil, err
-	}
-	lines := make([]string, 0, len(stack))
-	for _, m := range stack {
-		lines = append(lines, fmt.Sprintf("%s %s on %s (%s)", m.FSType, m.Source, m.Point, strings.Join(m.Options, ",")))
-	}
-	return lines, nil
-}
-
-// sizeOf is the size of the file system at path in bytes, as df shows it.
-func sizeOf(path string) (int64, error) {
-	var st syscall.Statfs_t
-	if err := syscall.Statfs(path, &st); err != nil {
-		return 0, &os.PathError{Op: "statfs", Path: path, Err: err}
-	}
-	return int64(st.Blocks) * int64(st.Bsize), nil //nolint:unconvert // Bsize has 32 bits on some systems
 }

@@ -21,6 +21,3 @@ func unsupported() error {
 }
 
 func enterNamespace(context.Context, io.Writer, ...string) error { return unsupported() }
-func mountsBelow(string) ([]string, error)                       { return nil, nil }
-func mountLines(string) ([]string, error)                        { return nil, unsupported() }
-func sizeOf(string) (int64, error)                               { return 0, unsupported() }

@@ -1,0 +1,96 @@
+package walk
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/csikit/csikit/mounter/mnt"
+)
+
+// SameHost tells whether the process that serves a Unix socket has this one's
+// mounts. No answer is no.
+func SameHost(socket string) bool {
+	if socket == "" {
+		return false
+	}
+	pid, err := peer(socket)
+	if err != nil || pid == 0 {
+		return false
+	}
+	theirs, err := os.Readlink("/proc/" + strconv.Itoa(int(pid)) + "/ns/mnt")
+	if err != nil {
+		return false
+	}
+	ours, err := os.Readlink("/proc/self/ns/mnt")
+	return err == nil && ours == theirs
+}
+
+// peer is the process that listens at a socket, as this PID namespace calls it.
+func peer(socket string) (pid int32, err error) {
+	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: socket, Net: "unix"})
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Close() //nolint:errcheck // nothing was sent
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var cred *unix.Ucred
+	var cerr error
+	err = raw.Control(func(fd uintptr) {
+		cred, cerr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	})
+	if err != nil || cerr != nil {
+		return 0, fmt.Errorf("%w %w", err, cerr)
+	}
+	return cred.Pid, nil
+}
+
+// MountsBelow are the mount points below a directory.
+func MountsBelow(dir string) ([]string, error) {
+	all, err := mnt.List()
+	if err != nil {
+		return nil, err
+	}
+	var points []string
+	for _, m := range all {
+		if strings.HasPrefix(m.Point, dir+"/") {
+			points = append(points, m.Point)
+		}
+	}
+	return points, nil
+}
+
+// mountLines is what the kernel says of the mounts at path, topmost first.
+func mountLines(path string) ([]string, error) {
+	stack, err := mnt.At(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	lines := make([]string, 0, len(stack))
+	for _, m := range stack {
+		lines = append(lines, fmt.Sprintf("%s %s on %s (%s)", m.FSType, m.Source, m.Point, strings.Join(m.Options, ",")))
+	}
+	return lines, nil
+}
+
+// fileSystemSize is in bytes, as df shows it.
+func fileSystemSize(path string) (int64, error) {
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(path, &st); err != nil {
+		return 0, &os.PathError{Op: "statfs", Path: path, Err: err}
+	}
+	return int64(st.Blocks) * int64(st.Bsize), nil //nolint:unconvert // Bsize has 32 bits on some systems
+}
