@@ -16,12 +16,12 @@
 //	mounter/mountertest the engine over a kernel in memory, for tests without root
 //	idempotency         operations: join a retry, wait for a conflict, outlive the call
 //	sanity              csi-test against any driver, from a Go test
-//	cmd/csikit          the command for authors: demo
+//	cmd/csikit          the command for authors: demo, walk, check
 //	examples            drivers to copy: minimal, loopfile
 //
 // Start with package backends if you write a driver, with mounter or idempotency
-// if you have one and want its hard half done, with sanity if you only want to
-// test one.
+// if you have one and want its hard half done, with sanity, or csikit walk and
+// csikit check, if you only want to test one.
 //
 // # When not to use it
 //

@@ -1,6 +1,8 @@
 // Command csikit is the tool for authors of CSI drivers.
 //
-//	csikit demo    one volume through its life on real disks, printed step by step
+//	csikit demo     one volume through its life on real disks, printed step by step
+//	csikit walk     the same for any driver that runs, by what it advertises
+//	csikit check    csi-sanity against a driver that runs
 package main
 
 import (
@@ -12,6 +14,8 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/csikit/csikit/sanity"
 )
 
 const usage = `csikit: the tool for authors of CSI drivers
@@ -22,10 +26,34 @@ const usage = `csikit: the tool for authors of CSI drivers
         write, expand, kill -9 and restart, read back, delete. Without root it
         uses a user namespace and directories instead of disks.
 
+  csikit walk -endpoint unix:///csi.sock [-node-endpoint unix:///node.sock]
+        [-fs xfs] [-access mount|block] [-parameters k=v,...] [-secrets FILE]
+        [-size BYTES] [-dir DIR] [-timeout 2m] [-no-data]
+        walks one volume of a running driver through its life as a CO does, by
+        what the driver advertises, and takes everything back, also when a step
+        fails. Data is written and compared where the volume can be seen; for a
+        mock that mounts nothing say -no-data. DIR must be one that the driver
+        sees under the same name. FILE holds a JSON object of secrets.
+
+  csikit check -endpoint unix:///csi.sock [-node-endpoint unix:///node.sock]
+        [-access mount|block] [-parameters k=v,...] [-secrets FILE]
+        [-size BYTES] [-dir DIR] [-timeout 5m] [-json FILE] [-junit FILE]
+        runs csi-sanity against a running driver and prints each spec.
+
+Without -endpoint it is what CSI_ENDPOINT says. -size 0 asks for none (walk) or
+for csi-sanity's (check).
+
 Exit code 0: all went well and nothing was left. 1: not so. 2: wrong usage.
 `
 
 func main() {
+	if was, err := sanity.Child(); was {
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, os.Args[1:], os.Stdout)
 	stop()
@@ -54,6 +82,10 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	switch args[0] {
 	case "demo":
 		return demo(ctx, args[1:], out)
+	case "walk":
+		return walkCommand(ctx, args[1:], out)
+	case "check":
+		return check(ctx, args[1:], out)
 	case driverCommand:
 		return serveDriver(ctx, args[1:])
 	case "help", "-h", "-help", "--help":
