@@ -20,6 +20,9 @@ type wanted struct {
 	backends.CreateVolumeRequest
 	source backends.ContentSource
 	least  int64 // bytes that the source has; 0: not known
+	// unmakeable is why no such volume is made. It does not count for one that is
+	// there: a release with narrower limits still knows what an older one made.
+	unmakeable error
 }
 
 func (c *controller) CreateVolume(ctx context.Context, in *csi.CreateVolumeRequest) (*csi.CreateVolumeResponse, error) {
@@ -42,7 +45,8 @@ func (c *controller) CreateVolume(ctx context.Context, in *csi.CreateVolumeReque
 }
 
 // createRequest validates and decodes. What it refuses is refused before
-// anything is looked at.
+// anything is looked at; what only the driver's limits forbid, when the name turns
+// out to be free.
 func (c *controller) createRequest(in *csi.CreateVolumeRequest) (*wanted, error) {
 	if err := c.validator.check(in); err != nil {
 		return nil, err
@@ -52,10 +56,7 @@ func (c *controller) createRequest(in *csi.CreateVolumeRequest) (*wanted, error)
 	}
 	params, owner := pbconv.Split(in.GetParameters())
 	mutable, _ := pbconv.Split(in.GetMutableParameters())
-	if err := c.schema.checkCreate(params, mutable); err != nil {
-		return nil, err
-	}
-	req := &wanted{source: pbconv.Source(in.GetVolumeContentSource())}
+	req := &wanted{source: pbconv.Source(in.GetVolumeContentSource()), unmakeable: c.schema.checkCreate(params, mutable)}
 	req.CreateVolumeRequest = backends.CreateVolumeRequest{
 		Name:         in.GetName(),
 		Range:        pbconv.Range(in.GetCapacityRange()),
@@ -70,9 +71,15 @@ func (c *controller) createRequest(in *csi.CreateVolumeRequest) (*wanted, error)
 	if err := checkRequirement(&c.traits, req.Topology); err != nil {
 		return nil, err
 	}
-	var err error
-	req.Size, err = resolveSize(&c.traits, req.Range)
-	return req, err
+	if r := req.Range; r.Limit > 0 && r.Required > r.Limit {
+		return nil, outOfRange("required_bytes %d is more than limit_bytes %d", r.Required, r.Limit)
+	}
+	size, err := resolveSize(&c.traits, req.Range)
+	if req.unmakeable == nil {
+		req.unmakeable = err
+	}
+	req.Size = size
+	return req, nil
 }
 
 // checkCreate refuses what the driver advertises no capability for.
@@ -121,6 +128,9 @@ func (c *controller) createVolume(ctx context.Context, req *wanted) (*backends.V
 	vol, err := c.findVolume(ctx, req)
 	if vol != nil || err != nil {
 		return vol, err
+	}
+	if req.unmakeable != nil {
+		return nil, req.unmakeable
 	}
 	make, err := c.maker(ctx, req)
 	if err != nil {

@@ -75,6 +75,31 @@ func TestCreateOtherArguments(t *testing.T) {
 	}
 }
 
+// TestCreateExistsBeyondLimits: what the driver's limits forbid today decides only
+// about a name that is free. An older release may have made the volume, and a
+// final code would make the CO forget it.
+func TestCreateExistsBeyondLimits(t *testing.T) {
+	r, ctx := startRig(t, nil), t.Context()
+	_, err := r.CreateVolume(ctx, createReq("v"))
+	wantCode(t, err, codes.OK)
+	for what, change := range map[string]func(*csi.CreateVolumeRequest){
+		"size":      func(q *csi.CreateVolumeRequest) { q.CapacityRange.RequiredBytes = 1<<40 + 1 },
+		"parameter": func(q *csi.CreateVolumeRequest) { q.Parameters = map[string]string{"unheard-of": "x"} },
+	} {
+		free, taken := createReq("free"), createReq("v")
+		change(free)
+		change(taken)
+		_, err := r.CreateVolume(ctx, taken)
+		wantCode(t, err, codes.AlreadyExists)
+		if _, err = r.CreateVolume(ctx, free); status.Code(err) != codes.OutOfRange && status.Code(err) != codes.InvalidArgument {
+			t.Errorf("%s, name free: %v", what, err)
+		}
+	}
+	if n := r.backend.made.Load(); n != 1 {
+		t.Errorf("made %d volumes", n)
+	}
+}
+
 func TestCreateRefuses(t *testing.T) {
 	r, ctx := startRig(t, func(s *setup) {
 		s.cfg.Traits.Parameters = []backends.Parameter{{Name: "class", Required: true}, {Name: "type", Values: []string{"thin", "thick"}, Default: "thin"}}
