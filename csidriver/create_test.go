@@ -79,7 +79,7 @@ func TestCreateOtherArguments(t *testing.T) {
 // about a name that is free. An older release may have made the volume, and a
 // final code would make the CO forget it.
 func TestCreateExistsBeyondLimits(t *testing.T) {
-	r, ctx := startRig(t, nil), t.Context()
+	r, ctx := startRig(t, func(s *setup) { s.cfg.Traits.Parameters = []backends.Parameter{{Name: "type"}} }), t.Context()
 	_, err := r.CreateVolume(ctx, createReq("v"))
 	wantCode(t, err, codes.OK)
 	for what, change := range map[string]func(*csi.CreateVolumeRequest){
