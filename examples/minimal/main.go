@@ -36,7 +36,7 @@ func (b backend) VolumeID(req backends.CreateVolumeRequest) (string, error) { //
 
 func (b backend) Volume(_ context.Context, req backends.VolumeRequest) (*backends.Volume, error) {
 	_, err := b.root.Lstat(req.ID)
-	if !strings.HasPrefix(req.ID, "d-") || strings.Contains(req.ID, "/") || errors.Is(err, fs.ErrNotExist) {
+	if !strings.HasPrefix(req.ID, "d-") || strings.ContainsAny(req.ID, "/\x00") || errors.Is(err, fs.ErrNotExist) {
 		return nil, backends.VolumeNotFound(req.ID) // no other error says so: a disk that fails has lost nothing
 	}
 	return &backends.Volume{ID: req.ID}, err

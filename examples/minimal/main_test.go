@@ -20,7 +20,12 @@ func TestMain(m *testing.M) { testenv.Main(m) }
 
 func open(t *testing.T) backend {
 	t.Helper()
-	dir, err := filepath.EvalSymlinks(t.TempDir())
+	return openIn(t, t.TempDir())
+}
+
+func openIn(t testing.TB, path string) backend {
+	t.Helper()
+	dir, err := filepath.EvalSymlinks(path)
 	if err != nil {
 		t.Fatal(err)
 	}

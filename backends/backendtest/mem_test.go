@@ -1,0 +1,41 @@
+package backendtest
+
+import (
+	"testing"
+
+	"github.com/csikit/csikit/backends/mem"
+)
+
+// onMem is the suite on backends/mem, where wrap may spoil the backend.
+func onMem(o mem.StoreOptions, without ...string) Config {
+	open := func(t testing.TB, s *mem.Store) Backend {
+		b, err := mem.New(&mem.Options{Store: s, Node: "node-1", Without: without})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return Backend{Controller: b, Node: b, Traits: b.Traits(), NodeID: "node-1", OtherNode: "node-2"}
+	}
+	return Config{
+		New: func(t testing.TB) Backend {
+			if !o.Devices {
+				o.Dir = t.TempDir()
+			}
+			s := mem.NewStore(&o)
+			s.AddNode("node-2", "", 0)
+			return open(t, s)
+		},
+		Reopen: func(t testing.TB, b Backend) Backend {
+			return open(t, b.Node.(*mem.Backend).Store())
+		},
+		Content: func(b Backend) Content { return b.Node.(*mem.Backend).Store() },
+	}
+}
+
+func TestMemDirectories(t *testing.T) { Run(t, onMem(mem.StoreOptions{})) }
+
+func TestMemDevices(t *testing.T) { Run(t, onMem(mem.StoreOptions{Devices: true})) }
+
+// TestMemBare: what is missing is skipped, and nothing else.
+func TestMemBare(t *testing.T) {
+	Run(t, onMem(mem.StoreOptions{Devices: true}, "Attacher", "Snapshotter", "VolumeIDer", "Modifier", "CapacityReporter", "EphemeralProvisioner"))
+}
