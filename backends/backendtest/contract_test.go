@@ -58,7 +58,7 @@ func TestQuotations(t *testing.T) {
 			t.Errorf("two checks are called %s", c.name)
 		}
 		names[c.name] = true
-		for _, need := range strings.Fields(c.needs) {
+		for need := range strings.FieldsSeq(c.needs) {
 			if need != "Controller" && need != "Node" && !slices.Contains(interfaces(), need) {
 				t.Errorf("%s needs %s, which is no interface", c.name, need)
 			}

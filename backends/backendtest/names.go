@@ -150,7 +150,7 @@ func (t *T) hostile(id string) {
 	if t.c.Attacher != nil && t.b.NodeID != "" {
 		_, err := t.c.Attacher.AttachVolume(ctx, backends.AttachVolumeRequest{ID: id, NodeID: t.b.NodeID, Capability: t.capability()})
 		t.noVolume("AttachVolume", err, id)
-		t.must("DetachVolume of an ID that is none", t.c.Attacher.DetachVolume(ctx, backends.DetachVolumeRequest{ID: id, NodeID: t.b.NodeID}))
+		t.surely("DetachVolume of an ID that is none", t.detach(ctx, id, t.b.NodeID), backends.VolumeNotFound(id))
 	}
 	if t.c.Snapshotter != nil {
 		_, err := t.c.Snapshotter.CreateSnapshot(ctx, backends.CreateSnapshotRequest{Name: t.name(), VolumeID: id, Fingerprint: fingerprint})

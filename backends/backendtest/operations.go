@@ -44,7 +44,7 @@ var operations = []operation{
 	},
 	{
 		name: "detach volume", needs: "Controller Attacher",
-		holds:   "DetachVolume undoes it. Not attached, and an unknown volume or node that is surely detached, is no error.",
+		holds:   "DetachVolume undoes it. Not attached, and an unknown volume or node that is surely detached, is no error",
 		prepare: (*T).detaching,
 	},
 	{

@@ -14,7 +14,7 @@ var tooMuch = []error{backends.ErrNoSpace, backends.ErrOutOfRange, backends.ErrI
 
 var sizeChecks = []check{
 	{
-		"sizes/at the limits", "bytes to make: within Range, rounded by Traits; 0: the backend has no sizes", "Controller",
+		"sizes/at the limits", "bytes to make: within Range, rounded by Traits", "Controller",
 		func(t *T) {
 			for _, size := range t.sizes() {
 				req := t.request(t.name())

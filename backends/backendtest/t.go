@@ -44,7 +44,7 @@ func (t *T) use(b Backend) {
 // need skips the check, by name, when something it needs is missing.
 func (t *T) need(needs string) {
 	t.Helper()
-	for _, name := range strings.Fields(needs) {
+	for name := range strings.FieldsSeq(needs) {
 		if !t.has(name) {
 			t.Skipf("the backend is no %s", name)
 		}

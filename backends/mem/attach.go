@@ -3,6 +3,8 @@ package mem
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/csikit/csikit/backends"
 )
@@ -41,8 +43,8 @@ func (s *Store) attach(req backends.AttachVolumeRequest) error {
 		return fmt.Errorf("%w: volume %s is attached to node %s in another way", backends.ErrIncompatible, req.ID, req.NodeID)
 	case attached:
 		return nil
-	case !want.mode.MultiNode() && len(v.attached) > 0, v.heldAlone():
-		return fmt.Errorf("%w: volume %s is attached to another node", backends.ErrInUse, req.ID)
+	case len(v.attached) > 0 && (!want.mode.MultiNode() || v.heldAlone()):
+		return fmt.Errorf("%w: volume %s is attached to node %q", backends.ErrInUse, req.ID, slices.Sorted(maps.Keys(v.attached)))
 	case n.limit > 0 && s.attachedTo(req.NodeID) >= n.limit:
 		return fmt.Errorf("%w: node %s has its %d volumes", backends.ErrLimit, req.NodeID, n.limit)
 	}

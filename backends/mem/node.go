@@ -58,6 +58,11 @@ func (b *Backend) beginOpen(req backends.OpenVolumeRequest) error {
 			return fmt.Errorf("%w: volume %s is not attached to node %s", backends.ErrPrecondition, req.ID, b.o.Node)
 		}
 	}
+	for other := range v.open {
+		if other != b.o.Node && !req.Capability.Mode.MultiNode() {
+			return fmt.Errorf("%w: volume %s is open on node %q", backends.ErrInUse, req.ID, other)
+		}
+	}
 	v.open[b.o.Node] = true
 	return nil
 }

@@ -73,7 +73,7 @@ func (b *Backend) beginSnapshot(req backends.CreateSnapshotRequest) (*snapshot, 
 	if err != nil {
 		return nil, err
 	}
-	snap := &snapshot{half: true, blocks: v.blocks.clone(), Snapshot: backends.Snapshot{
+	snap := &snapshot{half: true, blocks: v.blocks.clone(), formatted: v.formatted, Snapshot: backends.Snapshot{
 		ID: id, Name: req.Name, VolumeID: v.ID, Size: v.Capacity, Created: s.o.Now().UTC(),
 		Ready: !s.hold, Topology: place, Fingerprint: req.Fingerprint,
 	}}

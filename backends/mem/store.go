@@ -49,8 +49,13 @@ type volume struct {
 	targets  map[targetKey]*Target
 	health   map[string][]backends.Health // by node; "": as controllers see it
 	home     string                       // of an ephemeral volume: its node
-	format   backends.FormatState
-	fsType   string
+	formatted
+}
+
+// formatted is what was recorded of the file system. It is copied with the data.
+type formatted struct {
+	format backends.FormatState
+	fsType string
 }
 
 type attachment struct {
@@ -66,6 +71,7 @@ type snapshot struct {
 	backends.Snapshot
 	half   bool
 	blocks blocks
+	formatted
 }
 
 // group is one group snapshot.
@@ -220,13 +226,15 @@ const (
 // newVolume is a volume of which nothing is there yet.
 func newVolume(v backends.Volume) *volume {
 	return &volume{
-		Volume:   v,
-		half:     true,
-		blocks:   make(blocks),
-		attached: make(map[string]attachment),
-		open:     make(map[string]bool),
-		targets:  make(map[targetKey]*Target),
-		health:   make(map[string][]backends.Health),
+		Volume: v,
+		half:   true,
+		// Whoever overwrites this says so by RecordFormat.
+		formatted: formatted{format: backends.FormatNever},
+		blocks:    make(blocks),
+		attached:  make(map[string]attachment),
+		open:      make(map[string]bool),
+		targets:   make(map[targetKey]*Target),
+		health:    make(map[string][]backends.Health),
 	}
 }
 

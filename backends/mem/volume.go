@@ -67,6 +67,7 @@ type origin struct {
 	source backends.ContentSource
 	size   int64
 	blocks blocks
+	formatted
 }
 
 // make makes a volume in two steps, so that one that was cut short is seen as
@@ -115,7 +116,9 @@ func (b *Backend) beginVolume(req backends.CreateVolumeRequest, from origin) (*v
 		Context:     map[string]string{domain + "/volume": id},
 		Fingerprint: req.Fingerprint, Mutable: mutable,
 	})
-	v.blocks = from.blocks.clone()
+	if from.source != (backends.ContentSource{}) {
+		v.blocks, v.formatted = from.blocks.clone(), from.formatted
+	}
 	s.volumes[id] = v
 	return v, nil
 }
@@ -131,13 +134,13 @@ func (s *Store) look(from *origin) error {
 		if !snap.Ready {
 			return fmt.Errorf("%w: snapshot %s is being copied", backends.ErrUnavailable, snap.ID)
 		}
-		from.size, from.blocks = snap.Size, snap.blocks
+		from.size, from.blocks, from.formatted = snap.Size, snap.blocks, snap.formatted
 	case from.source.VolumeID != "":
 		v, err := s.volume(from.source.VolumeID)
 		if err != nil {
 			return err
 		}
-		from.size, from.blocks = v.Capacity, v.blocks
+		from.size, from.blocks, from.formatted = v.Capacity, v.blocks, v.formatted
 	}
 	return nil
 }
