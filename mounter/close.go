@@ -3,6 +3,7 @@ package mounter
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/csikit/csikit/backends"
 )
@@ -26,7 +27,14 @@ func (e *Engine) closeVolume(ctx context.Context, s *store, r *record) error {
 			return err
 		}
 	}
-	return s.remove(r)
+	for _, name := range s.names(r) {
+		if o := s.get(kindStage, r.Volume, name); o != nil {
+			if err := s.remove(o); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // callClose is CloseVolume, for which a volume that is gone is closed.
@@ -49,8 +57,9 @@ func goneVolume(err error, id string) bool {
 
 // last reports whether r is the volume's only staging path.
 func (e *Engine) last(s *store, r *record) bool {
+	names := s.names(r)
 	for _, o := range s.of(r.Volume) {
-		if o.Kind == kindStage && o.Path != r.Path {
+		if o.Kind == kindStage && !slices.Contains(names, o.Path) {
 			return false
 		}
 	}

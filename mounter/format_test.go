@@ -127,6 +127,19 @@ func TestNeverWithoutMemory(t *testing.T) {
 	r.clean()
 }
 
+// TestStartedWithoutMemory: nor is one believed that always says "started".
+func TestStartedWithoutMemory(t *testing.T) {
+	r := newRig(t, nil)
+	r.node.sources["v"].Device.Format = backends.FormatStarted
+	r.node.sources["v"].Device.FSType = "ext4"
+	r.stage()
+	r.unstage()
+	r.disk.SetContent(blockdev.Content{State: blockdev.Unknown, Offset: 4096})
+	if err := r.Stage(t.Context(), r.stageRequest()); err == nil {
+		t.Errorf("staged: %v", r.Kernel.Log())
+	}
+}
+
 // TestBlockUseIsRemembered: raw data has no signature; once somebody may have
 // written some, "never" is over.
 func TestBlockUseIsRemembered(t *testing.T) {

@@ -43,6 +43,8 @@ type staging struct {
 	options  mnt.Options // the CO's
 	readOnly bool
 	gid      int // -1: none
+	// adoptOnly takes over what is mounted, and mounts nothing: for Publish.
+	adoptOnly bool
 
 	mounts []mnt.Info // at path, before
 	known  bool       // there was a record
@@ -59,6 +61,9 @@ func (s *staging) run(ctx context.Context) error {
 	var err error
 	if s.mounts, err = s.mountsAt(s.path); err != nil {
 		return err
+	}
+	if len(s.mounts) == 0 && s.adoptOnly {
+		return refuse("it is not staged at %s any more", s.path)
 	}
 	if len(s.mounts) > 0 {
 		if o := s.store.others(s.req.ID, s.path); len(o) > 0 {

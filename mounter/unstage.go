@@ -34,10 +34,13 @@ func (e *Engine) unstage(ctx context.Context, s *store, id, path string) error {
 	if err != nil {
 		return err
 	}
-	if err := e.unpublished(s, id, path); err != nil {
+	r, names := s.get(kindStage, id, path), []string{path}
+	if r != nil {
+		names = s.names(r)
+	}
+	if err := e.unpublished(s, id, names); err != nil {
 		return err
 	}
-	r := s.get(kindStage, id, path)
 	if err := e.mayUnmount(s, id, path, r, mounts); err != nil {
 		return err
 	}
@@ -47,7 +50,7 @@ func (e *Engine) unstage(ctx context.Context, s *store, id, path string) error {
 	if err := e.unmountAll(ctx, path, mounts); err != nil {
 		return err
 	}
-	if err := e.dropTargets(s, id, path); err != nil {
+	if err := e.dropTargets(s, id, names); err != nil {
 		return err
 	}
 	if r == nil {
@@ -59,10 +62,11 @@ func (e *Engine) unstage(ctx context.Context, s *store, id, path string) error {
 	return soften(e.closeVolume(ctx, s, r))
 }
 
-// unpublished refuses while a target of this staging path stands.
-func (e *Engine) unpublished(s *store, id, staging string) error {
+// unpublished refuses while a target of this staging path, under any of its names,
+// stands.
+func (e *Engine) unpublished(s *store, id string, staging []string) error {
 	for _, p := range s.of(id) {
-		if p.Kind != kindPublish || p.StagingPath != staging {
+		if p.Kind != kindPublish || !slices.Contains(staging, p.StagingPath) {
 			continue
 		}
 		live, err := e.targetLives(s, p)
@@ -191,9 +195,9 @@ func (e *Engine) unmountAll(ctx context.Context, path string, mounts []mnt.Info)
 }
 
 // dropTargets forgets targets of the staging path that the kernel does not have.
-func (e *Engine) dropTargets(s *store, id, staging string) error {
+func (e *Engine) dropTargets(s *store, id string, staging []string) error {
 	for _, p := range s.of(id) {
-		if p.Kind == kindPublish && p.StagingPath == staging {
+		if p.Kind == kindPublish && slices.Contains(staging, p.StagingPath) {
 			if err := s.remove(p); err != nil {
 				return err
 			}
