@@ -13,15 +13,26 @@ import (
 // goes the memory of an mkfs that was cut short: who else uses the device from
 // now on is not known here.
 func (e *Engine) closeVolume(ctx context.Context, s *store, r *record) error {
+	unlock, err := e.lockDevice(ctx, r)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	if e.last(s, r) {
-		if err := e.unheld(ctx, s, r); err != nil {
-			return err
+		claimed := e.notClaimed(s, r)
+		if claimed == nil {
+			if err := e.unheld(ctx, s, r); err != nil {
+				return err
+			}
 		}
 		r.Phase = phaseClosing
 		if err := s.put(r); err != nil {
 			// A disk that is full must not keep the volume, which may be what fills
 			// it. The older record leads to the same: its mount is gone.
 			e.log.WarnContext(ctx, "volume is closed without a record of it", "volume", r.Volume, "path", r.Path, "err", err)
+		}
+		if claimed != nil {
+			return claimed // and closing this one would take the device away from that one
 		}
 		if err := e.callClose(ctx, r.Volume, r.State); err != nil {
 			return err

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strconv"
+	"syscall"
 
 	"github.com/csikit/csikit/backends"
 	"github.com/csikit/csikit/mounter/mnt"
@@ -77,12 +79,35 @@ func (s *staging) run(ctx context.Context) error {
 		}
 	}
 	s.newRecord(before)
+	if err := s.checkPath(); err != nil {
+		if s.known {
+			return s.giveUp(ctx, err)
+		}
+		return err
+	}
 	if other, err := s.elsewhere(); err != nil {
 		return err
 	} else if other != nil {
 		return s.join(ctx, other)
 	}
 	return s.open(ctx)
+}
+
+// checkPath refuses a staging path that cannot become a directory before anything
+// is opened. What is mounted there already may be on a server that does not
+// answer, and is one; a raw block volume needs none.
+func (s *staging) checkPath() error {
+	if len(s.mounts) > 0 || s.req.Capability.Block {
+		return nil
+	}
+	st, err := os.Lstat(s.path)
+	switch {
+	case errors.Is(err, syscall.ENOTDIR) || err == nil && !st.IsDir():
+		return refuse("staging path %s is no directory, or lies below a file", s.path)
+	case err != nil && !missing(err):
+		return unavailable("staging path: %w", err)
+	}
+	return nil
 }
 
 // parse reads what the CO asks for.
@@ -239,7 +264,7 @@ func (s *staging) open(ctx context.Context) error {
 	if err != nil {
 		return s.giveUp(ctx, err)
 	}
-	if err := checkSource(src, s.req.Capability.Block); err != nil {
+	if err := s.checkSource(src); err != nil {
 		if src != nil {
 			s.rec.State = src.State
 		}
