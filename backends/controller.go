@@ -26,6 +26,10 @@ type Controller interface {
 	// in this process; where another replica may have won, it returns ErrExists
 	// and csidriver looks again. ErrNoSpace and ErrOutOfRange promise that
 	// nothing is left behind.
+	//
+	// Storage that an earlier volume had reads as zeros in the next one, or the
+	// backend says FormatUnknown of that: with what is left there one tenant
+	// would see another's files.
 	CreateVolume(ctx context.Context, req CreateVolumeRequest) (*Volume, error)
 
 	// DeleteVolume deletes a finished or half-made volume. VolumeNotFound(req.ID)

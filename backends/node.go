@@ -92,7 +92,8 @@ const (
 	// FormatNever means that this volume was never formatted, the backend vouches
 	// for it. It counts only from a FormatRecorder, which can take it back;
 	// otherwise it is FormatUnknown.
-	// Leftover bytes without a known signature may be overwritten.
+	// Leftover bytes without a known signature may be overwritten; a file system is
+	// refused, as left by somebody else. So never of a clone or a restored snapshot.
 	FormatNever
 	// FormatStarted means that mkfs may have been cut short; it may be run again.
 	FormatStarted

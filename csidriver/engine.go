@@ -37,6 +37,7 @@ func (d *Driver) makeEngine() error {
 	}
 	engine, err := mounter.New(d.cfg.Node, &mounter.Options{
 		StateDir: d.opts.StateDir, SharedDirs: d.opts.SharedDirs, Logger: d.logger, FSTypes: d.cfg.Traits.FSTypes,
+		NoDevices: !d.cfg.Traits.Devices,
 	})
 	if err != nil {
 		return err

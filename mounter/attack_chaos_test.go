@@ -71,24 +71,25 @@ func chaos(t *testing.T, r *rig, rnd *rand.Rand, paths []string) {
 	}
 }
 
-// sweep undoes everything, in any order that the volumes allow.
+// sweep undoes everything. A path is a target and a staging path of both volumes
+// here, and each round frees what the one before it has left in the way.
 func sweep(t *testing.T, r *rig, paths []string) {
 	t.Helper()
-	var last error
-	for range 3 {
-		last = nil
+	var rounds [8]error
+	for i := range rounds {
+		last := &rounds[i]
 		for _, p := range paths {
 			for _, id := range []string{"v", "w"} {
 				if err := r.Unpublish(t.Context(), mounter.UnpublishRequest{ID: id, Path: p}); err != nil {
-					last = errors.Join(last, err)
+					*last = errors.Join(*last, err)
 				}
 				if err := r.Unstage(t.Context(), mounter.UnstageRequest{ID: id, Path: p}); err != nil {
-					last = errors.Join(last, err)
+					*last = errors.Join(*last, err)
 				}
 			}
 		}
 	}
-	if last != nil {
-		t.Errorf("cannot be undone: %v", last)
+	if rounds[7] != nil {
+		t.Errorf("cannot be undone: %v", rounds)
 	}
 }

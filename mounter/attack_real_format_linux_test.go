@@ -206,3 +206,27 @@ func TestRealDamagedSuperblock(t *testing.T) {
 		})
 	}
 }
+
+// TestRealDirty: a copy of a volume in use, or what a crash left, is mounted with all
+// that was synced.
+func TestRealDirty(t *testing.T) {
+	for _, fsType := range []string{"ext2", "ext3", "ext4", "xfs", "btrfs"} {
+		t.Run(fsType, func(t *testing.T) {
+			n := newLoopNode(t)
+			r := newRealRig(t, n, n)
+			n.make("v", 320*mib)
+			r.stage("v", fsType)
+			must(t, os.WriteFile(r.path("staging-v/file"), []byte("data"), 0o600))
+			run(t, "sync", "-f", r.path("staging-v/file"))
+			must(t, os.WriteFile(r.path("staging-v/more"), []byte("data"), 0o600))
+			run(t, "cp", "--sparse=always", n.file("v"), n.file("w"))
+			r.unstage("v")
+			r.stage("w", "")
+			if b, err := os.ReadFile(r.path("staging-w/file")); string(b) != "data" {
+				t.Errorf("read back %q, %v", b, err)
+			}
+			r.unstage("w")
+			r.gone("w")
+		})
+	}
+}

@@ -261,3 +261,21 @@ func TestAliasOfAnotherVolume(t *testing.T) {
 	r.unstage("v")
 	r.gone("v")
 }
+
+// TestRealAliasOfStagingPath: the CO names the staging path in two ways, and undoes it
+// in one.
+func TestRealAliasOfStagingPath(t *testing.T) {
+	n := newLoopNode(t)
+	r := newRealRig(t, n, n)
+	n.make("v", 64*mib)
+	r.stage("v", "ext4")
+	must(t, os.Symlink(r.dir, r.path("link")))
+	pub := r.publishReq("v", "pods/1")
+	pub.StagingPath = r.path("link/staging-v")
+	must(t, r.Publish(t.Context(), pub))
+	wantKind(t, r.Unstage(t.Context(), mounter.UnstageRequest{ID: "v", Path: r.path("staging-v")}), backends.ErrInUse)
+	r.unpublish("v", "pods/1")
+	r.unstage("v")
+	r.gone("v")
+	must(t, r.Unstage(t.Context(), mounter.UnstageRequest{ID: "v", Path: pub.StagingPath}))
+}

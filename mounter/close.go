@@ -3,6 +3,7 @@ package mounter
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/csikit/csikit/backends"
 )
@@ -12,9 +13,17 @@ import (
 // goes the memory of an mkfs that was cut short: who else uses the device from
 // now on is not known here.
 func (e *Engine) closeVolume(ctx context.Context, s *store, r *record) error {
+	unlock, err := e.lockDevice(ctx, r)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	if e.last(s, r) {
-		if err := e.unheld(ctx, s, r); err != nil {
-			return err
+		claimed := e.notClaimed(s, r)
+		if claimed == nil {
+			if err := e.unheld(ctx, s, r); err != nil {
+				return err
+			}
 		}
 		r.Phase = phaseClosing
 		if err := s.put(r); err != nil {
@@ -22,11 +31,21 @@ func (e *Engine) closeVolume(ctx context.Context, s *store, r *record) error {
 			// it. The older record leads to the same: its mount is gone.
 			e.log.WarnContext(ctx, "volume is closed without a record of it", "volume", r.Volume, "path", r.Path, "err", err)
 		}
+		if claimed != nil {
+			return claimed // and closing this one would take the device away from that one
+		}
 		if err := e.callClose(ctx, r.Volume, r.State); err != nil {
 			return err
 		}
 	}
-	return s.remove(r)
+	for _, name := range s.names(r) {
+		if o := s.get(kindStage, r.Volume, name); o != nil {
+			if err := s.remove(o); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // callClose is CloseVolume, for which a volume that is gone is closed.
@@ -49,8 +68,9 @@ func goneVolume(err error, id string) bool {
 
 // last reports whether r is the volume's only staging path.
 func (e *Engine) last(s *store, r *record) bool {
+	names := s.names(r)
 	for _, o := range s.of(r.Volume) {
-		if o.Kind == kindStage && o.Path != r.Path {
+		if o.Kind == kindStage && !slices.Contains(names, o.Path) {
 			return false
 		}
 	}

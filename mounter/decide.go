@@ -63,6 +63,8 @@ func decide(e evidence) (verdict, error) {
 func (e evidence) existing() (verdict, error) {
 	found := e.Content.Type
 	switch done := e.done(); {
+	case e.Backend == backends.FormatNever && done == "" && e.started() == "":
+		return verdict{}, e.refuse("the backend says that it was never formatted, and it holds %s: left by somebody else", found)
 	case !slices.Contains(mountable, found):
 		return verdict{}, e.refuse("csikit does not mount %s", found)
 	case e.Want != "" && e.Want != found:

@@ -60,7 +60,11 @@ func TestDecide(t *testing.T) {
 		{"file system, done of no type", evidence{Content: ext4, Backend: backends.FormatDone}, mount + "ext4"},
 		{"file system, other done", evidence{Content: xfs, Backend: backends.FormatDone, BackendFSType: "ext4"}, refused},
 		{"file system, other recorded", evidence{Content: xfs, Record: done}, refused},
-		{"file system, never", evidence{Content: ext4, Backend: backends.FormatNever}, mount + "ext4"},
+		{"file system, never", evidence{Content: ext4, Backend: backends.FormatNever}, refused},
+		{"file system, never, read-only", evidence{Content: ext4, Backend: backends.FormatNever, ReadOnly: true}, refused},
+		{"file system, never, but done here", evidence{Content: ext4, Backend: backends.FormatNever, Record: done}, mount + "ext4"},
+		{"file system, never, but started here", evidence{Content: ext4, Backend: backends.FormatNever, Record: started, SameInstance: true}, mount + "ext4"},
+		{"file system, never, started on another instance", evidence{Content: ext4, Backend: backends.FormatNever, Record: started}, refused},
 		{"file system, started", evidence{Content: ext4, Backend: backends.FormatStarted, BackendFSType: "ext4"}, mount + "ext4"},
 		{"file system with errors, started", evidence{Content: dirtyExt4, Record: started, SameInstance: true}, mount + "ext4"},
 		{"file system, other started", evidence{Content: xfs, Backend: backends.FormatStarted, BackendFSType: "ext4"}, refused},
@@ -148,6 +152,10 @@ func checkVerdict(t *testing.T, e evidence) {
 	if !v.Format {
 		if e.Content.State != blockdev.Filesystem || e.Content.Type != v.FSType || e.Content.InProgress {
 			fail("mounts what is not there")
+		}
+		ours := finished || e.Record == started && e.SameInstance
+		if e.Backend == backends.FormatNever && !ours {
+			fail("shows what somebody else left")
 		}
 		return
 	}

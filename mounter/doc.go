@@ -25,7 +25,10 @@
 //
 // OK means that the kernel was asked, after the work and in each repeated call.
 // Mounts that are not the volume's are left alone by stage, publish and unstage;
-// what is stacked on a target is unwound by unpublish.
+// what is stacked on a target that is on record is unwound by unpublish. Where the
+// record of a path was lost, a mount there is taken for the volume's if a stage or
+// a publish can have made it, and if no other volume has the path; a tmpfs, proc
+// and their like are left alone.
 //
 // A failure that a CO takes for final leaves nothing open.
 //

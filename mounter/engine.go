@@ -110,13 +110,13 @@ func (e *Engine) records() *store {
 }
 
 // begin is the start of every call that changes something: the engine must be
-// running, the volume and the path are locked, and the volume's records must be
+// running, the volume and the paths are locked, and the volume's records must be
 // understood.
-func (e *Engine) begin(ctx context.Context, id, path string) (s *store, done func(), err error) {
+func (e *Engine) begin(ctx context.Context, id string, paths ...string) (s *store, done func(), err error) {
 	if id == "" || !utf8.ValidString(id) {
 		return nil, nil, fmt.Errorf("%w: volume id %q", backends.ErrInvalid, id)
 	}
-	done, err = e.lock(ctx, id, path)
+	done, err = e.lock(ctx, id, paths)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -132,19 +132,29 @@ func (e *Engine) begin(ctx context.Context, id, path string) (s *store, done fun
 	return s, done, nil
 }
 
-// lock keeps other calls off the volume, and other volumes off the path. The
-// volume always comes first, so that no two calls wait for each other.
-func (e *Engine) lock(ctx context.Context, id, path string) (done func(), err error) {
-	volume, err := e.locks.lock(ctx, fmt.Sprintf("volume %q", id))
-	if err != nil || path == "" {
-		return volume, err
+// lock keeps other calls off the volume, and other volumes off the paths. The
+// volume always comes first, and paths are in order, so that no two calls wait for
+// each other.
+func (e *Engine) lock(ctx context.Context, id string, paths []string) (done func(), err error) {
+	keys := []string{fmt.Sprintf("volume %q", id)}
+	for _, p := range slices.Compact(slices.Sorted(slices.Values(paths))) {
+		keys = append(keys, fmt.Sprintf("path %q", p))
 	}
-	target, err := e.locks.lock(ctx, fmt.Sprintf("path %q", path))
-	if err != nil {
-		volume()
-		return nil, err
+	var held []func()
+	done = func() {
+		for _, unlock := range slices.Backward(held) {
+			unlock()
+		}
 	}
-	return func() { target(); volume() }, nil
+	for _, key := range keys {
+		unlock, err := e.locks.lock(ctx, key)
+		if err != nil {
+			done()
+			return nil, err
+		}
+		held = append(held, unlock)
+	}
+	return done, nil
 }
 
 // step tells whoever watches what comes next, and ends the call here when its

@@ -15,7 +15,7 @@ import (
 // required is backends.ErrOutOfRange. A file system that cannot be grown while
 // it is mounted is backends.ErrPrecondition: the next stage grows it.
 func (e *Engine) Expand(ctx context.Context, req ExpandRequest) (size int64, err error) {
-	s, done, err := e.begin(ctx, req.ID, "")
+	s, done, err := e.begin(ctx, req.ID)
 	if err != nil {
 		return 0, err
 	}

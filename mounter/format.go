@@ -75,8 +75,8 @@ func (s *staging) evidence(c blockdev.Content) evidence {
 		ReadOnly: s.readOnly, Want: s.req.Capability.FSType, DefaultFS: s.opts.DefaultFS,
 	}
 	e.SameInstance = s.rec.sameInstance(s.boot)
-	if e.Backend == backends.FormatNever && s.features.FormatRecorder == nil {
-		// It could not take the word back once there is data.
+	if e.Backend != backends.FormatDone && s.features.FormatRecorder == nil {
+		// It could not take Never or Started back once there is data.
 		e.Backend = backends.FormatUnknown
 	}
 	return e

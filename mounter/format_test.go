@@ -29,10 +29,24 @@ func TestFormatIsRecordedAroundMkfs(t *testing.T) {
 	}
 }
 
-// TestExistingFileSystemIsRecorded: a backend that said "never" or "started" must
-// not say so any more once there can be data.
+// TestSomebodyElsesFileSystem: a disk that is new to the volume and holds a file
+// system was another volume's, and is shown to nobody.
+func TestSomebodyElsesFileSystem(t *testing.T) {
+	r := newRig(t, asRecorder)
+	r.node.sources["v"].Device.Format = backends.FormatNever
+	r.disk.SetContent(blockdev.Content{State: blockdev.Filesystem, Type: "ext4", Size: gib, Clean: true})
+	err := r.Stage(t.Context(), r.stageRequest())
+	wantKind(t, err, backends.ErrPrecondition)
+	if !strings.Contains(err.Error(), "somebody else") || r.mkfs() != 0 {
+		t.Errorf("%v; log %v", err, r.Kernel.Log())
+	}
+	r.clean()
+}
+
+// TestExistingFileSystemIsRecorded: a backend that said "started" must not say so
+// any more once there can be data.
 func TestExistingFileSystemIsRecorded(t *testing.T) {
-	for _, f := range []backends.FormatState{backends.FormatUnknown, backends.FormatNever, backends.FormatStarted} {
+	for _, f := range []backends.FormatState{backends.FormatUnknown, backends.FormatStarted} {
 		t.Run(f.String(), func(t *testing.T) {
 			r := newRig(t, asRecorder)
 			d := r.node.sources["v"].Device
@@ -125,6 +139,19 @@ func TestNeverWithoutMemory(t *testing.T) {
 		t.Error("formatted")
 	}
 	r.clean()
+}
+
+// TestStartedWithoutMemory: nor is one believed that always says "started".
+func TestStartedWithoutMemory(t *testing.T) {
+	r := newRig(t, nil)
+	r.node.sources["v"].Device.Format = backends.FormatStarted
+	r.node.sources["v"].Device.FSType = "ext4"
+	r.stage()
+	r.unstage()
+	r.disk.SetContent(blockdev.Content{State: blockdev.Unknown, Offset: 4096})
+	if err := r.Stage(t.Context(), r.stageRequest()); err == nil {
+		t.Errorf("staged: %v", r.Kernel.Log())
+	}
 }
 
 // TestBlockUseIsRemembered: raw data has no signature; once somebody may have

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/csikit/csikit/backends"
@@ -147,6 +148,31 @@ func TestForeignMounts(t *testing.T) {
 		if r.mountsAt(r.target) != 1 {
 			t.Error("publish stacked or unmounted")
 		}
+	})
+	t.Run("without a record", func(t *testing.T) {
+		r := newRig(t, nil)
+		for _, path := range []string{r.staging, r.target} {
+			must(t, os.MkdirAll(path, 0o700))
+			r.Kernel.MountForeign(path)
+		}
+		for what, err := range map[string]error{
+			"unstage":   r.Unstage(t.Context(), r.unstageRequest()),
+			"unpublish": r.Unpublish(t.Context(), r.unpublishRequest()),
+		} {
+			if !errors.Is(err, backends.ErrPrecondition) || !strings.Contains(err.Error(), "tmpfs of foreign") {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+		if len(r.Kernel.Mounts()) != 2 {
+			t.Errorf("mounts %v", r.Kernel.Mounts())
+		}
+	})
+	t.Run("below a mount without a record", func(t *testing.T) {
+		r := newRig(t, nil)
+		must(t, os.Mkdir(r.staging, 0o700))
+		r.Kernel.MountForeign(r.staging)
+		must(t, r.Kernel.Bind(r.dir, r.staging, mntBind()))
+		wantKind(t, r.Unstage(t.Context(), r.unstageRequest()), backends.ErrPrecondition)
 	})
 	t.Run("over the staging path", func(t *testing.T) {
 		r := newRig(t, nil)

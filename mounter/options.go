@@ -27,6 +27,9 @@ type Options struct {
 	// DefaultFS is made when the CO names no type; "": the first of FSTypes, or
 	// ext4.
 	DefaultFS string
+	// NoDevices says that the backend's volumes are no devices (Traits.Devices is
+	// not set): a device from OpenVolume is then refused, not formatted.
+	NoDevices bool
 	// SharedDirs are directories whose mounts must reach other namespaces, such
 	// as kubelet's: without that pods see empty directories. Start refuses one
 	// that is not on a shared mount.

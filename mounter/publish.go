@@ -26,7 +26,7 @@ func (e *Engine) Publish(ctx context.Context, req PublishRequest) error {
 	if err != nil {
 		return err
 	}
-	store, done, err := e.begin(ctx, req.ID, path)
+	store, done, err := e.begin(ctx, req.ID, path, staging)
 	if err != nil {
 		return err
 	}
@@ -146,7 +146,7 @@ func (p *publishing) recoverStage(ctx context.Context) error {
 		return refuse("it is not staged at %s", p.staging)
 	}
 	p.log.WarnContext(ctx, "no record of a staged volume; looking at its mount", "volume", p.req.ID, "path", p.staging)
-	s := &staging{Engine: p.Engine, store: p.store, path: p.staging, req: StageRequest{
+	s := &staging{Engine: p.Engine, store: p.store, path: p.staging, adoptOnly: true, req: StageRequest{
 		ID: p.req.ID, Path: p.staging, Capability: p.req.Capability, Context: p.req.Context,
 		PublishContext: p.req.PublishContext, Owner: p.req.Owner, Secrets: p.req.Secrets,
 	}}

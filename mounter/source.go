@@ -11,7 +11,7 @@ import (
 )
 
 // checkSource refuses an answer of OpenVolume that cannot be used.
-func checkSource(src *backends.Source, block bool) error {
+func (s *staging) checkSource(src *backends.Source) error {
 	if src == nil {
 		return refuse("the backend gave no source")
 	}
@@ -24,7 +24,9 @@ func checkSource(src *backends.Source, block bool) error {
 	switch {
 	case n != 1:
 		return refuse("the backend gave %d of device, mount and directory, and one is needed", n)
-	case block && src.Device == nil:
+	case src.Device != nil && s.opts.NoDevices:
+		return refuse("the backend gave a device, and Traits.Devices is not set")
+	case s.req.Capability.Block && src.Device == nil:
 		return refuse("a raw block device was asked for, and the volume is none")
 	case src.Device != nil:
 		return checkDevice(src.Device)

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strconv"
+	"syscall"
 
 	"github.com/csikit/csikit/backends"
 	"github.com/csikit/csikit/mounter/mnt"
@@ -43,6 +45,8 @@ type staging struct {
 	options  mnt.Options // the CO's
 	readOnly bool
 	gid      int // -1: none
+	// adoptOnly takes over what is mounted, and mounts nothing: for Publish.
+	adoptOnly bool
 
 	mounts []mnt.Info // at path, before
 	known  bool       // there was a record
@@ -60,6 +64,9 @@ func (s *staging) run(ctx context.Context) error {
 	if s.mounts, err = s.mountsAt(s.path); err != nil {
 		return err
 	}
+	if len(s.mounts) == 0 && s.adoptOnly {
+		return refuse("it is not staged at %s any more", s.path)
+	}
 	if len(s.mounts) > 0 {
 		if o := s.store.others(s.req.ID, s.path); len(o) > 0 {
 			return refuse("volume %q is there", o[0].Volume)
@@ -72,12 +79,35 @@ func (s *staging) run(ctx context.Context) error {
 		}
 	}
 	s.newRecord(before)
+	if err := s.checkPath(); err != nil {
+		if s.known {
+			return s.giveUp(ctx, err)
+		}
+		return err
+	}
 	if other, err := s.elsewhere(); err != nil {
 		return err
 	} else if other != nil {
 		return s.join(ctx, other)
 	}
 	return s.open(ctx)
+}
+
+// checkPath refuses a staging path that cannot become a directory before anything
+// is opened. What is mounted there already may be on a server that does not
+// answer, and is one; a raw block volume needs none.
+func (s *staging) checkPath() error {
+	if len(s.mounts) > 0 || s.req.Capability.Block {
+		return nil
+	}
+	st, err := os.Lstat(s.path)
+	switch {
+	case errors.Is(err, syscall.ENOTDIR) || err == nil && !st.IsDir():
+		return refuse("staging path %s is no directory, or lies below a file", s.path)
+	case err != nil && !missing(err):
+		return unavailable("staging path: %w", err)
+	}
+	return nil
 }
 
 // parse reads what the CO asks for.
@@ -234,7 +264,7 @@ func (s *staging) open(ctx context.Context) error {
 	if err != nil {
 		return s.giveUp(ctx, err)
 	}
-	if err := checkSource(src, s.req.Capability.Block); err != nil {
+	if err := s.checkSource(src); err != nil {
 		if src != nil {
 			s.rec.State = src.State
 		}

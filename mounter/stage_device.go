@@ -27,6 +27,14 @@ func (s *staging) device(ctx context.Context) (err error) {
 	if err := s.rec.Device.describe(d); err != nil {
 		return err
 	}
+	unlock, err := s.lockDevice(ctx, s.rec)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := s.notClaimed(s.store, s.rec); err != nil {
+		return errors.Join(err, s.store.put(s.rec)) // for the close, which may come later
+	}
 	if s.req.Capability.Block {
 		return s.block(ctx)
 	}

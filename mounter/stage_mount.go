@@ -154,7 +154,7 @@ func (s *staging) join(ctx context.Context, other *record) error {
 		if !other.Mounted.is(s.mounts[0]) || s.mounts[0].ReadOnly() != s.readOnly {
 			return s.foreign()
 		}
-		return s.ready(other.Mounted)
+		return s.ready(mountedAs(s.mounts[0]))
 	}
 	if err := s.makeStagingDir(); err != nil {
 		return err

@@ -134,6 +134,21 @@ func (s *store) others(volume, path string) []*record {
 	return s.list(func(r *record) bool { return r.Volume != volume && r.Path == path })
 }
 
+// names are the staging paths under which the mount of r is on record: its own, and
+// what a symbolic link made of it.
+func (s *store) names(r *record) []string {
+	all := []string{r.Path}
+	if r.Mounted == nil {
+		return all
+	}
+	for _, o := range s.of(r.Volume) {
+		if o.Kind == kindStage && o.Path != r.Path && o.BootID == r.BootID && o.Mounted != nil && o.Mounted.ID == r.Mounted.ID {
+			all = append(all, o.Path)
+		}
+	}
+	return all
+}
+
 // shows reports whether the mount m at the path of r is the one that r recorded.
 func (s *store) shows(r *record, m mnt.Info) bool {
 	return r.Mounted.is(m) || r.Mounted.wasRenamed(m) && !s.another(r.Volume, r.Path, m)

@@ -2,6 +2,7 @@ package mounter
 
 import (
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -23,7 +24,28 @@ func makeDir(path string) (made bool, err error) {
 	case !st.IsDir():
 		return false, refuse("target path %s exists and is no directory", path)
 	}
-	return false, nil
+	return false, emptyDir(path)
+}
+
+// emptyDir refuses a directory that holds anything: under a mount nobody would
+// find it, and no unpublish could remove the directory. Old kubelets make an
+// empty one.
+func emptyDir(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return unavailable("target path: %w", err)
+	}
+	names, err := d.Readdirnames(1)
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	if err = errors.Join(err, d.Close()); err != nil {
+		return unavailable("target path: %w", err)
+	}
+	if len(names) > 0 {
+		return refuse("target path %s holds files of the host's own disk (%q); move them away", path, names[0])
+	}
+	return nil
 }
 
 // makeFile makes the empty file onto which a device node is bound.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/csikit/csikit/backends"
 	"github.com/csikit/csikit/mounter"
+	"github.com/csikit/csikit/mounter/mountertest"
 )
 
 // TestUnpublishRemovesTheTargetOnly: nothing that holds anything, nothing beside
@@ -67,6 +68,71 @@ func TestTargetIsInTheWay(t *testing.T) {
 	}
 	must(t, os.Remove(r.target))
 	r.publish()
+}
+
+// TestTargetHoldsFiles: files of the host's are not hidden below a mount, after
+// which nothing could remove the directory.
+func TestTargetHoldsFiles(t *testing.T) {
+	r := newRig(t, nil)
+	r.stage()
+	must(t, os.MkdirAll(r.target, 0o700))
+	file := filepath.Join(r.target, "file")
+	must(t, os.WriteFile(file, []byte("the host's"), 0o600))
+	err := r.Publish(t.Context(), r.publishRequest())
+	wantKind(t, err, backends.ErrPrecondition)
+	if _, stat := os.Lstat(file); stat != nil || r.mountsAt(r.target) != 0 || !strings.Contains(err.Error(), "move them away") {
+		t.Errorf("%v, %v, mounts %v", err, stat, r.Kernel.Mounts())
+	}
+	must(t, os.Remove(file))
+	r.publish() // an empty directory is what old kubelets make
+	r.unpublish()
+	r.unstage()
+	r.clean()
+}
+
+// TestStagingPathIsNoDirectory: found out before anything is opened.
+func TestStagingPathIsNoDirectory(t *testing.T) {
+	for name, path := range map[string]string{"a file": "file", "below a file": "file/staging", "a link": "link"} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, nil)
+			must(t, os.WriteFile(filepath.Join(r.dir, "file"), nil, 0o600))
+			must(t, os.Symlink(r.dir, filepath.Join(r.dir, "link")))
+			r.staging = filepath.Join(r.dir, path)
+			wantKind(t, r.Stage(t.Context(), r.stageRequest()), backends.ErrPrecondition)
+			if got := r.node.log(); len(got) != 0 {
+				t.Errorf("calls %v", got)
+			}
+			r.clean()
+		})
+	}
+	t.Run("of a volume that is open", func(t *testing.T) {
+		r := newRig(t, nil)
+		r.Kernel.Fail("Probe", 1, errors.New("not yet"))
+		wantKind(t, r.Stage(t.Context(), r.stageRequest()), backends.ErrUnavailable)
+		must(t, os.WriteFile(r.staging, nil, 0o600))
+		wantKind(t, r.Stage(t.Context(), r.stageRequest()), backends.ErrPrecondition)
+		r.clean()
+	})
+}
+
+// TestDeviceNotDeclared: a device from a backend that has none is not formatted.
+func TestDeviceNotDeclared(t *testing.T) {
+	n := newNode()
+	r := &rig{t: t, node: n, dir: t.TempDir()}
+	r.Engine = mountertest.New(t, n, &mountertest.Options{Adjust: func(o *mounter.Options) { o.NoDevices = true }})
+	r.staging = filepath.Join(r.dir, "staging")
+	n.sources["v"] = &backends.Source{
+		Device: &backends.Device{Path: "/dev/a", Identity: backends.Identity{Serial: "A"}}, State: []byte("state of v"),
+	}
+	err := r.Stage(t.Context(), r.stageRequest())
+	wantKind(t, err, backends.ErrPrecondition)
+	if !strings.Contains(err.Error(), "Traits.Devices") || r.mkfs() != 0 {
+		t.Errorf("%v; log %v", err, r.Kernel.Log())
+	}
+	r.clean()
+	if got := string(n.states["v"]); got != "state of v" {
+		t.Errorf("CloseVolume got state %q", got)
+	}
 }
 
 func TestBadPaths(t *testing.T) {

@@ -11,7 +11,9 @@ import (
 
 // Unpublish unmounts the target path, whatever is stacked there, and removes the
 // one empty directory or file that was the mount point. A volume or a path that
-// is not known, with nothing there, is no error.
+// is not known, with nothing there, is no error. Where the record was lost, a
+// mount that no publish can have made is backends.ErrPrecondition, as in
+// [Engine.Unstage].
 func (e *Engine) Unpublish(ctx context.Context, req UnpublishRequest) error {
 	path, err := cleanPath("target path", req.Path)
 	if err != nil {
@@ -81,7 +83,7 @@ func (e *Engine) mayUnpublish(s *store, id, path string, mounts []mnt.Info) erro
 	if len(mounts) > 0 && strings.HasPrefix(e.opts.StateDir+"/", path+"/") {
 		return refuse("the driver's own state lies below it")
 	}
-	return nil
+	return e.canBeOurs(s, id, mounts)
 }
 
 // aliased refuses a path by which another volume's staging or target path can be

@@ -12,7 +12,10 @@ import (
 // Unstage unmounts the staging path and, when it was the volume's last one,
 // closes the volume. A volume or a path that is not known, with nothing mounted,
 // is no error. While a target of the staging path is mounted it is
-// backends.ErrInUse; another volume at the path is backends.ErrPrecondition.
+// backends.ErrInUse; another volume at the path is backends.ErrPrecondition, and so
+// is a mount that the record does not know. Where the record was lost, what a
+// stage can have mounted is taken for the volume: a disk's file system, a remote
+// one, or a part of one. A tmpfs, proc and the like are backends.ErrPrecondition.
 func (e *Engine) Unstage(ctx context.Context, req UnstageRequest) error {
 	path, err := cleanPath("staging path", req.Path)
 	if err != nil {
@@ -34,10 +37,13 @@ func (e *Engine) unstage(ctx context.Context, s *store, id, path string) error {
 	if err != nil {
 		return err
 	}
-	if err := e.unpublished(s, id, path); err != nil {
+	r, names := s.get(kindStage, id, path), []string{path}
+	if r != nil {
+		names = s.names(r)
+	}
+	if err := e.unpublished(s, id, names); err != nil {
 		return err
 	}
-	r := s.get(kindStage, id, path)
 	if err := e.mayUnmount(s, id, path, r, mounts); err != nil {
 		return err
 	}
@@ -47,7 +53,7 @@ func (e *Engine) unstage(ctx context.Context, s *store, id, path string) error {
 	if err := e.unmountAll(ctx, path, mounts); err != nil {
 		return err
 	}
-	if err := e.dropTargets(s, id, path); err != nil {
+	if err := e.dropTargets(s, id, names); err != nil {
 		return err
 	}
 	if r == nil {
@@ -59,10 +65,11 @@ func (e *Engine) unstage(ctx context.Context, s *store, id, path string) error {
 	return soften(e.closeVolume(ctx, s, r))
 }
 
-// unpublished refuses while a target of this staging path stands.
-func (e *Engine) unpublished(s *store, id, staging string) error {
+// unpublished refuses while a target of this staging path, under any of its names,
+// stands.
+func (e *Engine) unpublished(s *store, id string, staging []string) error {
 	for _, p := range s.of(id) {
-		if p.Kind != kindPublish || p.StagingPath != staging {
+		if p.Kind != kindPublish || !slices.Contains(staging, p.StagingPath) {
 			continue
 		}
 		live, err := e.targetLives(s, p)
@@ -93,8 +100,8 @@ func (e *Engine) targetLives(s *store, p *record) (bool, error) {
 }
 
 // mayUnmount refuses to unmount what is not the volume, and what others still
-// need. Without a record that knows the volume the mount is taken for it: the CO
-// says that it is, and nobody else claims the path.
+// need. Without a record that knows the volume a mount that this engine can have
+// made is taken for it: the CO says that it is, and nobody else claims the path.
 func (e *Engine) mayUnmount(s *store, id, path string, r *record, mounts []mnt.Info) error {
 	if len(mounts) == 0 {
 		return nil
@@ -109,10 +116,13 @@ func (e *Engine) mayUnmount(s *store, id, path string, r *record, mounts []mnt.I
 		if strings.HasPrefix(e.opts.StateDir+"/", path+"/") {
 			return refuse("the driver's own state lies below it")
 		}
+		if err := e.canBeOurs(s, id, mounts); err != nil {
+			return err
+		}
 		if m := mounts[0]; m.Root != "/" || !slices.Contains(mountable, m.FSType) {
 			return nil // part of a file system that others use, too
 		}
-		return e.heldElsewhere(path, mounts[0])
+		return e.heldElsewhere(s, id, path, mounts[0])
 	}
 	for _, m := range mounts {
 		is, err := e.ours(s, m, path, r)
@@ -129,11 +139,13 @@ func (e *Engine) mayUnmount(s *store, id, path string, r *record, mounts []mnt.I
 	if r.Source != sourceDevice || !e.last(s, r) {
 		return nil
 	}
-	return e.heldElsewhere(path, mounts[0])
+	return e.heldElsewhere(s, id, path, mounts[0])
 }
 
-// heldElsewhere finds targets whose records were lost.
-func (e *Engine) heldElsewhere(path string, m mnt.Info) error {
+// heldElsewhere finds targets whose records were lost. A mount that another
+// volume has on record is none: each of the two has to go first once, and
+// closeVolume does not take the device from the other.
+func (e *Engine) heldElsewhere(s *store, id, path string, m mnt.Info) error {
 	all, err := e.kernel.MountsOf(m.Dev)
 	if err != nil {
 		return unavailable("mounts of %s: %w", describeMount(m), err)
@@ -143,7 +155,7 @@ func (e *Engine) heldElsewhere(path string, m mnt.Info) error {
 		return err
 	}
 	for _, o := range all {
-		if !slices.ContainsFunc(mine, func(m mnt.Info) bool { return m.ID == o.ID }) {
+		if !slices.ContainsFunc(mine, func(m mnt.Info) bool { return m.ID == o.ID }) && len(s.others(id, o.Point)) == 0 {
 			return inUse("its file system is also mounted at %s", o.Point)
 		}
 	}
@@ -177,8 +189,8 @@ func (e *Engine) unmountAll(ctx context.Context, path string, mounts []mnt.Info)
 	if err := e.step(ctx, "unmount"); err != nil {
 		return err
 	}
-	if n, err := e.kernel.Unwind(path); err != nil {
-		return soften(fmt.Errorf("%w (%d of %d mounts taken off)", err, n, len(mounts)))
+	if _, err := e.kernel.Unwind(path); err != nil {
+		return soften(err) // which says how many it took off
 	}
 	left, err := e.mountsAt(path)
 	if err != nil {
@@ -191,9 +203,9 @@ func (e *Engine) unmountAll(ctx context.Context, path string, mounts []mnt.Info)
 }
 
 // dropTargets forgets targets of the staging path that the kernel does not have.
-func (e *Engine) dropTargets(s *store, id, staging string) error {
+func (e *Engine) dropTargets(s *store, id string, staging []string) error {
 	for _, p := range s.of(id) {
-		if p.Kind == kindPublish && p.StagingPath == staging {
+		if p.Kind == kindPublish && slices.Contains(staging, p.StagingPath) {
 			if err := s.remove(p); err != nil {
 				return err
 			}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/csikit/csikit/backends"
 	"github.com/csikit/csikit/mounter/blockdev"
+	"github.com/csikit/csikit/mounter/mnt"
 )
 
 // opened are the volumes that this process's node half opened, or was told are
@@ -111,12 +112,29 @@ func (b *Backend) detach(ctx context.Context, path string, dev, ino uint64) erro
 	}
 	stopped := is && discardStopped(path)
 	if err := blockdev.DetachLoop(ctx, path, dev, ino); err != nil {
-		return err
+		return nameUsers(err, path)
 	}
 	if stopped {
 		b.reuse.later(path)
 	}
 	return nil
+}
+
+// nameUsers adds to the error of a loop device that is in use who uses it: what
+// that is this mount namespace may not show.
+func nameUsers(err error, path string) error {
+	if !errors.Is(err, backends.ErrInUse) {
+		return err
+	}
+	st, look := os.Stat(path)
+	if look != nil {
+		return err
+	}
+	users := mnt.FindUsers(special(st))
+	if len(users) == 0 {
+		return err
+	}
+	return fmt.Errorf("%w (used by %s)", err, strings.Join(users, ", "))
 }
 
 // attach gives the loop device of a locked volume: the one that it has, or a new

@@ -331,8 +331,8 @@ func TestMountedVolumeSurvivesEverything(t *testing.T) {
 	if err := b.DeleteVolume(t.Context(), backends.DeleteVolumeRequest{ID: v.ID}); !errors.Is(err, backends.ErrInUse) {
 		t.Errorf("delete: %v", err)
 	}
-	if err := b.CloseVolume(t.Context(), backends.CloseVolumeRequest{ID: v.ID}); !errors.Is(err, backends.ErrInUse) {
-		t.Errorf("close: %v", err)
+	if err := b.CloseVolume(t.Context(), backends.CloseVolumeRequest{ID: v.ID}); !errors.Is(err, backends.ErrInUse) || !strings.Contains(err.Error(), "mount "+dir) {
+		t.Errorf("close, which should name the mount %s: %v", dir, err)
 	}
 	if got, err := os.ReadFile(filepath.Join(dir, "f")); err != nil || string(got) != "data" {
 		t.Errorf("%q, %v", got, err)

@@ -169,6 +169,14 @@ func device(fi os.FileInfo) uint64 {
 	return 0
 }
 
+// special is the number of the device that a device node stands for.
+func special(fi os.FileInfo) uint64 {
+	if st, ok := fi.Sys().(*syscall.Stat_t); ok {
+		return uint64(st.Rdev) //nolint:unconvert // int32 on darwin
+	}
+	return 0
+}
+
 // inode is the inode number of a file.
 func inode(fi os.FileInfo) uint64 {
 	if st, ok := fi.Sys().(*syscall.Stat_t); ok {

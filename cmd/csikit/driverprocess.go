@@ -52,6 +52,7 @@ func serveDriver(ctx context.Context, args []string) error {
 	// The workspace is temporary anyway, and may lie on a container's own root.
 	engine, err := mounter.New(cfg.Node, &mounter.Options{
 		StateDir: w.state(), AllowVolatileState: true, Logger: log, FSTypes: cfg.Traits.FSTypes,
+		NoDevices: !cfg.Traits.Devices,
 	})
 	if err != nil {
 		return errors.Join(err, closeBackend())

@@ -43,25 +43,37 @@ func TestFindUsersInOtherNamespace(t *testing.T) {
 // A process that has the device open is found.
 func TestFindUsersOpenDevice(t *testing.T) {
 	testenv.Root(t)
-	disks, err := os.ReadDir("/sys/block")
-	must(t, err)
-	i := slices.IndexFunc(disks, func(d os.DirEntry) bool { // loop devices are other tests'
-		_, err := os.Stat("/dev/" + d.Name())
-		return err == nil && !strings.HasPrefix(d.Name(), "loop")
-	})
-	if i < 0 {
-		t.Skip("missing: a disk")
-	}
-	// O_PATH: a container may not be allowed to open the disk itself.
-	fd, err := unix.Open("/dev/"+disks[i].Name(), unix.O_PATH|unix.O_CLOEXEC, 0)
-	must(t, err)
+	fd, dev := idleDisk(t)
 	defer unix.Close(fd)
-	var st unix.Stat_t
-	must(t, unix.Fstat(fd, &st))
 	want := fmt.Sprintf("process %d (", os.Getpid())
-	if got := mnt.FindUsers(st.Rdev); !slices.ContainsFunc(got, func(s string) bool {
+	if got := mnt.FindUsers(dev); !slices.ContainsFunc(got, func(s string) bool {
 		return strings.HasPrefix(s, want) && strings.HasSuffix(s, fmt.Sprintf("by fd/%d", fd))
 	}) {
-		t.Errorf("FindUsers(%#x) = %q", st.Rdev, got)
+		t.Errorf("FindUsers(%#x) = %q", dev, got)
 	}
+}
+
+// idleDisk opens a disk that is not mounted: of one that is, more mounts may be
+// found than the report has room for. O_PATH: a container may not be allowed to
+// open the disk itself.
+func idleDisk(t *testing.T) (fd int, dev uint64) {
+	t.Helper()
+	disks, err := os.ReadDir("/sys/block")
+	must(t, err)
+	for _, d := range disks {
+		fd, err := unix.Open("/dev/"+d.Name(), unix.O_PATH|unix.O_CLOEXEC, 0)
+		if err != nil {
+			continue
+		}
+		var st unix.Stat_t
+		must(t, unix.Fstat(fd, &st))
+		mounts, err := mnt.OfDevice(uint64(st.Rdev)) //nolint:unconvert // 32 bits on some platforms
+		must(t, err)
+		if len(mounts) == 0 {
+			return fd, uint64(st.Rdev) //nolint:unconvert // as above
+		}
+		unix.Close(fd)
+	}
+	t.Skip("missing: a disk that is not mounted")
+	return -1, 0
 }
