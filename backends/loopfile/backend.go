@@ -26,6 +26,8 @@ type Backend struct {
 
 	alloc  chan struct{} // held while space is measured and taken
 	purges purges
+	jobs   jobs
+	shared sharers
 	opened opened
 	reuse  reuse
 }
@@ -66,6 +68,7 @@ func (b *Backend) Close() error {
 	p := b.pool
 	b.pool, b.closed = nil, true
 	b.mu.Unlock()
+	b.jobs.close()
 	b.purges.wait()
 	b.reuse.remove()
 	if p != nil {
@@ -197,4 +200,12 @@ var (
 	_ backends.Recoverer        = (*Backend)(nil)
 	_ backends.Prober           = (*Backend)(nil)
 	_ backends.TopologyReporter = (*Backend)(nil)
+
+	_ backends.Snapshotter         = (*Backend)(nil)
+	_ backends.SnapshotIDer        = (*Backend)(nil)
+	_ backends.Cloner              = (*Backend)(nil)
+	_ backends.SnapshotLister      = (*Backend)(nil)
+	_ backends.GroupSnapshotter    = (*Backend)(nil)
+	_ backends.GroupSnapshotIDer   = (*Backend)(nil)
+	_ backends.ChangedBlockTracker = (*Backend)(nil)
 )

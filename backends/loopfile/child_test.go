@@ -76,7 +76,7 @@ func churn(ctx context.Context, b *Backend, name string) error {
 	return b.DeleteVolume(ctx, backends.DeleteVolumeRequest{ID: v.ID})
 }
 
-func command(t testing.TB, o order) *exec.Cmd {
+func orderCommand(t testing.TB, o order) *exec.Cmd {
 	t.Helper()
 	j, err := json.Marshal(o)
 	if err != nil {
@@ -90,7 +90,7 @@ func command(t testing.TB, o order) *exec.Cmd {
 // runKilled runs an order that must end by SIGKILL at its step.
 func runKilled(t testing.TB, o order) {
 	t.Helper()
-	out, err := command(t, o).CombinedOutput()
+	out, err := orderCommand(t, o).CombinedOutput()
 	if !killed(err) {
 		t.Fatalf("%+v was not killed: %v\n%s", o, err, out)
 	}
@@ -105,7 +105,7 @@ func killed(err error) bool {
 // is by then.
 func runUntil(t testing.TB, o order, lines int) {
 	t.Helper()
-	c := command(t, o)
+	c := orderCommand(t, o)
 	out, err := c.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"unicode/utf8"
 
 	"github.com/csikit/csikit/backends"
 )
@@ -19,14 +18,9 @@ const (
 
 // VolumeID is pure once the pool's name is known.
 func (b *Backend) VolumeID(req backends.CreateVolumeRequest) (string, error) {
-	name := b.o.Name
-	if name == "" {
-		p, done, err := b.enter(0)
-		if err != nil {
-			return "", err
-		}
-		name = p.info.Name
-		done()
+	name, err := b.poolName()
+	if err != nil {
+		return "", err
 	}
 	return makeID(name, dirOf(req.Name)), nil
 }
@@ -75,9 +69,6 @@ func (b *Backend) FindVolume(_ context.Context, req backends.CreateVolumeRequest
 func (b *Backend) CheckVolume(_ context.Context, req backends.CheckVolumeRequest) error {
 	if _, err := b.params(req.Parameters, req.Mutable); err != nil {
 		return err
-	}
-	if req.Source != (backends.ContentSource{}) {
-		return fmt.Errorf("%w: volumes cannot be made from a snapshot or a volume", backends.ErrInvalid)
 	}
 	size := req.Size
 	if req.Volume != nil {
@@ -137,8 +128,8 @@ func (b *Backend) params(params, mutable map[string]string) (m meta, err error) 
 
 // newMeta is the meta of a volume that is to be made.
 func (b *Backend) newMeta(p *pool, req backends.CreateVolumeRequest) (*meta, error) {
-	if req.Name == "" || !utf8.ValidString(req.Name) {
-		return nil, fmt.Errorf("%w: volume name %q", backends.ErrInvalid, req.Name)
+	if err := checkName("volume", req.Name); err != nil {
+		return nil, err
 	}
 	if !b.here(req.Topology) {
 		return nil, fmt.Errorf("%w: volumes of this pool are on node %s alone", backends.ErrNoSpace, b.o.Node)
@@ -158,7 +149,7 @@ func (b *Backend) newMeta(p *pool, req backends.CreateVolumeRequest) (*meta, err
 	if l := req.Range.Limit; l > 0 && size > l {
 		return nil, fmt.Errorf("%w: volumes are multiples of %d bytes, and %d is above the limit %d", backends.ErrOutOfRange, sizeStep, size, l)
 	}
-	m.Version, m.Name, m.Size, m.Fingerprint = metaVersion, req.Name, size, req.Fingerprint
+	m.Version, m.Name, m.Size, m.Fingerprint = m.version(), req.Name, size, req.Fingerprint
 	m.ID = makeID(p.info.Name, dirOf(req.Name))
 	m.Format = backends.FormatNever.String()
 	return &m, nil

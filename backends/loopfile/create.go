@@ -26,37 +26,55 @@ func (b *Backend) CreateVolume(ctx context.Context, req backends.CreateVolumeReq
 	if err != nil {
 		return nil, err
 	}
+	return b.make(ctx, p, m, func(img *os.File) error { return b.fill(ctx, p, img, m) })
+}
+
+// make makes the volume that m describes; fill gives its empty image content.
+func (b *Backend) make(ctx context.Context, p *pool, m *meta, fill func(img *os.File) error) (*backends.Volume, error) {
 	m.Created = time.Now().UTC()
-	dir := dirOf(req.Name)
+	dir := dirOf(m.Name)
 	if err := (&volume{p: p, dir: dir}).exists(); err == nil {
-		return nil, fmt.Errorf("%w: volume %q", backends.ErrExists, req.Name)
+		return nil, fmt.Errorf("%w: volume %q", backends.ErrExists, m.Name)
 	} else if !errors.Is(err, backends.ErrNotFound) {
 		return nil, err
 	}
 	tmp := dir + "." + randomName(8)
-	if err := b.build(ctx, p, tmp, m); err != nil {
-		return nil, b.undo(p, tmp, fmt.Errorf("create volume %q: %w", req.Name, err))
+	if err := b.build(ctx, p, tmp, m, fill); err != nil {
+		return nil, b.undo(p, tmp, fmt.Errorf("create volume %q: %w", m.Name, err))
 	}
 	b.step("create:built")
-	if err := renameNew(p.tmp, tmp, p.vols, dir); err != nil {
-		if errors.Is(err, fs.ErrExist) {
-			err = fmt.Errorf("%w: %w", backends.ErrExists, err)
+	if err := b.appear(p, "create", tmp, p.vols, dir); err != nil {
+		if errors.Is(err, backends.ErrUnavailable) {
+			return nil, err // it may be there after a crash, or not
 		}
-		return nil, b.undo(p, tmp, fmt.Errorf("create volume %q: %w", req.Name, err))
-	}
-	b.step("create:renamed")
-	if err := errors.Join(p.vols.Sync(), p.tmp.Sync()); err != nil {
-		return nil, unavailable(p.dir, err) // it may be there after a crash, or not
+		return nil, b.undo(p, tmp, fmt.Errorf("create volume %q: %w", m.Name, err))
 	}
 	b.step("create:synced")
 	return &backends.Volume{
 		ID: m.ID, Name: m.Name, Capacity: m.Size, Fingerprint: m.Fingerprint,
-		Topology: []backends.Segments{b.segments()},
+		Source: m.source(), Topology: []backends.Segments{b.segments()},
 	}, nil
 }
 
+// appear moves a finished directory from .tmp to where it is found, durably. A
+// name that is taken is ErrExists.
+func (b *Backend) appear(p *pool, op, tmp string, parent *os.File, dir string) error {
+	err := renameNew(p.tmp, tmp, parent, dir)
+	if errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("%w: %w", backends.ErrExists, err)
+	}
+	if err != nil {
+		return err
+	}
+	b.step(op + ":renamed")
+	if err := errors.Join(parent.Sync(), p.tmp.Sync()); err != nil {
+		return unavailable(p.dir, err)
+	}
+	return nil
+}
+
 // build makes the directory of a volume in .tmp.
-func (b *Backend) build(ctx context.Context, p *pool, tmp string, m *meta) error {
+func (b *Backend) build(ctx context.Context, p *pool, tmp string, m *meta, fill func(img *os.File) error) error {
 	if err := p.root.Mkdir(path.Join(tmpDir, tmp), 0o700); err != nil {
 		return err
 	}
@@ -70,7 +88,7 @@ func (b *Backend) build(ctx context.Context, p *pool, tmp string, m *meta) error
 	if err != nil {
 		return err
 	}
-	err = b.fill(ctx, p, img, m)
+	err = fill(img)
 	if err = errors.Join(err, img.Close()); err != nil {
 		return err
 	}

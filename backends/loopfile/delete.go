@@ -41,6 +41,9 @@ func (b *Backend) trash(ctx context.Context, p *pool, dir string) (name string, 
 		return "", err
 	}
 	defer v.unlock()
+	if snap := b.jobs.of(v.id); snap != "" {
+		return "", fmt.Errorf("delete volume %s: %w: snapshot %s of it is still being copied", v.id, backends.ErrInUse, snap)
+	}
 	if err := b.idle(ctx, v); err != nil {
 		return "", fmt.Errorf("delete volume %s: %w", v.id, err)
 	}
@@ -70,7 +73,8 @@ const cutStep = 64 << 30
 
 // discard removes a directory of .tmp or .trash by the names that are in it, and
 // never by descending: what else may stand there is not ours. A file that a loop
-// device holds is left alone.
+// device holds is left alone. Snapshots are never attached, and whoever reads one
+// may go on.
 func (p *pool) discard(parent, name string) error {
 	at := path.Join(parent, name)
 	root, err := p.root.OpenRoot(at)
@@ -84,7 +88,11 @@ func (p *pool) discard(parent, name string) error {
 	if err := discardImg(root); err != nil {
 		return fmt.Errorf("%s: %w", filepath.Join(p.dir, at, imgFile), err)
 	}
-	for _, f := range []string{metaNew, metaFile} {
+	members, err := memberFiles(root)
+	if err != nil {
+		return err
+	}
+	for _, f := range append(members, frozenFile, metaNew, metaFile) {
 		if err := root.Remove(f); err != nil && !notExist(err) {
 			return err
 		}

@@ -9,13 +9,13 @@ import (
 func TestDependencies(t *testing.T) {
 	deptest.Only(t, map[string]string{
 		"github.com/csikit/csikit/backends":                  "the contract",
+		"github.com/csikit/csikit/backends/command":          "the tools that give a copied file system its own UUID",
 		"github.com/csikit/csikit/mounter/blockdev":          "loop devices",
-		"github.com/csikit/csikit/mounter/mnt":               "who uses a device that is busy",
+		"github.com/csikit/csikit/mounter/mnt":               "which mounted file system to freeze, and who uses a device",
 		"github.com/csikit/csikit/mounter/internal/mountapi": "comes with it",
-		"golang.org/x/sys/unix":                              "fallocate, renameat2, statfs",
+		"golang.org/x/sys":                                   "fallocate, renameat2, statfs, FICLONE, FIEMAP, FIFREEZE",
 	})
 	deptest.Never(t, map[string]string{
 		"github.com/csikit/csikit/csidriver": "a backend is tested without a driver, and without gRPC",
-		"os/exec":                            "everything here is a system call",
 	})
 }

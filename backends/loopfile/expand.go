@@ -30,6 +30,9 @@ func (b *Backend) ExpandVolume(ctx context.Context, req backends.ExpandVolumeReq
 	if err := v.damaged(); err != nil {
 		return 0, err
 	}
+	if snap := b.jobs.of(v.id); snap != "" {
+		return 0, fmt.Errorf("%w: snapshot %s of volume %s is still being copied", backends.ErrPending, snap, v.id)
+	}
 	if req.Size < 0 || req.Size > maxSize {
 		return 0, fmt.Errorf("%w: %d bytes", backends.ErrOutOfRange, req.Size)
 	}

@@ -126,14 +126,7 @@ func overwriteInPlace(f *os.File, fsType string) error {
 	if fsType != "btrfs" {
 		return nil
 	}
-	flags, err := unix.IoctlGetInt(int(f.Fd()), unix.FS_IOC_GETFLAGS)
-	if err == nil {
-		err = unix.IoctlSetPointerInt(int(f.Fd()), unix.FS_IOC_SETFLAGS, flags|fsNoCOW)
-	}
-	if err != nil {
-		return &os.PathError{Op: "set NOCOW", Path: f.Name(), Err: err}
-	}
-	return nil
+	return setNoCOW(f)
 }
 
 // hasData reports whether anything was ever written to a file. A file system that

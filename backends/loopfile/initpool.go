@@ -72,7 +72,7 @@ func keepPool(dir string, root *os.Root, name string) (PoolInfo, error) {
 
 // makePool fills an empty directory; pool.json comes last and makes it a pool.
 func makePool(root *os.Root, info PoolInfo) error {
-	for _, d := range []string{volumesDir, tmpDir, trashDir} {
+	for _, d := range []string{volumesDir, tmpDir, trashDir, snapsDir, groupsDir} {
 		if err := root.Mkdir(d, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 			return err
 		}
@@ -94,7 +94,7 @@ func emptyEnough(dir string, root *os.Root) error {
 		switch n {
 		case "lost+found", poolNew, lockController, lockNode:
 			continue
-		case volumesDir, tmpDir, trashDir:
+		case volumesDir, tmpDir, trashDir, snapsDir, groupsDir:
 			inner, err := readNames(root, n)
 			if err != nil {
 				return err

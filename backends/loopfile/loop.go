@@ -155,13 +155,16 @@ func (b *Backend) attach(ctx context.Context, v *volume, img *os.File, hint *sta
 		if s != nil || err != nil {
 			return s, err
 		}
+		if snap := b.jobs.of(v.id); snap != "" {
+			return nil, fmt.Errorf("%w: snapshot %s of it is still being copied", backends.ErrPending, snap)
+		}
 		// Attached to nothing, and locked: the kernel lets go of a file a moment
 		// after it detached it.
 		poll := time.NewTimer(lockPoll)
 		select {
 		case <-poll.C:
 		case <-deadline.C:
-			return nil, fmt.Errorf("%w: %s is locked, and no loop device shows it", backends.ErrUnavailable, v.path(imgFile))
+			return nil, fmt.Errorf("%w: %s is locked, and no loop device shows it: the controller may be copying it", backends.ErrUnavailable, v.path(imgFile))
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		}

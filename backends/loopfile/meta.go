@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	metaVersion = 1
+	metaVersion = 2 // the newest; see meta.version
 	metaFile    = "meta.json"
 	metaNew     = "meta.json.new"
 	imgFile     = "img"
@@ -26,6 +26,8 @@ const (
 // meta is what a volume knows of itself. It is written whole, to a new file that
 // replaces the old one, so that a reader never sees half of it. A change of this
 // struct is a new metaVersion: an older driver must refuse what it would drop.
+// It is written in the oldest version that holds what it says, so that an older
+// driver can go on serving the volumes that have nothing newer.
 type meta struct {
 	Version     int               `json:"version"`
 	ID          string            `json:"id"`
@@ -39,6 +41,31 @@ type meta struct {
 	Format      string            `json:"format"` // never, raw, started, done
 	FSType      string            `json:"fsType,omitempty"`
 	Parameters  map[string]string `json:"parameters,omitempty"`
+
+	// Version 2.
+	Source    *origin `json:"source,omitempty"`    // what it was made of
+	Ephemeral string  `json:"ephemeral,omitempty"` // the CO's ID of a volume that lives as long as a pod
+}
+
+// origin is a backends.ContentSource: one of the two is set.
+type origin struct {
+	SnapshotID string `json:"snapshotID,omitempty"`
+	VolumeID   string `json:"volumeID,omitempty"`
+}
+
+// version is the oldest that holds what m says.
+func (m *meta) version() int {
+	if m.Source != nil || m.Ephemeral != "" {
+		return 2
+	}
+	return 1
+}
+
+func (m *meta) source() backends.ContentSource {
+	if m.Source == nil {
+		return backends.ContentSource{}
+	}
+	return backends.ContentSource(*m.Source)
 }
 
 func (m *meta) thick() bool { return m.Type == typeThick }
@@ -73,6 +100,7 @@ func (m *meta) check(id string) error {
 	bad(m.Target != 0 && m.Target < m.Size, "target is %d", m.Target)
 	_, known := formats[m.Format]
 	bad(!known, "format is %q", m.Format)
+	bad(m.Version < m.version(), "version is %d, with what version %d has", m.Version, m.version())
 	return errors.Join(errs...)
 }
 
@@ -86,8 +114,8 @@ func decodeMeta(b []byte, id string) (*meta, error) {
 	if err := json.Unmarshal(b, &v); err != nil {
 		return nil, fmt.Errorf("%w: torn: %w", backends.ErrUnavailable, err)
 	}
-	if v.Version != metaVersion {
-		return nil, fmt.Errorf("%w: version %d, this driver knows %d", backends.ErrPrecondition, v.Version, metaVersion)
+	if v.Version < 1 || v.Version > metaVersion {
+		return nil, fmt.Errorf("%w: version %d, this driver knows 1 to %d", backends.ErrPrecondition, v.Version, metaVersion)
 	}
 	var m meta
 	d := json.NewDecoder(bytes.NewReader(b))
@@ -122,7 +150,14 @@ func writeFile(dir *os.Root, name, tmp string, b []byte) error {
 }
 
 func writeMeta(dir *os.Root, m *meta) error {
-	b, err := json.MarshalIndent(m, "", "  ")
+	w := *m
+	w.Version = w.version()
+	return writeJSON(dir, &w)
+}
+
+// writeJSON makes v the meta of a directory.
+func writeJSON(dir *os.Root, v any) error {
+	b, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
 		return err
 	}

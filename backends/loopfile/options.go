@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/backends/command"
 )
 
 // TopologyKey is the topology segment that names the node of a pool.
@@ -31,6 +33,13 @@ type Options struct {
 	Reserve    int64   // free bytes that no volume may take; 0: 2 % of the file system; -1: none
 	Buffered   bool    // loop devices through the page cache; else direct I/O where the file system can
 
+	// FreezeLimit is how long a volume that is in use may be kept from writing while
+	// a snapshot or a clone of it is made; 0: 10 s. Where the pool's file system
+	// has reflinks (xfs, btrfs) it takes milliseconds. Elsewhere the data is
+	// copied, and a volume in use with more than can be copied in that time is
+	// ErrPrecondition; one that nobody uses is copied in any case.
+	FreezeLimit time.Duration
+
 	// Init makes the pool in New when the directory is empty. For tests, demos
 	// and a first start: a service that always sets it would make a new, empty
 	// pool beneath a disk that is not mounted.
@@ -39,8 +48,9 @@ type Options struct {
 	// memory (tmpfs), where it does not survive a restart.
 	AllowRootFS bool
 
-	Half   Half         // what this process serves; 0: both
-	Logger *slog.Logger // nil: none
+	Half    Half            // what this process serves; 0: both
+	Command *command.Runner // for the tools that give a copy its own identity; nil: one of its own
+	Logger  *slog.Logger    // nil: none
 }
 
 // Traits say what the driver can do. They depend on configuration alone and are
@@ -94,15 +104,22 @@ func (o *Options) check() error {
 	bad(o.Name != "" && !validPoolName(o.Name), "Options.Name %q: want %s", o.Name, poolNameRule)
 	bad(o.Overcommit != 0 && !(o.Overcommit >= 1 && o.Overcommit <= 1000), "Options.Overcommit %v: want 1 to 1000", o.Overcommit)
 	bad(o.Reserve < -1, "Options.Reserve %d is negative", o.Reserve)
+	bad(o.FreezeLimit < 0, "Options.FreezeLimit %v is negative", o.FreezeLimit)
 	bad(o.Half > ControllerHalf|NodeHalf, "Options.Half %d is unknown", o.Half)
 	if o.Overcommit == 0 {
 		o.Overcommit = 1
+	}
+	if o.FreezeLimit == 0 {
+		o.FreezeLimit = 10 * time.Second
 	}
 	if o.Half == 0 {
 		o.Half = ControllerHalf | NodeHalf
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Command == nil {
+		o.Command = command.New(&command.Options{Logger: o.Logger})
 	}
 	return errors.Join(errs...)
 }

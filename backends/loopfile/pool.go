@@ -19,6 +19,8 @@ const (
 	volumesDir  = "v"
 	tmpDir      = ".tmp"
 	trashDir    = ".trash"
+	snapsDir    = "s"
+	groupsDir   = "g"
 )
 
 // PoolInfo is what pool.json says.
@@ -40,8 +42,13 @@ type pool struct {
 	vols  *os.File // v
 	tmp   *os.File // .tmp
 	trash *os.File // .trash
+	snaps *os.File // s
+	group *os.File // g
 	locks []*os.File
 	users sync.WaitGroup
+
+	tryReflink sync.Once
+	canReflink bool
 }
 
 // openPool opens what InitPool made, and locks the halves for this process.
@@ -62,7 +69,10 @@ func openPool(dir string, o *Options) (_ *pool, err error) {
 	if o.Name != "" && p.info.Name != o.Name {
 		return nil, fmt.Errorf("%w: %s is pool %q, not %q", backends.ErrUnavailable, dir, p.info.Name, o.Name)
 	}
-	for name, f := range map[string]**os.File{volumesDir: &p.vols, tmpDir: &p.tmp, trashDir: &p.trash} {
+	if err := addDirs(root); err != nil {
+		return nil, unavailable(dir, err)
+	}
+	for name, f := range p.dirs() {
 		if *f, err = root.Open(name); err != nil {
 			return nil, unavailable(dir, err)
 		}
@@ -82,6 +92,23 @@ func openPool(dir string, o *Options) (_ *pool, err error) {
 		return nil, err
 	}
 	return p, nil
+}
+
+// dirs are the directories of a pool that are held open.
+func (p *pool) dirs() map[string]**os.File {
+	return map[string]**os.File{
+		volumesDir: &p.vols, tmpDir: &p.tmp, trashDir: &p.trash, snapsDir: &p.snaps, groupsDir: &p.group,
+	}
+}
+
+// addDirs makes the directories that a pool of an earlier release does not have.
+func addDirs(root *os.Root) error {
+	for _, d := range []string{snapsDir, groupsDir} {
+		if err := root.Mkdir(d, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+			return err
+		}
+	}
+	return nil
 }
 
 func readPoolInfo(dir string, root *os.Root) (PoolInfo, error) {
@@ -105,7 +132,7 @@ func readPoolInfo(dir string, root *os.Root) (PoolInfo, error) {
 	return i, nil
 }
 
-// verify says whether the directory is still this pool: about five system calls.
+// verify says whether the directory is still this pool: about nine system calls.
 func (p *pool) verify() error {
 	now, err := os.Stat(p.dir)
 	if err != nil {
@@ -125,23 +152,33 @@ func (p *pool) verify() error {
 	if i.ID != p.info.ID || i.Name != p.info.Name {
 		return fmt.Errorf("%w: %s is pool %s (%s) now, it was %s (%s)", backends.ErrUnavailable, p.dir, i.Name, i.ID, p.info.Name, p.info.ID)
 	}
-	v, err := p.root.Lstat(volumesDir)
+	for name, f := range map[string]*os.File{volumesDir: p.vols, snapsDir: p.snaps, groupsDir: p.group} {
+		if err := p.verifyDir(name, f, device(held)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// verifyDir says whether name is still the directory that was opened, and no
+// mount point: what is not in it is not in the pool.
+func (p *pool) verifyDir(name string, f *os.File, dev uint64) error {
+	now, err := p.root.Lstat(name)
 	if err != nil {
 		return unavailable(p.dir, err)
 	}
-	heldV, err := p.vols.Stat()
+	held, err := f.Stat()
 	if err != nil {
 		return unavailable(p.dir, err)
 	}
-	if !os.SameFile(v, heldV) || device(v) != device(held) {
-		return fmt.Errorf("%w: %s is not the directory any more that it was", backends.ErrUnavailable, filepath.Join(p.dir, volumesDir))
+	if !os.SameFile(now, held) || device(now) != dev {
+		return fmt.Errorf("%w: %s is not the directory any more that it was", backends.ErrUnavailable, filepath.Join(p.dir, name))
 	}
 	return nil
 }
 
 func (p *pool) close() {
-	files := append([]*os.File{p.vols, p.tmp, p.trash}, p.locks...)
-	for _, f := range files {
+	for _, f := range append([]*os.File{p.vols, p.tmp, p.trash, p.snaps, p.group}, p.locks...) {
 		if f != nil {
 			_ = f.Close() // opened for reading, or for its lock alone
 		}

@@ -42,6 +42,7 @@ func (b *Backend) whenOpened(err error, recover func(*pool)) {
 // sweep must run before the first create or delete. What cannot be cleaned up
 // must not keep the driver from starting: it is named in the log.
 func (b *Backend) sweep(ctx context.Context, p *pool) {
+	b.thawAll(ctx, p)
 	for _, parent := range []string{tmpDir, trashDir} {
 		names, err := readNames(p.root, parent)
 		if err != nil {
@@ -55,6 +56,21 @@ func (b *Backend) sweep(ctx context.Context, p *pool) {
 		}
 	}
 	b.finishExpands(ctx, p)
+	b.resumeCopies(p)
+}
+
+// resumeCopies goes on with the snapshots that an earlier process was copying.
+func (b *Backend) resumeCopies(p *pool) {
+	err := p.eachSet(func(s *set) {
+		if err := s.read(backends.SnapshotNotFound(s.id())); err != nil {
+			b.log.Error("snapshot is not recovered", "id", s.id(), "err", err)
+			return
+		}
+		b.resume(p, s)
+	})
+	if err != nil {
+		b.log.Error("snapshots are not recovered", "pool", p.dir, "err", err)
+	}
 }
 
 func (b *Backend) finishExpands(ctx context.Context, p *pool) {

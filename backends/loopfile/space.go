@@ -12,7 +12,7 @@ import (
 // space is what a pool has left.
 type space struct {
 	free     int64   // on the file system, less the reserve
-	promised int64   // Σ(size − allocated) over all volumes
+	promised int64   // Σ(size − allocated + shared) over all volumes
 	ratio    float64 // how much may be promised for each free byte
 }
 
@@ -42,6 +42,9 @@ func (b *Backend) space(p *pool) (space, error) {
 		reserve = 0
 	}
 	s := space{free: max(0, f.Free-reserve), ratio: b.o.Overcommit}
+	if p.reflinks() {
+		s.promised = b.shared.total(p)
+	}
 	for _, parent := range []string{volumesDir, tmpDir} {
 		names, err := readNames(p.root, parent)
 		if err != nil {

@@ -75,7 +75,7 @@ func fresh(t *testing.T, o Options, op string, data []byte) (id string) {
 // traced runs an order under strace and says whether it was killed.
 func traced(t *testing.T, o order, call string, n int) bool {
 	t.Helper()
-	c := command(t, o)
+	c := orderCommand(t, o)
 	c.Args = append([]string{"strace", "-f", "-qq", "-o", os.DevNull, "-e", "trace=" + call,
 		"-e", fmt.Sprintf("inject=%s:signal=SIGKILL:when=%d", call, n)}, c.Args...)
 	path, err := exec.LookPath("strace")

@@ -188,6 +188,6 @@ func (v *volume) saveMeta(m meta) error {
 func (b *Backend) public(v *volume) *backends.Volume {
 	return &backends.Volume{
 		ID: v.id, Name: v.meta.Name, Capacity: v.size(), Fingerprint: v.meta.Fingerprint,
-		Topology: []backends.Segments{b.segments()},
+		Source: v.meta.source(), Topology: []backends.Segments{b.segments()},
 	}
 }

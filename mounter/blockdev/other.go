@@ -42,6 +42,11 @@ func (d *Device) Probe(context.Context) (Content, error) { return Content{}, uns
 // AttachLoop needs Linux.
 func AttachLoop(context.Context, *os.File, AttachOptions) (*Loop, error) { return nil, unsupported() }
 
+// AttachTemporary needs Linux.
+func AttachTemporary(context.Context, *os.File, AttachOptions) (*Device, error) {
+	return nil, unsupported()
+}
+
 // LoopOf needs Linux.
 func LoopOf(uint64, uint64) ([]Loop, error) { return nil, unsupported() }
 

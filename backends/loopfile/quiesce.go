@@ -1,0 +1,250 @@
+package loopfile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/mounter/blockdev"
+	"github.com/csikit/csikit/mounter/mnt"
+)
+
+// quiet is a moment in which the images of volumes are what their users would
+// find after an orderly stop.
+type quiet struct {
+	closed bool // nobody uses any of the volumes
+	thaws  []func() error
+	timer  *time.Timer
+
+	mu    sync.Mutex
+	ended bool
+	late  error
+}
+
+// frozenFile in a volume's directory says that a file system of ours was frozen
+// by us. It need not be durable: no freeze outlives a boot.
+const frozenFile = "frozen"
+
+var errLate = errors.New("the volume was kept from writing for as long as Options.FreezeLimit permits, and released before its time")
+
+// quiesce brings what was written to locked volumes into their images. A file
+// system that is mounted on this node is frozen until end, or until
+// Options.FreezeLimit; should this process die meanwhile, a child thaws it. What
+// cannot be frozen is written out: with reflinks the images are then what a
+// power cut would leave, which every file system that we make recovers from.
+//
+// end must be called in any case.
+func (b *Backend) quiesce(ctx context.Context, vols []*volume) (*quiet, error) {
+	q := &quiet{closed: true}
+	q.timer = time.AfterFunc(b.o.FreezeLimit, func() { _ = q.thaw(errLate) })
+	for _, v := range vols {
+		if err := b.still(ctx, q, v); err != nil {
+			return q, fmt.Errorf("quiesce volume %s: %w", v.id, err)
+		}
+	}
+	return q, nil
+}
+
+// end lets writers go on. An error says that they went on before.
+func (q *quiet) end() error {
+	err := q.thaw(nil)
+	q.timer.Stop()
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return errors.Join(err, q.late)
+}
+
+func (q *quiet) thaw(why error) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.ended {
+		return nil
+	}
+	q.ended = true
+	if len(q.thaws) > 0 {
+		q.late = why
+	}
+	var errs []error
+	for _, f := range q.thaws {
+		errs = append(errs, f())
+	}
+	return errors.Join(errs...)
+}
+
+// add takes a file system that was frozen. false: it is too late for it.
+func (q *quiet) add(thaw func() error) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if !q.ended {
+		q.thaws = append(q.thaws, thaw)
+	}
+	return !q.ended
+}
+
+// still quiesces one locked volume.
+func (b *Backend) still(ctx context.Context, q *quiet, v *volume) error {
+	s, err := b.attached(ctx, v, nil)
+	if errors.Is(err, backends.ErrUnsupported) || errors.Is(err, fs.ErrPermission) {
+		s, err = nil, nil // no loop devices here: none is ours
+	}
+	if err != nil {
+		return err
+	}
+	if s != nil {
+		q.closed = false
+		frozen, err := b.freezeVolume(ctx, q, v, s.Loop)
+		if err != nil {
+			return err
+		}
+		if !frozen {
+			if err := syncDevice(ctx, s.Loop); err != nil {
+				return err
+			}
+		}
+	}
+	img, err := v.openImg()
+	if err != nil {
+		return err
+	}
+	return errors.Join(img.Sync(), img.Close())
+}
+
+func syncDevice(ctx context.Context, path string) error {
+	d, err := blockdev.Open(ctx, path, false)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.File().Sync(), d.Close())
+}
+
+// freezeVolume freezes what is mounted of a loop device. false: nothing is, or
+// it cannot be frozen.
+func (b *Backend) freezeVolume(ctx context.Context, q *quiet, v *volume, loop string) (bool, error) {
+	dir, err := mountOf(ctx, loop)
+	if err != nil || dir == nil {
+		return false, err
+	}
+	mark := func() error {
+		f, err := v.root.OpenFile(frozenFile, os.O_WRONLY|os.O_CREATE, 0o600)
+		if err != nil {
+			return err
+		}
+		return f.Close()
+	}
+	unmark := func() error { return ignoreMissing(v.root.Remove(frozenFile)) }
+	thaw, err := freeze(dir, mark, unmark)
+	b.step("quiesce:frozen")
+	switch {
+	case errors.Is(err, errNoFreeze):
+		b.log.Warn("a mounted file system is not frozen for its snapshot", "id", v.id, "path", dir.Name(), "err", err)
+		return false, dir.Close()
+	case err != nil:
+		return false, errors.Join(err, dir.Close())
+	case !q.add(thaw):
+		return false, errors.Join(thaw(), errLate)
+	}
+	return true, nil
+}
+
+func ignoreMissing(err error) error {
+	if notExist(err) {
+		return nil
+	}
+	return err
+}
+
+// mountOf opens the root of a writable mount of what is on a device; nil: there
+// is none in this process's mount namespace. What is opened is on that device:
+// another file system may be mounted over it.
+func mountOf(ctx context.Context, path string) (*os.File, error) {
+	d, err := blockdev.Open(ctx, path, false)
+	if err != nil {
+		return nil, err
+	}
+	num := d.Num()
+	if err := d.Close(); err != nil {
+		return nil, err
+	}
+	all, err := mnt.List()
+	if errors.Is(err, backends.ErrUnsupported) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range all {
+		if m.ReadOnly() || m.Dev != num && m.FSType != "btrfs" {
+			continue
+		}
+		dir, err := os.Open(m.Point)
+		if err != nil {
+			continue // unmounted meanwhile, or not for this process
+		}
+		if isOn(dir, m.FSType, path, num) {
+			return dir, nil
+		}
+		_ = dir.Close() // read only
+	}
+	return nil, nil
+}
+
+func isOn(dir *os.File, fsType, path string, num uint64) bool {
+	if fsType == "btrfs" { // it shows a device number that no device has
+		return isBtrfsOn(dir, path)
+	}
+	fi, err := dir.Stat()
+	return err == nil && fi.IsDir() && device(fi) == num
+}
+
+// thawAll thaws what an earlier process froze and did not live to thaw, and whose
+// child was killed with it.
+func (b *Backend) thawAll(ctx context.Context, p *pool) {
+	dirs, err := p.volumes(b)
+	if err != nil {
+		b.log.Error("frozen volumes are not looked for", "pool", p.dir, "err", err)
+		return
+	}
+	for _, dir := range dirs {
+		v := &volume{p: p, id: makeID(p.info.Name, dir), dir: dir}
+		if _, err := p.root.Lstat(volumesDir + "/" + dir + "/" + frozenFile); notExist(err) {
+			continue
+		}
+		if err := b.thawLeft(ctx, v); err != nil {
+			b.log.Error("volume may be frozen", "id", v.id, "err", err)
+		}
+	}
+}
+
+func (b *Backend) thawLeft(ctx context.Context, v *volume) error {
+	if err := v.take(ctx); err != nil {
+		v.unlock()
+		return err
+	}
+	defer v.unlock()
+	var err error
+	if v.img, err = v.root.Lstat(imgFile); err != nil {
+		return err
+	}
+	s, err := b.attached(ctx, v, nil)
+	if err != nil {
+		return err
+	}
+	if s != nil {
+		dir, err := mountOf(ctx, s.Loop)
+		if err != nil {
+			return err
+		}
+		if dir != nil {
+			b.log.Warn("thaw what an earlier process froze", "id", v.id, "path", dir.Name())
+			if err := errors.Join(thawIoctl(dir), dir.Close()); err != nil {
+				return err
+			}
+		}
+	}
+	return ignoreMissing(v.root.Remove(frozenFile))
+}
