@@ -67,9 +67,11 @@ func Traits(o Options) backends.Traits {
 		FSTypes:      []string{"ext4", "xfs", "btrfs"},
 		Lifecycle:    backends.Persistent,
 		TopologyKeys: []string{TopologyKey},
-		SizeMin:      1 << 20,
-		SizeDefault:  1 << 30,
-		SizeStep:     sizeStep,
+		// Snapshots are where their volumes are.
+		SnapshotTopology: true,
+		SizeMin:          1 << 20,
+		SizeDefault:      1 << 30,
+		SizeStep:         sizeStep,
 		Parameters: []backends.Parameter{
 			{
 				Name: paramType, Values: []string{typeThick, typeThin}, Default: defaultType(o.Thin),

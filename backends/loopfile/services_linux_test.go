@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -265,4 +267,190 @@ func mountVolume(t testing.TB, b *Backend, id, fs string, format bool) string {
 		}
 	})
 	return dir
+}
+
+// changes collects what ChangedBlocks says, per 4 KiB.
+func changes(t testing.TB, b *Backend, base, target string, from int64) (map[int64]bool, int64) {
+	t.Helper()
+	m, err := b.ChangedBlocks(t.Context(), backends.ChangedBlocksRequest{Base: base, Target: target, Offset: from})
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks, end := map[int64]bool{}, from
+	for x, err := range m.Blocks {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if x.Offset < end || x.Size <= 0 || x.Offset+x.Size > m.VolumeSize {
+			t.Fatalf("block %+v after %d of %d", x, end, m.VolumeSize)
+		}
+		end = x.Offset + x.Size
+		for o := x.Offset / 4096; o < (end+4095)/4096; o++ {
+			blocks[o] = true
+		}
+	}
+	return blocks, m.VolumeSize
+}
+
+// TestChangedBlocks compares with a full comparison on random workloads: writes,
+// holes, zeros, growth.
+func TestChangedBlocks(t *testing.T) {
+	workloads := 34
+	if testing.Short() {
+		workloads = 3
+	}
+	onEachFS(t, func(t *testing.T, o Options) {
+		b := open(t, o)
+		exact := filepath.Base(t.Name()) != "pool_on_ext4"
+		for i := range workloads {
+			size := int64(1+rand.IntN(16)) * mib
+			typ := []string{typeThick, typeThin}[i%2]
+			v := create(t, b, "v", size, paramType, typ)
+			mutate(t, imgPath(b, v.ID), size)
+			s1 := snap(t, b, "s1", v.ID)
+			mutate(t, imgPath(b, v.ID), size)
+			if i%3 == 0 {
+				if _, err := b.ExpandVolume(t.Context(), backends.ExpandVolumeRequest{ID: v.ID, Size: size + 4*mib}); err != nil {
+					t.Fatal(err)
+				}
+				mutate(t, imgPath(b, v.ID), size+4*mib)
+			}
+			s2 := snap(t, b, "s2", v.ID)
+			one, err1 := os.ReadFile(snapPath(b, s1.ID, v.ID))
+			two, err2 := os.ReadFile(snapPath(b, s2.ID, v.ID))
+			if err1 != nil || err2 != nil || int64(len(two)) != s2.Size {
+				t.Fatal(err1, err2, len(two), s2.Size)
+			}
+			from := int64(0)
+			if i%4 == 3 {
+				from = rand.Int64N(size/4096) * 4096
+			}
+			delta, n := changes(t, b, s1.ID, s2.ID, from)
+			alloc, _ := changes(t, b, "", s2.ID, 0)
+			if n != s2.Size {
+				t.Errorf("size %d, want %d", n, s2.Size)
+			}
+			zeros := make([]byte, 4096)
+			extra := 0
+			for o := int64(0); o < s2.Size/4096; o++ {
+				was, is := zeros, two[o*4096:(o+1)*4096]
+				if o*4096 < int64(len(one)) {
+					was = one[o*4096 : (o+1)*4096]
+				}
+				if o*4096 >= from && !bytes.Equal(was, is) && !delta[o] {
+					t.Fatalf("workload %d: block %d changed and is not told", i, o)
+				}
+				if bytes.Equal(was, is) && delta[o] {
+					extra++
+				}
+				if !bytes.Equal(is, zeros) && !alloc[o] {
+					t.Fatalf("workload %d: block %d holds something and is not told", i, o)
+				}
+			}
+			if exact && extra > 0 {
+				t.Errorf("workload %d: %d blocks are told and did not change", i, extra)
+			}
+			for _, id := range []string{s1.ID, s2.ID} {
+				if err := b.DeleteSnapshot(t.Context(), backends.DeleteSnapshotRequest{ID: id}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			remove(t, b, v.ID)
+		}
+	})
+}
+
+// mutate writes, and punches holes.
+func mutate(t testing.TB, path string, size int64) {
+	t.Helper()
+	scribble(t, path, size, rand.IntN(60))
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for range rand.IntN(4) {
+		off, n := rand.Int64N(size/4096)*4096, int64(1+rand.IntN(8))*4096
+		n = min(n, size-off)
+		// What reads as zeros and is punched again would be told as a change by
+		// nobody: only what holds something is.
+		if err := unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestGroupSnapshot(t *testing.T) {
+	onEachFS(t, func(t *testing.T, o Options) {
+		b := open(t, o)
+		var ids []string
+		var was [][32]byte
+		for _, n := range []string{"a", "b", "c"} {
+			v := create(t, b, n, 8*mib)
+			scribble(t, imgPath(b, v.ID), 8*mib, 100)
+			ids, was = append(ids, v.ID), append(was, digest(t, imgPath(b, v.ID), 8*mib))
+		}
+		req := backends.CreateGroupSnapshotRequest{Name: "g", VolumeIDs: ids, Fingerprint: "f"}
+		g, err := b.CreateGroupSnapshot(t.Context(), req)
+		if err != nil || len(g.Snapshots) != 3 {
+			t.Fatalf("%+v, %v", g, err)
+		}
+		if done, _ := b.jobs.get(g.ID); done != nil {
+			<-done
+		}
+		if again, err := b.FindGroupSnapshot(t.Context(), req); err != nil || again.ID != g.ID || !again.Created.Equal(g.Created) {
+			t.Errorf("found %+v, %v", again, err)
+		}
+		for i, id := range ids {
+			scribble(t, imgPath(b, id), 8*mib, 100)
+			for _, s := range g.Snapshots {
+				if s.VolumeID != id {
+					continue
+				}
+				if s.GroupID != g.ID {
+					t.Errorf("%+v", s)
+				}
+				r := restore(t, b, &s, "r"+id, 8*mib)
+				if digest(t, imgPath(b, r.ID), 8*mib) != was[i] {
+					t.Errorf("%s: other bytes", s.ID)
+				}
+				if err := b.DeleteSnapshot(t.Context(), backends.DeleteSnapshotRequest{ID: s.ID}); !errors.Is(err, backends.ErrPrecondition) {
+					t.Errorf("delete a member: %v", err)
+				}
+			}
+		}
+		single := snap(t, b, "s", ids[0])
+		var listed []string
+		for token := ""; ; {
+			snaps, next, err := b.ListSnapshots(t.Context(), backends.ListSnapshotsRequest{Page: backends.Page{Token: token, Limit: 1}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, s := range snaps {
+				listed = append(listed, s.ID)
+			}
+			if token = next; token == "" {
+				break
+			}
+		}
+		if len(listed) != 4 || listed[3] != single.ID || !slices.IsSorted(listed) {
+			t.Errorf("listed %q", listed)
+		}
+		ofA, _, err := b.ListSnapshots(t.Context(), backends.ListSnapshotsRequest{VolumeID: ids[0]})
+		if err != nil || len(ofA) != 2 {
+			t.Errorf("of one volume: %v, %v", ofA, err)
+		}
+		// One that cannot be cut leaves nothing of the others.
+		req.Name, req.VolumeIDs = "h", append(ids, makeID(poolOf(t, b), dirOf("missing")))
+		if _, err := b.CreateGroupSnapshot(t.Context(), req); !errors.Is(err, backends.ErrNotFound) {
+			t.Errorf("with a missing volume: %v", err)
+		}
+		wantClean(t, o.Pool)
+		for range 2 {
+			err = b.DeleteGroupSnapshot(t.Context(), backends.DeleteGroupSnapshotRequest{ID: g.ID})
+		}
+		if !errors.Is(err, backends.ErrNotFound) || len(entries(t, o.Pool, groupsDir)) != 0 {
+			t.Errorf("second delete: %v", err)
+		}
+	})
 }

@@ -1,0 +1,62 @@
+//go:build !linux
+
+package loopfile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"os"
+	"runtime"
+	"time"
+
+	"github.com/csikit/csikit/backends"
+)
+
+// Data services are Linux's.
+func needLinux(what string) error {
+	return fmt.Errorf("%w: %s on %s", backends.ErrUnsupported, what, runtime.GOOS)
+}
+
+func reflink(_, _ *os.File) (bool, error) { return false, nil }
+
+func (p *pool) reflinks() bool {
+	p.tryReflink.Do(func() { p.canReflink = false })
+	return p.canReflink
+}
+
+func copySparse(context.Context, *os.File, *os.File, int64, func(int64) error) error {
+	return needLinux("copies")
+}
+
+func reserve(context.Context, *os.File, *os.File) error { return needLinux("copies") }
+
+func segment(*os.File, int64) (start, end int64, err error) { return 0, 0, needLinux("holes") }
+
+func changeTime(os.FileInfo) time.Time { return time.Time{} }
+
+type extent struct {
+	Off, Len, Phys int64
+	Flags          uint32
+}
+
+const (
+	extentUnwritten = 0x800
+	extentShared    = 0x2000
+	extentVague     = 0x2
+)
+
+func extents(*os.File, int64, bool) iter.Seq2[extent, error] {
+	return func(yield func(extent, error) bool) { yield(extent{}, errors.ErrUnsupported) }
+}
+
+var errNoFreeze = errors.New("cannot be frozen")
+
+func freeze(_ *os.File, _, _ func() error) (thaw func() error, err error) { return nil, errNoFreeze }
+
+func thawIoctl(*os.File) error { return needLinux("freezing") }
+
+func isBtrfsOn(*os.File, string) bool { return false }
+
+func replayXFS(context.Context, *os.File, string) error { return needLinux("xfs") }
