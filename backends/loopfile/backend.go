@@ -17,7 +17,8 @@ type Backend struct {
 	o   Options
 	log *slog.Logger
 	// step is told where an operation is. Tests stop the process there.
-	step func(string)
+	step      func(string)
+	noteEvery int64 // tests make it small
 
 	mu     sync.Mutex
 	pool   *pool // nil: never opened
@@ -46,7 +47,7 @@ func New(o Options) (*Backend, error) {
 		}
 	}
 	b := &Backend{
-		o: o, log: o.Logger, step: func(string) {},
+		o: o, log: o.Logger, step: func(string) {}, noteEvery: noteEvery,
 		alloc: make(chan struct{}, 1),
 	}
 	_, done, err := b.enter(0)

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/csikit/csikit/backends"
 )
@@ -22,6 +23,8 @@ type order struct {
 	Size               int64
 	Type               string
 	KillAt             string // a step, or "" for none
+	IDs                []string
+	Half               Half
 	Dir                string // of the node's paths
 }
 
@@ -31,10 +34,11 @@ func child() error {
 	if err := json.Unmarshal([]byte(os.Getenv(envChild)), &o); err != nil {
 		return err
 	}
-	b, err := New(Options{Pool: o.Pool, Node: "node-1", AllowRootFS: true, Reserve: -1})
+	b, err := New(Options{Pool: o.Pool, Node: "node-1", AllowRootFS: true, Reserve: -1, Half: o.Half})
 	if err != nil {
 		return err
 	}
+	b.noteEvery = mib
 	b.step = func(s string) {
 		fmt.Println(s)
 		if s == o.KillAt {
@@ -52,6 +56,22 @@ func child() error {
 		_, err = b.ExpandVolume(ctx, backends.ExpandVolumeRequest{ID: o.ID, Size: o.Size})
 	case "open":
 		_, err = b.OpenVolume(ctx, backends.OpenVolumeRequest{ID: o.ID})
+	case "snapshot":
+		var s *backends.Snapshot
+		if s, err = b.CreateSnapshot(ctx, backends.CreateSnapshotRequest{Name: o.Name, VolumeID: o.ID}); err == nil {
+			b.jobs.waitFor(ctx, s.ID, time.Minute)
+		}
+	case "group":
+		var g *backends.GroupSnapshot
+		if g, err = b.CreateGroupSnapshot(ctx, backends.CreateGroupSnapshotRequest{Name: o.Name, VolumeIDs: o.IDs}); err == nil {
+			b.jobs.waitFor(ctx, g.ID, time.Minute)
+		}
+	case "restore":
+		_, err = b.RestoreSnapshot(ctx, backends.Snapshot{ID: o.ID}, request(o.Name, o.Size, paramType, o.Type))
+	case "clone":
+		_, err = b.CloneVolume(ctx, backends.Volume{ID: o.ID}, request(o.Name, o.Size, paramType, o.Type))
+	case "deletesnapshot":
+		err = b.DeleteSnapshot(ctx, backends.DeleteSnapshotRequest{ID: o.ID})
 	case "life":
 		err = life(ctx, b, o)
 	case "churn":

@@ -14,11 +14,7 @@ import (
 	"github.com/csikit/csikit/backends"
 )
 
-const (
-	copyPiece = 1 << 20
-	// copyPart is how much is copied between two durable notes of how far.
-	copyPart = 4 << 30
-)
+const copyPiece = 1 << 20
 
 // reflink makes dst, which is empty, share all blocks of src, as they are at one
 // moment. false: this file system cannot, or not for these two files.
@@ -88,9 +84,9 @@ func setNoCOW(f *os.File) error {
 }
 
 // copySparse copies what src holds from from on; dst reads as zeros there, and
-// gets src's length. part, unless nil, is told now and then how far everything
-// is copied.
-func copySparse(ctx context.Context, dst, src *os.File, from int64, part func(done int64) error) error {
+// gets src's length. note, unless it is zero, is told how far everything is
+// copied.
+func copySparse(ctx context.Context, dst, src *os.File, from int64, note checkpoint) error {
 	fi, err := src.Stat()
 	if err != nil {
 		return err
@@ -100,7 +96,7 @@ func copySparse(ctx context.Context, dst, src *os.File, from int64, part func(do
 		return err
 	}
 	buf := make([]byte, copyPiece)
-	next := from + copyPart
+	next := from + note.every
 	for off, end, err := segment(src, from); ; off, end, err = segment(src, end) {
 		if err != nil || off >= size {
 			return err
@@ -115,11 +111,11 @@ func copySparse(ctx context.Context, dst, src *os.File, from int64, part func(do
 			}
 			off += n
 			backends.Progress(ctx, fmt.Sprintf("copied up to %d of %d bytes", off, size))
-			if part != nil && off >= next {
-				if err := part(off); err != nil {
+			if note.every > 0 && off >= next {
+				if err := note.f(off); err != nil {
 					return err
 				}
-				next = off + copyPart
+				next = off + note.every
 			}
 		}
 	}

@@ -30,24 +30,78 @@ var (
 		Size: 1 << 30, Target: 2 << 30, Fingerprint: "1.abc", Created: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
 		Format: "started", FSType: "xfs", Parameters: map[string]string{"type": "thick", "blockSize": "4096"},
 	}
+	goldenMeta2 = meta{
+		Version: 2, ID: "disk1." + dirOf("pvc-2"), Name: "pvc-2", Type: typeThin, BlockSize: 512, Size: 1 << 20,
+		Created: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Format: "done", FSType: "btrfs",
+		Source: &origin{SnapshotID: "disk1.s." + dirOf("snap")}, Ephemeral: "csi-1",
+	}
+	goldenSet = setMeta{
+		Version: 1, ID: "disk1.g." + dirOf("group"), Name: "group", Fingerprint: "1.abc",
+		Created: time.Date(2026, 1, 2, 3, 4, 5, 6000, time.UTC),
+		Members: []member{
+			{VolumeID: "disk1." + dirOf("a"), Size: 1 << 30, Type: typeThick, BlockSize: 4096, Format: "done", FSType: "xfs"},
+			{VolumeID: "disk1." + dirOf("b"), Size: 1 << 20, Type: typeThin, BlockSize: 512, Format: "raw", Copy: &copied{
+				Done: 4096, Inode: 12, Changed: time.Date(2026, 1, 2, 3, 4, 5, 7, time.UTC),
+			}},
+		},
+	}
 	goldenPool  = PoolInfo{Version: 1, ID: "abcdefghijklmnopqrstuvwxyz", Name: "disk1", FSType: "xfs", FSID: "0000070000000000"}
 	goldenState = state{Version: 1, Loop: "/dev/loop7", DiskSeq: 42, Dev: 2049, Ino: 12}
 )
 
 func TestGoldenMeta(t *testing.T) {
-	got, err := decodeMeta(golden(t, "meta-v1.json"), goldenMeta.ID)
-	if err != nil || !reflect.DeepEqual(*got, goldenMeta) {
-		t.Errorf("read %+v, %v\nwant %+v", got, err, goldenMeta)
+	for file, want := range map[string]meta{"meta-v1.json": goldenMeta, "meta-v2.json": goldenMeta2} {
+		got, err := decodeMeta(golden(t, file), want.ID)
+		if err != nil || !reflect.DeepEqual(*got, want) {
+			t.Errorf("read %+v, %v\nwant %+v", got, err, want)
+		}
+		wantWritten(t, file, func(root *os.Root) error { return writeMeta(root, &want) })
 	}
+	// An older driver may drop nothing: what is new is in the newer version alone.
+	mixed := strings.Replace(string(golden(t, "meta-v2.json")), `"version": 2`, `"version": 1`, 1)
+	if m, err := decodeMeta([]byte(mixed), goldenMeta2.ID); !errors.Is(err, backends.ErrUnavailable) {
+		t.Errorf("read %+v, %v", m, err)
+	}
+}
+
+func TestGoldenSet(t *testing.T) {
+	want := string(golden(t, "set-v1.json"))
+	got, err := decodeSet([]byte(want), goldenSet.ID, true)
+	if err != nil || !reflect.DeepEqual(*got, goldenSet) {
+		t.Errorf("read %+v, %v\nwant %+v", got, err, goldenSet)
+	}
+	wantWritten(t, "set-v1.json", func(root *os.Root) error { return writeJSON(root, &goldenSet) })
+	for what, bad := range map[string]struct {
+		text string
+		kind error
+	}{
+		"newer":   {strings.Replace(want, `"version": 1`, `"version": 2`, 1), backends.ErrPrecondition},
+		"torn":    {want[:100], backends.ErrUnavailable},
+		"unknown": {strings.Replace(want, `"name"`, `"x": 1, "name"`, 1), backends.ErrUnavailable},
+		"renamed": {strings.Replace(want, `"group"`, `"other"`, 1), backends.ErrUnavailable},
+		"trailer": {want + "{}", backends.ErrUnavailable},
+	} {
+		if m, err := decodeSet([]byte(bad.text), goldenSet.ID, true); !errors.Is(err, bad.kind) || errors.Is(err, backends.ErrNotFound) {
+			t.Errorf("%s: %+v, %v", what, m, err)
+		}
+	}
+	if _, err := decodeSet([]byte(want), goldenSet.ID, false); !errors.Is(err, backends.ErrUnavailable) {
+		t.Errorf("two members of a snapshot: %v", err)
+	}
+}
+
+// wantWritten compares what write writes with a golden file.
+func wantWritten(t *testing.T, file string, write func(root *os.Root) error) {
+	t.Helper()
 	root, err := os.OpenRoot(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = root.Close() }()
-	if err := writeMeta(root, &goldenMeta); err != nil {
+	if err := write(root); err != nil {
 		t.Fatal(err)
 	}
-	if b, err := root.ReadFile(metaFile); err != nil || string(b) != string(golden(t, "meta-v1.json")) {
+	if b, err := root.ReadFile(metaFile); err != nil || string(b) != string(golden(t, file)) {
 		t.Errorf("wrote %s, %v", b, err)
 	}
 }

@@ -15,6 +15,15 @@ import (
 // ready at once, and the CO need not ask again.
 const jobWait = time.Second
 
+// noteEvery is how much is copied between two durable notes of how far.
+const noteEvery = 4 << 30
+
+// checkpoint is told after so many bytes how far a copy has come.
+type checkpoint struct {
+	every int64 // 0: never
+	f     func(done int64) error
+}
+
 // jobs are the copies that go on after their call was answered, by the ID of the
 // set. One that ended without success stays listed: its volumes must not be
 // deleted, and the next look at the snapshot starts it again.
@@ -229,14 +238,14 @@ func (b *Backend) copyMember(ctx context.Context, s *set, i int, src *os.File) e
 	}
 	defer func() { _ = dst.Close() }() // synced where it matters
 	b.step("copy:start")
-	err = copySparse(ctx, dst, src, m.Copy.Done, func(done int64) error {
+	err = copySparse(ctx, dst, src, m.Copy.Done, checkpoint{b.noteEvery, func(done int64) error {
 		if err := dst.Sync(); err != nil {
 			return err
 		}
 		m.Copy.Done = done
 		b.step("copy:part")
 		return s.save()
-	})
+	}})
 	if err == nil {
 		err = before.same(src)
 	}

@@ -146,7 +146,7 @@ func replicate(ctx context.Context, dst, src *os.File) error {
 	if ok || err != nil {
 		return err
 	}
-	return copySparse(ctx, dst, src, 0, nil)
+	return copySparse(ctx, dst, src, 0, checkpoint{})
 }
 
 // copyVolume gives img the content of a volume at one moment.
@@ -183,7 +183,7 @@ func (b *Backend) copyQuiet(ctx context.Context, q *quiet, v *volume, img, src *
 		return err
 	}
 	if q.closed {
-		return copySparse(ctx, img, src, 0, nil) // the lock keeps it closed
+		return copySparse(ctx, img, src, 0, checkpoint{}) // the lock keeps it closed
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, b.o.FreezeLimit, errTooLong)
 	defer cancel()
@@ -197,7 +197,7 @@ func copyUsed(ctx context.Context, dst, src *os.File) error {
 	if err != nil {
 		return err
 	}
-	if err := copySparse(ctx, dst, src, 0, nil); err != nil {
+	if err := copySparse(ctx, dst, src, 0, checkpoint{}); err != nil {
 		return err
 	}
 	if err := before.same(src); err != nil {

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -262,7 +263,12 @@ func mountVolume(t testing.TB, b *Backend, id, fs string, format bool) string {
 		t.Fatalf("mount %s: %v", id, err)
 	}
 	t.Cleanup(func() {
-		if err := unix.Unmount(dir, 0); err != nil {
+		// A child that thawed it may hold it for another moment.
+		err := unix.Unmount(dir, 0)
+		for end := time.Now().Add(5 * time.Second); errors.Is(err, unix.EBUSY) && time.Now().Before(end); err = unix.Unmount(dir, 0) {
+			time.Sleep(time.Millisecond)
+		}
+		if err != nil {
 			t.Errorf("unmount: %v", err)
 		}
 	})

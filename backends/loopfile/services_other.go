@@ -26,7 +26,7 @@ func (p *pool) reflinks() bool {
 	return p.canReflink
 }
 
-func copySparse(context.Context, *os.File, *os.File, int64, func(int64) error) error {
+func copySparse(context.Context, *os.File, *os.File, int64, checkpoint) error {
 	return needLinux("copies")
 }
 

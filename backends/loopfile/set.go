@@ -87,6 +87,7 @@ func (m *setMeta) check(id string, group bool) error {
 		bad(v.BlockSize != 512 && v.BlockSize != 4096, "blockSize is %d", v.BlockSize)
 		bad(v.Size <= 0, "size is %d", v.Size)
 		bad(!known, "format is %q", v.Format)
+		bad(v.Copy != nil && v.Copy.Done < 0, "of %s a part before its beginning is copied", v.VolumeID)
 	}
 	return errors.Join(errs...)
 }
