@@ -76,11 +76,11 @@ func extents(f *os.File, from int64, sync bool) iter.Seq2[extent, error] {
 func (m *fiemap) ask(f *os.File) error {
 	for {
 		_, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), fiemapRequest, uintptr(unsafe.Pointer(m)))
-		switch {
-		case errno == 0:
+		switch errno {
+		case 0:
 			return nil
-		case errno == unix.EINTR:
-		case errno == unix.EOPNOTSUPP, errno == unix.ENOTTY:
+		case unix.EINTR:
+		case unix.EOPNOTSUPP, unix.ENOTTY:
 			return errors.ErrUnsupported
 		default:
 			return &os.PathError{Op: "fiemap", Path: f.Name(), Err: errno}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -44,10 +45,8 @@ func (j *jobs) of(volume string) (snapshot string) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	for id, job := range j.m {
-		for _, v := range job.volumes {
-			if v == volume {
-				return id
-			}
+		if slices.Contains(job.volumes, volume) {
+			return id
 		}
 	}
 	return ""
@@ -225,7 +224,7 @@ func (b *Backend) copyMember(ctx context.Context, s *set, i int, src *os.File) e
 		}
 		defer func() { _ = src.Close() }() // nothing was written
 	}
-	before, _, err := stampOf(src)
+	before, err := stampOf(src)
 	if err != nil {
 		return err
 	}

@@ -447,7 +447,7 @@ func TestGroupSnapshot(t *testing.T) {
 			t.Errorf("of one volume: %v, %v", ofA, err)
 		}
 		// One that cannot be cut leaves nothing of the others.
-		req.Name, req.VolumeIDs = "h", append(ids, makeID(poolOf(t, b), dirOf("missing")))
+		req.Name, req.VolumeIDs = "h", slices.Concat(ids, []string{makeID(poolOf(t, b), dirOf("missing"))})
 		if _, err := b.CreateGroupSnapshot(t.Context(), req); !errors.Is(err, backends.ErrNotFound) {
 			t.Errorf("with a missing volume: %v", err)
 		}

@@ -16,12 +16,12 @@ type stamp struct {
 	size    int64
 }
 
-func stampOf(f *os.File) (stamp, os.FileInfo, error) {
+func stampOf(f *os.File) (stamp, error) {
 	fi, err := f.Stat()
 	if err != nil {
-		return stamp{}, nil, err
+		return stamp{}, err
 	}
-	return stamp{inode(fi), changeTime(fi), fi.Size()}, fi, nil
+	return stamp{inode(fi), changeTime(fi), fi.Size()}, nil
 }
 
 // errWritten is a copy of which nobody knows what moment it shows.
@@ -29,7 +29,7 @@ var errWritten = errors.New("was written to while it was copied")
 
 // same is errWritten when the file is not what it was.
 func (s stamp) same(f *os.File) error {
-	now, _, err := stampOf(f)
+	now, err := stampOf(f)
 	switch {
 	case err != nil:
 		return err
@@ -46,7 +46,7 @@ const clockTick = 20 * time.Millisecond
 // on gives it another one.
 func settled(ctx context.Context, f *os.File) (stamp, error) {
 	for end := time.Now().Add(time.Second); ; {
-		s, _, err := stampOf(f)
+		s, err := stampOf(f)
 		if err != nil || time.Since(s.changed) > clockTick {
 			return s, err
 		}
