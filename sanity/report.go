@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -41,12 +42,13 @@ func readReport(file string) ([]Spec, error) {
 		return nil, err
 	}
 	var specs []Spec
-	ok := true
+	ok, excused := true, false
 	for _, s := range suites {
 		ok = ok && s.SuiteSucceeded
 		for _, r := range s.SpecReports {
 			if counts(&r) {
 				specs = append(specs, newSpec(&r))
+				excused = excused || excuse(&r)
 			}
 		}
 		for _, reason := range s.SpecialSuiteFailureReasons {
@@ -56,7 +58,7 @@ func readReport(file string) ([]Spec, error) {
 	if len(specs) == 0 {
 		return nil, fmt.Errorf("%s has no specs", file)
 	}
-	if !ok && !slices.ContainsFunc(specs, func(s Spec) bool { return s.Outcome == Failed }) {
+	if !ok && !excused && !slices.ContainsFunc(specs, func(s Spec) bool { return s.Outcome == Failed }) {
 		specs = append(specs, Spec{Name: "the suite", Outcome: Failed, Message: "failed, and says nothing else"})
 	}
 	return specs, nil
@@ -76,6 +78,8 @@ func newSpec(r *types.SpecReport) Spec {
 		s.Outcome, s.Message = Skipped, "csi-sanity has it pending"
 	case r.State.Is(types.SpecStateSkipped):
 		s.Outcome, s.Message = Skipped, r.Failure.Message
+	case excuse(r):
+		s.Outcome, s.Message = Skipped, "csi-sanity compares messages with what protobuf keeps beside them, and they differ in that alone"
 	default:
 		f := r.Failure
 		s.Message = fmt.Sprintf("%v: %s", r.State, f.Message)
@@ -85,6 +89,22 @@ func newSpec(r *types.SpecReport) Spec {
 		s.Message += fmt.Sprintf("\n  at %s:%d\n%s", f.Location.FileName, f.Location.LineNumber, r.CapturedGinkgoWriterOutput)
 	}
 	return s
+}
+
+// beside is what a message holds that is not its content: where it is, and how
+// long it was when it was sent.
+var beside = regexp.MustCompile(`0x[0-9a-f]+|sizeCache: \d+`)
+
+// excuse reports whether a spec failed because csi-sanity compares protobuf
+// messages by reflection, and for no other reason: csi-test v5.6.0 does so with
+// the topology of a snapshot (controller.go:1454), and no driver that answers one
+// can pass.
+func excuse(r *types.SpecReport) bool {
+	if !r.State.Is(types.SpecStateFailed) {
+		return false
+	}
+	got, rest, ok := strings.Cut(strings.TrimPrefix(r.Failure.Message, "Expected\n"), "\nto equal\n")
+	return ok && strings.Contains(got, "sizeCache") && beside.ReplaceAllString(got, "") == beside.ReplaceAllString(rest, "")
 }
 
 func specName(r *types.SpecReport) string {

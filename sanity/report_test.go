@@ -27,6 +27,12 @@ func TestReadReport(t *testing.T) {
 			{LeafNodeType: types.NodeTypeBeforeSuite, State: types.SpecStatePassed},
 		}}, []string{"Node Service Stage should passed: ", "Node Service Stage should skipped: no CLONE_VOLUME", "Node Service Stage should pending: csi-sanity has it pending"}},
 		{"failed", types.Report{SpecReports: types.SpecReports{it(types.SpecStateFailed, "wrong code")}}, []string{"Node Service Stage should failed: failed: wrong code"}},
+		{"compared by reflection", types.Report{SpecReports: types.SpecReports{
+			it(types.SpecStateFailed, "Expected\n    <*csi.Topology | 0x1a>: {\n  a: \"b\",\n sizeCache: 0,\n }\nto equal\n    <*csi.Topology | 0x2b>: {\n  a: \"b\",\n sizeCache: 46,\n }"),
+		}}, []string{"Node Service Stage should failed: csi-sanity compares messages"}},
+		{"other content", types.Report{SpecReports: types.SpecReports{
+			it(types.SpecStateFailed, "Expected\n    <*csi.Topology | 0x1a>: {\n  a: \"b\",\n sizeCache: 0,\n }\nto equal\n    <*csi.Topology | 0x2b>: {\n  a: \"c\",\n sizeCache: 46,\n }"),
+		}}, []string{"Node Service Stage should failed: failed: Expected"}},
 		{"timed out", types.Report{SpecReports: types.SpecReports{it(types.SpecStateTimedout, "late")}}, []string{"Node Service Stage should timedout: timedout: late"}},
 		{"outside", types.Report{SpecReports: types.SpecReports{
 			it(types.SpecStatePassed, ""), {LeafNodeType: types.NodeTypeAfterSuite, State: types.SpecStateFailed, Failure: types.Failure{Message: "cleanup"}},
