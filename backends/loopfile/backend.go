@@ -208,5 +208,8 @@ var (
 	_ backends.SnapshotLister      = (*Backend)(nil)
 	_ backends.GroupSnapshotter    = (*Backend)(nil)
 	_ backends.GroupSnapshotIDer   = (*Backend)(nil)
+	_ backends.HealthChecker       = (*Backend)(nil)
+	_ backends.HealthLister        = (*Backend)(nil)
+	_ backends.NodeHealthChecker   = (*Backend)(nil)
 	_ backends.ChangedBlockTracker = (*Backend)(nil)
 )

@@ -18,7 +18,6 @@ const (
 	reasonMeta     = "MetadataUnreadable"
 	reasonReadOnly = "PoolReadOnly"
 	reasonFull     = "PoolFull"
-	reasonPromised = "PoolOverpromised"
 	reasonDetached = "LoopDeviceLost"
 	reasonShut     = "FilesystemReadOnly"
 )
@@ -41,14 +40,29 @@ func (b *Backend) VolumeHealth(_ context.Context, req backends.VolumeRequest) ([
 	return b.volumeHealth(p, dir, pool)
 }
 
-// poolHealth is what is wrong with the pool, and which volumes it concerns.
+// poolHealth is what is wrong with the pool, and with volumes through it.
 type poolHealth struct {
-	readOnly       bool
-	full, promised string // messages; "": neither
+	readOnly bool
+	full     string // a message; "": it is not
 }
 
-// fullBelow is what a pool must have free for a file system to go on writing:
-// little, because the reserve is there for people.
+// poolShut says whether the kernel shut the pool's file system after an error.
+func poolShut(p *pool) (bool, error) {
+	root, err := p.root.Stat(".")
+	if err != nil {
+		return false, unavailable(p.dir, err)
+	}
+	all, err := mnt.List()
+	if err != nil {
+		return false, unavailable("mountinfo", err)
+	}
+	return slices.ContainsFunc(all, func(m mnt.Info) bool {
+		return m.Dev == device(root) && slices.ContainsFunc(m.Super, isShut)
+	}), nil
+}
+
+// fullBelow is what a pool must have free for volumes to be written to that have
+// no space of their own: little, because the reserve may be meant for just that.
 const fullBelow = 1 << 20
 
 func (b *Backend) poolHealth(p *pool) (h poolHealth, err error) {
@@ -56,16 +70,13 @@ func (b *Backend) poolHealth(p *pool) (h poolHealth, err error) {
 	if err != nil {
 		return h, unavailable(p.dir, err)
 	}
-	s, err := b.space(p)
-	if err != nil {
+	b.shared.load(p)
+	if h.readOnly, err = poolShut(p); err != nil {
 		return h, err
 	}
-	h.readOnly = f.ReadOnly
-	switch {
-	case f.Free < fullBelow:
-		h.full = fmt.Sprintf("%s has %d bytes left, and %d are promised to volumes", p.dir, f.Free, s.promised)
-	case s.promised > f.Free:
-		h.promised = fmt.Sprintf("%s has %d bytes left, and %d are promised to volumes", p.dir, f.Free, s.promised)
+	h.readOnly = h.readOnly || f.ReadOnly
+	if f.Free < fullBelow {
+		h.full = fmt.Sprintf("%s has %d of %d bytes left", p.dir, f.Free, f.Total)
 	}
 	return h, nil
 }
@@ -90,13 +101,8 @@ func (b *Backend) volumeHealth(p *pool, dir string, pool poolHealth) ([]backends
 		add(backends.HealthInaccessible, reasonReadOnly, p.dir+" is on a file system that is mounted read-only")
 	}
 	// A thick volume has its space, unless it shares it.
-	if missing := v.img.Size() - allocated(v.img) + b.shared.bytes(p, dir); missing > 0 {
-		if pool.full != "" {
-			add(backends.HealthInaccessible, reasonFull, pool.full)
-		}
-		if pool.promised != "" {
-			add(backends.HealthDegraded, reasonPromised, pool.promised)
-		}
+	if pool.full != "" && v.img.Size()-allocated(v.img)+b.shared.bytes(p, dir) > 0 {
+		add(backends.HealthInaccessible, reasonFull, pool.full)
 	}
 	return bad, nil
 }
@@ -192,10 +198,16 @@ func shutDown(ctx context.Context, loop string) (path string, err error) {
 		return "", unavailable("mountinfo", err)
 	}
 	for _, m := range all {
-		// A mount of a whole file system read-only says so in both places.
-		if (m.Dev == num || m.Source == loop) && slices.Contains(m.Super, "ro") && !slices.Contains(m.Options, "ro") {
+		// What was mounted read-only says so in both places.
+		if (m.Dev == num || m.Source == loop) && !slices.Contains(m.Options, "ro") && slices.ContainsFunc(m.Super, isShut) {
 			return m.Point, nil
 		}
 	}
 	return "", nil
+}
+
+// isShut knows what a file system shows after an error: since Linux 6.16 ext4
+// stays writable for mount(8), and says so.
+func isShut(option string) bool {
+	return option == "ro" || option == "emergency_ro" || option == "shutdown"
 }

@@ -22,23 +22,12 @@ func (b *Backend) ListVolumes(_ context.Context, req backends.ListVolumesRequest
 		return nil, "", err
 	}
 	defer done()
-	dirs, err := p.volumes(b)
+	dirs, err := p.volumesAfter(b, req.Page.Token)
 	if err != nil {
 		return nil, "", err
 	}
-	start := 0
-	if req.Page.Token != "" {
-		name, dir, ok := splitID(req.Page.Token)
-		if !ok || name != p.info.Name {
-			return nil, "", fmt.Errorf("%w: %q", backends.ErrStaleToken, req.Page.Token)
-		}
-		var found bool
-		if start, found = slices.BinarySearch(dirs, dir); found {
-			start++
-		}
-	}
 	var vols []*backends.Volume
-	for _, dir := range dirs[start:] {
+	for _, dir := range dirs {
 		if req.Page.Limit > 0 && len(vols) == req.Page.Limit {
 			return vols, vols[len(vols)-1].ID, nil
 		}
@@ -53,6 +42,23 @@ func (b *Backend) ListVolumes(_ context.Context, req backends.ListVolumesRequest
 		}
 	}
 	return vols, "", nil
+}
+
+// volumesAfter are the directories that come after the volume that a token names.
+func (p *pool) volumesAfter(b *Backend, token string) ([]string, error) {
+	dirs, err := p.volumes(b)
+	if err != nil || token == "" {
+		return dirs, err
+	}
+	name, dir, ok := splitID(token)
+	if !ok || name != p.info.Name {
+		return nil, fmt.Errorf("%w: %q", backends.ErrStaleToken, token)
+	}
+	start, found := slices.BinarySearch(dirs, dir)
+	if found {
+		start++
+	}
+	return dirs[start:], nil
 }
 
 // volumes are the directories of v in order.
