@@ -79,9 +79,6 @@ func (c *cutting) lock(ctx context.Context) error {
 		if err := v.damaged(); err != nil {
 			return err
 		}
-		if snap := c.b.jobs.of(v.id); snap != "" {
-			return fmt.Errorf("%w: snapshot %s of volume %s is still being copied", backends.ErrPending, snap, v.id)
-		}
 	}
 	return nil
 }
@@ -223,11 +220,11 @@ func (c *cutting) copy(ctx context.Context, q *quiet) error {
 // errTooLong ends the copy of a volume that is in use.
 var errTooLong = fmt.Errorf("%w: a volume in use cannot be copied within Options.FreezeLimit: close it, or put the pool on xfs or btrfs", backends.ErrPrecondition)
 
-// later leaves the copy to a job. It locks the images as a loop device would, and
-// so keeps the volumes from being opened.
+// later leaves the copy to a job. It locks the images, and so keeps the volumes
+// from being opened, but not other snapshots from being made of them.
 func (c *cutting) later() error {
 	for i, src := range c.srcs {
-		if ok, err := tryLock(src); err != nil || !ok {
+		if ok, err := tryShare(src); err != nil || !ok {
 			return errors.Join(err, fmt.Errorf("%w: %s is locked", backends.ErrInUse, c.locked[i].path(imgFile)))
 		}
 		fi, err := src.Stat()

@@ -256,7 +256,7 @@ func (b *Backend) copyMember(ctx context.Context, s *set, i int, src *os.File) e
 	return s.save()
 }
 
-// lockSource opens the image of a volume that nobody uses, and keeps it so.
+// lockSource opens the image of a volume that nobody uses, and keeps it unused.
 func (b *Backend) lockSource(ctx context.Context, p *pool, id string) (*os.File, error) {
 	dir, err := p.decode(id)
 	if err != nil {
@@ -271,7 +271,7 @@ func (b *Backend) lockSource(ctx context.Context, p *pool, id string) (*os.File,
 	if err != nil {
 		return nil, err
 	}
-	if ok, err := tryLock(img); err != nil || !ok {
+	if ok, err := tryShare(img); err != nil || !ok {
 		_ = img.Close()
 		return nil, errors.Join(err, fmt.Errorf("%w: %s is locked", backends.ErrInUse, v.path(imgFile)))
 	}

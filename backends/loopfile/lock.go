@@ -68,9 +68,14 @@ func write0(f *os.File, s string) error {
 }
 
 // tryLock takes an exclusive flock; false: somebody else has it.
-func tryLock(f *os.File) (bool, error) {
+func tryLock(f *os.File) (bool, error) { return tryFlock(f, syscall.LOCK_EX) }
+
+// tryShare takes a shared flock; false: somebody has an exclusive one.
+func tryShare(f *os.File) (bool, error) { return tryFlock(f, syscall.LOCK_SH) }
+
+func tryFlock(f *os.File, how int) (bool, error) {
 	for {
-		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		err := syscall.Flock(int(f.Fd()), how|syscall.LOCK_NB)
 		switch {
 		case err == nil:
 			return true, nil
