@@ -112,8 +112,10 @@ func (c *Config) patches(t *backends.Traits) []map[string]string {
 	}
 	var patches []map[string]string
 	for _, p := range t.Parameters {
-		if p.Mutable && len(p.Values) > 0 {
-			patches = append(patches, map[string]string{p.Name: slices.Max(p.Values)})
+		// A value that a new volume does not have anyhow.
+		i := slices.IndexFunc(p.Values, func(v string) bool { return v != p.Default })
+		if p.Mutable && i >= 0 {
+			patches = append(patches, map[string]string{p.Name: p.Values[i]})
 		}
 	}
 	return patches

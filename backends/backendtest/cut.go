@@ -89,35 +89,45 @@ func (op operation) reopened(t *T) {
 const maxLooks = 24
 
 // eachCut does the operation until a cut comes too late, and hands every one that
-// was cut to then.
+// was cut to then: in the same process, and in the next one.
 func (op operation) eachCut(t *T, then func(task)) {
 	start := time.Now()
 	t.perform(op.name, op.prepare(t)) // uncut, to know how long it takes
 	whole := time.Since(start)
-	for looks := range maxLooks {
-		task, f := op.prepare(t), newFuse(t.TB, looks)
-		if _, err := task.do(f); !f.burnt() {
-			t.must(op.name, err)
+	for looks := 0; looks < maxLooks; looks++ {
+		late := false
+		for _, next := range []bool{false, true} {
+			f := newFuse(t.TB, looks)
+			op.cutBy(t, f, next, then)
+			late = late || !f.burnt()
+		}
+		if late {
 			break
-		} else {
-			t.cutShort(op.name, err)
 		}
-		if t.cfg.Reopen != nil && looks%2 == 1 {
-			t.reopen()
-		}
-		then(task)
 	}
 	seed := rand.Uint64()
 	t.Logf("seed of the random moments: %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
-	for range 4 {
-		task := op.prepare(t)
+	for i := range 4 {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(random.Int64N(int64(whole)+1)))
-		_, err := task.do(ctx)
+		op.cutBy(t, ctx, i%2 == 1, then)
 		cancel()
-		t.cutShort(op.name, err)
-		then(task)
 	}
+}
+
+// cutBy does the operation with a context that may end. One that says that it is
+// done is done.
+func (op operation) cutBy(t *T, ctx context.Context, next bool, then func(task)) {
+	task := op.prepare(t)
+	result, err := task.do(ctx)
+	if err == nil && task.done != nil {
+		task.done(result)
+	}
+	t.cutShort(op.name, err)
+	if next && t.cfg.Reopen != nil {
+		t.reopen()
+	}
+	then(task)
 }
 
 // cutShort looks at the answer of an operation whose context ended.

@@ -6,7 +6,10 @@ import (
 	"github.com/csikit/csikit/backends/mem"
 )
 
-// onMem is the suite on backends/mem, where wrap may spoil the backend.
+// stored is what mem.Backend, and a wrapper of it, is.
+type stored interface{ Store() *mem.Store }
+
+// onMem is the suite on backends/mem.
 func onMem(o mem.StoreOptions, without ...string) Config {
 	open := func(t testing.TB, s *mem.Store) Backend {
 		b, err := mem.New(&mem.Options{Store: s, Node: "node-1", Without: without})
@@ -25,9 +28,9 @@ func onMem(o mem.StoreOptions, without ...string) Config {
 			return open(t, s)
 		},
 		Reopen: func(t testing.TB, b Backend) Backend {
-			return open(t, b.Node.(*mem.Backend).Store())
+			return open(t, b.Node.(stored).Store())
 		},
-		Content: func(b Backend) Content { return b.Node.(*mem.Backend).Store() },
+		Content: func(b Backend) Content { return b.Node.(stored).Store() },
 	}
 }
 
