@@ -94,11 +94,11 @@ func (op operation) eachCut(t *T, then func(task)) {
 	start := time.Now()
 	t.perform(op.name, op.prepare(t)) // uncut, to know how long it takes
 	whole := time.Since(start)
-	for looks := 0; looks < maxLooks; looks++ {
+	for looks := range maxLooks {
 		late := false
 		for _, next := range []bool{false, true} {
 			f := newFuse(t.TB, looks)
-			op.cutBy(t, f, next, then)
+			op.cutBy(f, t, next, then)
 			late = late || !f.burnt()
 		}
 		if late {
@@ -110,14 +110,14 @@ func (op operation) eachCut(t *T, then func(task)) {
 	random := rand.New(rand.NewPCG(seed, 0))
 	for i := range 4 {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(random.Int64N(int64(whole)+1)))
-		op.cutBy(t, ctx, i%2 == 1, then)
+		op.cutBy(ctx, t, i%2 == 1, then)
 		cancel()
 	}
 }
 
 // cutBy does the operation with a context that may end. One that says that it is
 // done is done.
-func (op operation) cutBy(t *T, ctx context.Context, next bool, then func(task)) {
+func (op operation) cutBy(ctx context.Context, t *T, next bool, then func(task)) {
 	task := op.prepare(t)
 	result, err := task.do(ctx)
 	if err == nil && task.done != nil {

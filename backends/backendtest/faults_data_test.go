@@ -25,7 +25,7 @@ var dataFaults = []fault{
 		s.remove = func(ctx context.Context, req backends.DeleteVolumeRequest) error {
 			snaps, _, err := s.Backend.ListSnapshots(ctx, backends.ListSnapshotsRequest{VolumeID: req.ID, Page: backends.Page{Limit: 100}})
 			for _, snap := range snaps {
-				err = errors.Join(err, s.Backend.DeleteSnapshot(ctx, backends.DeleteSnapshotRequest{ID: snap.ID}))
+				err = errors.Join(err, s.DeleteSnapshot(ctx, backends.DeleteSnapshotRequest{ID: snap.ID}))
 			}
 			return errors.Join(err, s.Backend.DeleteVolume(ctx, req))
 		}
