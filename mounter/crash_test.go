@@ -190,6 +190,62 @@ func TestKilledAndGivenUp(t *testing.T) {
 	}
 }
 
+// TestPodKilledAnywhere kills the driver at every point of an ephemeral volume's
+// life. The CO repeats the call, or undoes it, and in the end nothing is left.
+func TestPodKilledAnywhere(t *testing.T) {
+	for _, a := range []struct {
+		name            string
+		reboot, givesUp bool
+	}{{"restart", false, false}, {"reboot", true, false}, {"given up", false, true}, {"reboot, given up", true, true}} {
+		t.Run(a.name, func(t *testing.T) {
+			n := 1
+			for ; podWalk(t, a.reboot, a.givesUp, n); n++ {
+			}
+			if n < 15 {
+				t.Errorf("only %d points", n)
+			}
+		})
+	}
+}
+
+// podWalk publishes and unpublishes once, with a death at point n, and says
+// whether there was such a point.
+func podWalk(t *testing.T, reboot, givesUp bool, n int) (died bool) {
+	t.Helper()
+	var p *pods
+	r, k := newCrashRig(t, n, func(n *node) backends.Node { p = newPods(n); return p })
+	ctx, req := t.Context(), podRequest(r)
+	calls := []func() error{
+		func() error { return r.Publish(ctx, req) },
+		func() error { return r.Unpublish(ctx, podGone(r)) },
+	}
+	for i := 0; i < len(calls); i++ {
+		where, err := dies(calls[i])
+		if where == "" {
+			if err != nil {
+				t.Fatalf("killed at %d of %v: then call %d: %v", n, k.seen, i, err)
+			}
+			continue
+		}
+		died, k.at = true, 0
+		if reboot {
+			r.Kernel.Reboot()
+		}
+		must(t, r.Restart())
+		if !givesUp {
+			i--
+		}
+	}
+	if givesUp {
+		must(t, r.Unpublish(ctx, podGone(r)))
+	}
+	p.clean(r)
+	if t.Failed() {
+		t.Fatalf("killed at %d of %v", n, k.seen)
+	}
+	return died
+}
+
 // TestKilledMkfsAfterReboot: without a backend that remembers, what a killed mkfs
 // left cannot be told from data any more, so it is refused.
 func TestKilledMkfsAfterReboot(t *testing.T) {

@@ -27,7 +27,8 @@ type Engine struct {
 	kernel   Kernel
 	log      *slog.Logger
 	locks    keyLocks
-	stats    flights
+	stats    flights[backends.VolumeStats]
+	groups   flights[struct{}]
 
 	mu    sync.Mutex
 	store *store // nil before Start and after Close
@@ -81,12 +82,21 @@ func (e *Engine) State(id string) []byte {
 	if s == nil {
 		return nil
 	}
-	for _, r := range s.of(id) {
+	for _, r := range s.of(e.own(s, id)) {
 		if r.Kind == kindStage {
 			return r.State
 		}
 	}
 	return nil
+}
+
+// OwnID is the ID by which the backend knows a volume: for an ephemeral one that
+// stands here its own, else the CO's.
+func (e *Engine) OwnID(id string) string {
+	if s := e.records(); s != nil {
+		return e.own(s, id)
+	}
+	return id
 }
 
 // Volumes lists the volumes that the records have on this node.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -41,8 +42,8 @@ func (linux) StatFS(path string) (backends.VolumeStats, error) {
 	}, nil
 }
 
-// SetGroup changes the root of a volume only: whoever mounts it in a pod changes
-// what is below, if that is wanted.
+// SetGroup changes the root of a volume only, and only once: whoever mounts it in
+// a pod changes what is below, if that is wanted, and may take rights back.
 func (linux) SetGroup(path string, gid int) error {
 	d, err := os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
 	if err != nil {
@@ -52,6 +53,9 @@ func (linux) SetGroup(path string, gid int) error {
 	st, err := d.Stat()
 	if err != nil {
 		return err
+	}
+	if own, ok := st.Sys().(*syscall.Stat_t); ok && uint64(own.Gid) == uint64(gid) && st.Mode()&fs.ModeSetgid != 0 {
+		return nil
 	}
 	if err := d.Chown(-1, gid); err != nil {
 		return err

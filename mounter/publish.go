@@ -14,10 +14,17 @@ import (
 // there already with the same arguments it looks again and says so; with others
 // it is backends.ErrIncompatible. Nothing is ever stacked. A staging path that
 // is not a live mount of the volume is backends.ErrPrecondition.
+//
+// An ephemeral volume is made for the target (backends.EphemeralProvisioner) and
+// mounted there; when that fails with a kind that a CO takes for final, it is
+// deleted again.
 func (e *Engine) Publish(ctx context.Context, req PublishRequest) error {
 	path, err := cleanPath("target path", req.Path)
 	if err != nil {
 		return err
+	}
+	if req.Ephemeral {
+		return e.publishEphemeral(ctx, req, path)
 	}
 	if req.StagingPath == "" {
 		return refuse("publish volume %q at %s: no staging path", req.ID, path)
@@ -116,6 +123,8 @@ func (p *publishing) staged(ctx context.Context) error {
 		return refuse("it is staged as %s volume", r.Access)
 	case r.ReadOnly && !p.readOnly:
 		return refuse("it is staged read-only")
+	case p.req.Capability.Group != "" && p.req.Capability.Group != r.Group:
+		return refuse("it is staged for mount group %q, and %q was asked for: a volume has one at a time on a node", r.Group, p.req.Capability.Group)
 	case r.block():
 		return nil // its device is opened and identified later on
 	}

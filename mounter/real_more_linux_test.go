@@ -83,6 +83,7 @@ func TestRealDirAndMount(t *testing.T) {
 			req.Capability.Flags = backends.NewFlags("noexec", "nosuid")
 			must(t, r.Stage(t.Context(), req))
 			pub := r.publishReq("v", "t")
+			pub.Capability.Group = "4242"
 			must(t, r.Publish(t.Context(), pub))
 			must(t, os.WriteFile(r.path("t/file"), []byte("data"), 0o600))
 			pub.Path, pub.ReadOnly = r.path("t2"), true
@@ -101,7 +102,7 @@ func TestRealDirAndMount(t *testing.T) {
 			}
 			st, err := os.Stat(r.path("staging-v"))
 			must(t, err)
-			if gid := st.Sys().(*syscall.Stat_t).Gid; name == "dir" && (gid != 4242 || st.Mode()&os.ModeSetgid == 0) {
+			if gid := st.Sys().(*syscall.Stat_t).Gid; gid != 4242 || (st.Mode()&os.ModeSetgid != 0) != (name == "dir") {
 				t.Errorf("group %d, mode %v", gid, st.Mode())
 			}
 			r.unpublish("v", "t")

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -20,13 +21,18 @@ import (
 // the oldest form that its reader must understand: fields that may be ignored
 // are added without a new version, so that an older driver still works with
 // them; everything else gets a new number, and only in the records that use it.
-const recordVersion = 1
+const recordVersion = 2
+
+// versionOf is the oldest form that knows a kind of record.
+var versionOf = map[kind]int{kindStage: 1, kindPublish: 1, kindEphemeral: 2}
 
 type kind string
 
 const (
 	kindStage   kind = "stage"   // a volume at a staging path
 	kindPublish kind = "publish" // a volume at a target path
+	// kindEphemeral: a volume that was made for one target path, and goes with it.
+	kindEphemeral kind = "ephemeral"
 )
 
 type phase string
@@ -43,6 +49,12 @@ const (
 	phaseReady phase = "ready"
 	// phaseClosing: unmounted; CloseVolume may have run.
 	phaseClosing phase = "closing"
+	// phaseCreating: CreateEphemeral may have run; what it made is not known.
+	phaseCreating phase = "creating"
+	// phaseCreated: CreateEphemeral answered; nothing is known to be mounted.
+	phaseCreated phase = "created"
+	// phaseDeleting: it is unpublished; DeleteEphemeral may have run.
+	phaseDeleting phase = "deleting"
 )
 
 type sourceKind string
@@ -75,6 +87,13 @@ type record struct {
 	Mounted     *mountedRecord `json:"mounted,omitempty"`
 	Format      *formatRecord  `json:"format,omitempty"`
 	State       []byte         `json:"state,omitempty"` // Source.State
+
+	// Of an ephemeral volume, whose Volume is the CO's ID. The staging record of
+	// the same volume, whose Volume is the backend's own ID, has For.
+	Own       string            `json:"own,omitempty"`       // the backend's ID of it
+	Context   map[string]string `json:"context,omitempty"`   // Volume.Context
+	Arguments *digest           `json:"arguments,omitempty"` // of the pod's volumeAttributes
+	For       string            `json:"for,omitempty"`       // stage: the CO's ID
 }
 
 const (
@@ -125,7 +144,8 @@ const (
 	formatDone    = "done"
 )
 
-// digest stands for mount flags: enough to compare them, and no more.
+// digest stands for mount flags, or for the attributes of an ephemeral volume:
+// enough to compare them, and no more.
 type digest struct {
 	Salt []byte `json:"salt"`
 	MAC  []byte `json:"mac"`
@@ -135,9 +155,13 @@ func newDigest(flags backends.Flags) *digest {
 	if len(flags.Reveal()) == 0 {
 		return nil
 	}
+	return digestOf(flags.Reveal())
+}
+
+func digestOf(list []string) *digest {
 	salt := make([]byte, 16)
 	_, _ = rand.Read(salt) // never fails (crypto/rand)
-	return &digest{Salt: salt, MAC: flagsMAC(salt, flags)}
+	return &digest{Salt: salt, MAC: mac(salt, list)}
 }
 
 // matches reports whether flags are the ones that d was made of.
@@ -145,12 +169,15 @@ func (d *digest) matches(flags backends.Flags) bool {
 	if d == nil {
 		return len(flags.Reveal()) == 0
 	}
-	return hmac.Equal(d.MAC, flagsMAC(d.Salt, flags))
+	return d.stands(flags.Reveal())
 }
 
-func flagsMAC(salt []byte, flags backends.Flags) []byte {
+// stands reports whether d was made of that list.
+func (d *digest) stands(list []string) bool { return hmac.Equal(d.MAC, mac(d.Salt, list)) }
+
+func mac(salt []byte, list []string) []byte {
 	h := hmac.New(sha256.New, salt)
-	for _, f := range flags.Reveal() {
+	for _, f := range list {
 		_, _ = h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(f)))) // a hash does not fail
 		_, _ = h.Write([]byte(f))
 	}
@@ -176,6 +203,7 @@ func (r *record) clone() *record {
 	c := *r
 	c.Flags, c.Device, c.Mount = copyOf(r.Flags), copyOf(r.Device), copyOf(r.Mount)
 	c.Mounted, c.Format, c.State = copyOf(r.Mounted), copyOf(r.Format), slices.Clone(r.State)
+	c.Context, c.Arguments = maps.Clone(r.Context), copyOf(r.Arguments)
 	return &c
 }
 
@@ -242,7 +270,7 @@ func volumeHashOf(name string) string {
 	if !ok || len(parts) != 3 || len(parts[1]) != 26 || len(parts[2]) != 26 {
 		return ""
 	}
-	if k := kind(parts[0]); k != kindStage && k != kindPublish {
+	if versionOf[kind(parts[0])] == 0 {
 		return ""
 	}
 	return parts[1]
@@ -277,8 +305,9 @@ func decodeRecord(name string, b []byte) (*record, error) {
 
 func (r *record) check(name string) error {
 	phases := map[kind][]phase{
-		kindStage:   {phaseOpening, phaseOpen, phaseReady, phaseClosing},
-		kindPublish: {phaseBinding, phaseReady},
+		kindStage:     {phaseOpening, phaseOpen, phaseReady, phaseClosing},
+		kindPublish:   {phaseBinding, phaseReady},
+		kindEphemeral: {phaseCreating, phaseCreated, phaseReady, phaseDeleting},
 	}[r.Kind]
 	switch {
 	case phases == nil:
@@ -289,6 +318,8 @@ func (r *record) check(name string) error {
 		return fmt.Errorf("unknown phase %q", r.Phase)
 	case r.Access != accessMount && r.Access != accessBlock:
 		return fmt.Errorf("unknown access %q", r.Access)
+	case r.Kind == kindEphemeral && (r.Phase == phaseCreated || r.Phase == phaseReady) && r.Own == "":
+		return fmt.Errorf("phase %q, and no ID of the backend's", r.Phase)
 	case r.BootID == "":
 		return errors.New("no boot id")
 	case r.Source == sourceDevice && r.Device == nil, r.Source == sourceMount && r.Mount == nil, r.Source == sourceDir && r.Dir == "":

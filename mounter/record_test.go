@@ -3,6 +3,7 @@ package mounter
 import (
 	"encoding/json"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -21,7 +22,7 @@ func device() *deviceRecord {
 	}
 }
 
-// forms is every form that a record of version 1 can have, by golden file.
+// forms is every form that a record can have, by golden file.
 func forms() map[string]*record {
 	const boot = "11111111-2222-3333-4444-555555555555"
 	stage := func(p phase) record {
@@ -57,7 +58,7 @@ func forms() map[string]*record {
 		onDevice(r)
 		r.Format = formatted(formatDone)
 		r.Mounted = &mountedRecord{ID: 77, Dev: 1799, Root: "/", FSType: "ext4"}
-		r.Flags = &digest{Salt: []byte("0123456789abcdef"), MAC: flagsMAC([]byte("0123456789abcdef"), backends.NewFlags("noatime", "discard"))}
+		r.Flags = &digest{Salt: []byte("0123456789abcdef"), MAC: mac([]byte("0123456789abcdef"), []string{"noatime", "discard"})}
 		r.Group, r.ReadOnly = "2000", true
 	})
 	add("stage-ready-block", stage(phaseReady), func(r *record) {
@@ -78,6 +79,22 @@ func forms() map[string]*record {
 	add("publish-ready", publish(phaseReady), func(r *record) {
 		r.ReadOnly, r.Mounted = true, &mountedRecord{ID: 80, Dev: 1799, Root: "/", FSType: "ext4"}
 	})
+	add("stage-ready-ephemeral", stage(phaseReady), func(r *record) {
+		r.Source, r.Dir, r.For = sourceDir, "/srv/volumes/vol-1", "csi-0123"
+		r.Mounted = &mountedRecord{ID: 79, Dev: 2049, Root: "/srv/volumes/vol-1", FSType: "ext4"}
+	})
+	ephemeral := func(p phase) record {
+		r := publish(p)
+		r.Version, r.Kind, r.Volume, r.StagingPath = 2, kindEphemeral, "csi-0123", ""
+		r.Arguments = &digest{Salt: []byte("0123456789abcdef"), MAC: mac([]byte("0123456789abcdef"), []string{"size", "1Gi"})}
+		return r
+	}
+	own := func(r *record) { r.Own, r.Context = "vol-1", map[string]string{"pool": "a"} }
+	add("ephemeral-creating", ephemeral(phaseCreating), nil)
+	add("ephemeral-created", ephemeral(phaseCreated), own)
+	add("ephemeral-ready", ephemeral(phaseReady), func(r *record) { own(r); r.ReadOnly, r.State = true, []byte{0, 1, 2, 255} })
+	add("ephemeral-deleting", ephemeral(phaseDeleting), own)
+	add("ephemeral-deleting-unknown", ephemeral(phaseDeleting), nil)
 	add("publish-ready-block", publish(phaseReady), func(r *record) {
 		r.Access, r.FSType, r.Source, r.Device = accessBlock, "", sourceDevice, device()
 		r.Mounted = &mountedRecord{ID: 81, Dev: 6, Root: "/loop7", FSType: "devtmpfs"}
@@ -88,19 +105,19 @@ func forms() map[string]*record {
 // TestGoldenRecords: records that are on disks somewhere are read, completely,
 // for as long as their version is.
 func TestGoldenRecords(t *testing.T) {
-	dir := filepath.Join("testdata", "v1")
-	files, err := os.ReadDir(dir)
+	files, err := filepath.Glob(filepath.Join("testdata", "v*", "*.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, f := range files {
-		if _, ok := forms()[strings.TrimSuffix(f.Name(), ".json")]; !ok {
-			t.Errorf("golden file %s has no form here", f.Name())
+		form := forms()[strings.TrimSuffix(filepath.Base(f), ".json")]
+		if form == nil || filepath.Base(filepath.Dir(f)) != fmt.Sprint("v", form.Version) {
+			t.Errorf("golden file %s has no form here", f)
 		}
 	}
 	for name, want := range forms() {
 		t.Run(name, func(t *testing.T) {
-			file := filepath.Join(dir, name+".json")
+			file := filepath.Join("testdata", fmt.Sprint("v", want.Version), name+".json")
 			now, err := want.encode()
 			if err != nil {
 				t.Fatal(err)
@@ -151,12 +168,13 @@ func TestForeignRecords(t *testing.T) {
 		"torn":             `{"version": 1, "kind": "stage", "vol`,
 		"not a record":     `[1,2]`,
 		"no version":       change(func(m map[string]any) { delete(m, "version") }),
-		"newer version":    change(func(m map[string]any) { m["version"] = 2 }),
+		"newer version":    change(func(m map[string]any) { m["version"] = 3 }),
 		"other volume":     change(func(m map[string]any) { m["volume"] = "vol-2" }),
 		"other path":       change(func(m map[string]any) { m["path"] = "/elsewhere" }),
 		"unknown kind":     change(func(m map[string]any) { m["kind"] = "move" }),
 		"unknown phase":    change(func(m map[string]any) { m["phase"] = "melting" }),
 		"phase of another": change(func(m map[string]any) { m["phase"] = "binding" }),
+		"ephemeral":        change(func(m map[string]any) { m["kind"] = "ephemeral" }),
 		"unknown access":   change(func(m map[string]any) { m["access"] = "object" }),
 		"unknown source":   change(func(m map[string]any) { m["source"] = "tape" }),
 		"no device":        change(func(m map[string]any) { delete(m, "device") }),
@@ -206,7 +224,7 @@ func TestDigest(t *testing.T) {
 // together otherwise.
 func TestRecordNames(t *testing.T) {
 	seen := map[string]bool{}
-	for _, k := range []kind{kindStage, kindPublish} {
+	for _, k := range []kind{kindStage, kindPublish, kindEphemeral} {
 		for _, id := range []string{"a", "a-b", "A", "../../etc", "a\x00b", strings.Repeat("x", 4000)} {
 			for _, path := range []string{"/a", "/a-b", "/A", "/a/../b"} {
 				n := recordName(k, id, path)

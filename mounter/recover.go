@@ -72,11 +72,13 @@ func (e *Engine) recoverAll(ctx context.Context, s *store) error {
 	for _, err := range s.unreadable() {
 		e.log.ErrorContext(ctx, "the volume of this record is left alone", "err", err)
 	}
-	for _, r := range s.list(func(*record) bool { return true }) {
-		if err := e.recoverRecord(ctx, s, r); err != nil {
-			// Without room for it the record stays as it was, and its boot id says
-			// that nothing of it stands. Whatever frees room needs this engine.
-			e.log.ErrorContext(ctx, "record is not brought up to date", "volume", r.Volume, "path", r.Path, "err", err)
+	for _, ephemeral := range []bool{false, true} { // whose volumes are closed by then
+		for _, r := range s.list(func(r *record) bool { return (r.Kind == kindEphemeral) == ephemeral }) {
+			if err := e.recoverRecord(ctx, s, r); err != nil {
+				// Without room for it the record stays as it was, and its boot id says
+				// that nothing of it stands. Whatever frees room needs this engine.
+				e.log.ErrorContext(ctx, "record is not brought up to date", "volume", r.Volume, "path", r.Path, "err", err)
+			}
 		}
 	}
 	if x := e.features.NodeRecoverer; x != nil {
@@ -100,6 +102,8 @@ func (e *Engine) recoverRecord(ctx context.Context, s *store, r *record) error {
 		return s.remove(r) // binds do not outlive a boot
 	case r.Kind == kindPublish:
 		return e.recoverTarget(s, r)
+	case r.Kind == kindEphemeral:
+		return e.recoverEphemeral(ctx, s, r, rebooted)
 	case r.Phase == phaseClosing:
 		if err := e.closeVolume(ctx, s, r); err != nil {
 			// The CO was told nothing yet: it calls Unstage again.
@@ -112,6 +116,25 @@ func (e *Engine) recoverRecord(ctx context.Context, s *store, r *record) error {
 			r.Device.Num, r.Device.DiskSeq = 0, 0
 		}
 		return s.put(r)
+	}
+	return nil
+}
+
+// recoverEphemeral goes on deleting what was being deleted. All else the CO knows
+// of: it publishes again, or unpublishes.
+func (e *Engine) recoverEphemeral(ctx context.Context, s *store, r *record, rebooted bool) error {
+	if rebooted {
+		r.BootID = e.boot
+		if err := s.put(r); err != nil {
+			return err
+		}
+	}
+	if r.Phase != phaseDeleting {
+		return nil
+	}
+	if err := e.unpublishEphemeral(ctx, s, r); err != nil {
+		// The CO was told nothing yet: it calls Unpublish again.
+		e.log.WarnContext(ctx, "ephemeral volume could not be deleted; unpublishing it tries again", "volume", r.Volume, "path", r.Path, "err", err)
 	}
 	return nil
 }
@@ -130,18 +153,26 @@ func (e *Engine) recoverTarget(s *store, r *record) error {
 func (e *Engine) openVolumes(s *store) ([]backends.OpenVolume, error) {
 	var open []backends.OpenVolume
 	at := map[string]int{}
+	note := func(id string, state []byte, ephemeral bool) *backends.OpenVolume {
+		i, known := at[id]
+		if !known {
+			i = len(open)
+			at[id] = i
+			open = append(open, backends.OpenVolume{ID: id, State: state})
+		}
+		open[i].Ephemeral = open[i].Ephemeral || ephemeral
+		return &open[i]
+	}
 	for _, r := range s.list(func(r *record) bool { return r.Kind == kindStage }) {
 		_, live, err := e.alive(s, r)
 		if err != nil {
 			return nil, err
 		}
-		i, known := at[r.Volume]
-		if !known {
-			i = len(open)
-			at[r.Volume] = i
-			open = append(open, backends.OpenVolume{ID: r.Volume, State: r.State})
-		}
-		open[i].Mounted = open[i].Mounted || live
+		v := note(r.Volume, r.State, r.For != "")
+		v.Mounted = v.Mounted || live
+	}
+	for _, r := range s.list(func(r *record) bool { return r.Own != "" }) {
+		note(r.Own, r.State, true) // made, and perhaps opened
 	}
 	return open, nil
 }

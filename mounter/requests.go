@@ -16,9 +16,11 @@ type StageRequest struct {
 // UnstageRequest undoes a stage.
 type UnstageRequest struct{ ID, Path string }
 
-// PublishRequest asks for a staged volume at a target path.
+// PublishRequest asks for a staged volume at a target path, or for an ephemeral
+// one that is made for it.
 type PublishRequest struct {
 	ID             string
+	Ephemeral      bool   // a pod's own: Context is its volumeAttributes, StagingPath is not used
 	StagingPath    string // absolute
 	Path           string // absolute
 	Capability     backends.Capability

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"strconv"
 	"syscall"
 
 	"github.com/csikit/csikit/backends"
@@ -47,6 +46,11 @@ type staging struct {
 	gid      int // -1: none
 	// adoptOnly takes over what is mounted, and mounts nothing: for Publish.
 	adoptOnly bool
+
+	// Of an ephemeral volume, which is staged at its target.
+	forID        string // the CO's ID
+	alsoReadOnly bool
+	beforeMount  func(context.Context) error
 
 	mounts []mnt.Info // at path, before
 	known  bool       // there was a record
@@ -122,10 +126,10 @@ func (s *staging) parse() error {
 	if s.options, err = mnt.ParseOptions(c.Flags.Reveal()); err != nil {
 		return err
 	}
-	s.readOnly = s.options.ReadOnly || c.Mode.ReadOnly()
+	s.readOnly = s.options.ReadOnly || c.Mode.ReadOnly() || s.alsoReadOnly
 	if c.Group != "" {
-		if s.gid, err = strconv.Atoi(c.Group); err != nil || s.gid < 0 {
-			return fmt.Errorf("%w: volume mount group %q is not a number", backends.ErrInvalid, c.Group)
+		if s.gid, err = parseGroup(c.Group); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -219,7 +223,7 @@ func (s *staging) newRecord(before *record) {
 	c := s.req.Capability
 	r := &record{
 		Kind: kindStage, Volume: s.req.ID, Path: s.path, BootID: s.boot, Phase: phaseOpening,
-		Access: access(c), Mode: c.Mode.String(), FSType: c.FSType, ReadOnly: s.readOnly, Group: c.Group,
+		Access: access(c), Mode: c.Mode.String(), FSType: c.FSType, ReadOnly: s.readOnly, Group: c.Group, For: s.forID,
 	}
 	if !c.Block {
 		r.Flags = newDigest(c.Flags)
@@ -284,6 +288,11 @@ func (s *staging) open(ctx context.Context) error {
 }
 
 func (s *staging) bring(ctx context.Context) error {
+	if s.beforeMount != nil && len(s.mounts) == 0 {
+		if err := s.beforeMount(ctx); err != nil {
+			return err
+		}
+	}
 	switch s.rec.Source {
 	case sourceDevice:
 		return s.device(ctx)

@@ -131,7 +131,7 @@ func (s *staging) finish(ctx context.Context, d Device, m mnt.Info) error {
 	if err := s.growMounted(ctx, d, m.FSType); err != nil {
 		return err
 	}
-	if err := s.setGroup(); err != nil {
+	if err := s.setGroup(ctx); err != nil {
 		return err
 	}
 	return s.ready(mountedAs(m))
@@ -180,17 +180,6 @@ func (e *Engine) growTo(ctx context.Context, d Device, fsType, path string) erro
 const growSlack = 4 << 20
 
 func canGrow(fsSize, devSize int64) bool { return fsSize > 0 && devSize-fsSize > growSlack }
-
-// setGroup gives the volume's root to the group that the CO named.
-func (s *staging) setGroup() error {
-	if s.gid < 0 || s.readOnly {
-		return nil
-	}
-	if err := s.kernel.SetGroup(s.path, s.gid); err != nil {
-		return unavailable("give %s to group %d: %w", s.path, s.gid, err)
-	}
-	return nil
-}
 
 func (s *staging) makeStagingDir() error {
 	if err := os.MkdirAll(s.path, 0o750); err != nil {

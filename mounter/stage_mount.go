@@ -14,7 +14,7 @@ import (
 // mount brings a backends.Mount to the staging path.
 func (s *staging) mount(ctx context.Context) error {
 	if len(s.mounts) > 0 {
-		return s.keep()
+		return s.keep(ctx)
 	}
 	if err := s.makeStagingDir(); err != nil {
 		return err
@@ -25,7 +25,7 @@ func (s *staging) mount(ctx context.Context) error {
 	}
 	err := s.kernel.Mount(ctx, MountRequest{
 		Source: src.Source, FSType: src.FSType, Target: s.path, ReadOnly: s.readOnly,
-		Options: mergeOptions(src.Options, s.req.Capability.Flags.Reveal()), Env: src.Env, Files: src.Files,
+		Options: s.groupOption(mergeOptions(src.Options, s.req.Capability.Flags.Reveal())), Env: src.Env, Files: src.Files,
 	})
 	if err != nil {
 		return fmt.Errorf("mount %s (%s): %w", src.Source, src.FSType, err)
@@ -34,6 +34,9 @@ func (s *staging) mount(ctx context.Context) error {
 	m, err := s.look(func(mnt.Info) (bool, error) { return true, nil })
 	if err != nil {
 		return s.unmountAgain(err)
+	}
+	if err := s.setGroup(ctx); err != nil {
+		return err
 	}
 	return s.ready(mountedAs(m))
 }
@@ -53,7 +56,7 @@ func mergeOptions(backend, co []string) []string {
 // dir binds a directory to the staging path.
 func (s *staging) dir(ctx context.Context) error {
 	if len(s.mounts) > 0 {
-		return s.keep()
+		return s.keep(ctx)
 	}
 	if s.options.Data != "" || s.options.Super != 0 {
 		return refuse("the volume is a directory: mount flags of a file system do not apply to it")
@@ -77,14 +80,14 @@ func (s *staging) dir(ctx context.Context) error {
 	if err != nil {
 		return s.unmountAgain(err)
 	}
-	if err := s.setGroup(); err != nil {
+	if err := s.setGroup(ctx); err != nil {
 		return err
 	}
 	return s.ready(mountedAs(m))
 }
 
 // keep takes over a mount whose record was lost, or was not finished.
-func (s *staging) keep() error {
+func (s *staging) keep(ctx context.Context) error {
 	m := s.mounts[0]
 	is, err := s.fromSource(m, s.path, s.rec)
 	switch {
@@ -94,6 +97,9 @@ func (s *staging) keep() error {
 		return s.foreign()
 	case m.ReadOnly() != s.readOnly:
 		return fmt.Errorf("%w: mounted with read-only %v, and asked for with %v", backends.ErrIncompatible, m.ReadOnly(), s.readOnly)
+	}
+	if err := s.setGroup(ctx); err != nil {
+		return err
 	}
 	return s.ready(mountedAs(m))
 }
@@ -140,6 +146,8 @@ func (s *staging) join(ctx context.Context, other *record) error {
 		return fmt.Errorf("%w: staged at %s as %s", backends.ErrIncompatible, other.Path, other.Access)
 	case other.ReadOnly && !s.readOnly:
 		return fmt.Errorf("%w: staged read-only at %s", backends.ErrIncompatible, other.Path)
+	case !other.block() && other.Group != s.req.Capability.Group:
+		return fmt.Errorf("%w: staged at %s with mount group %q", backends.ErrIncompatible, other.Path, other.Group)
 	case !other.block() && !other.Flags.matches(s.req.Capability.Flags):
 		return fmt.Errorf("%w: staged at %s with other mount flags", backends.ErrIncompatible, other.Path)
 	case !other.block() && s.req.Capability.FSType != "" && s.req.Capability.FSType != other.fsType(s.req.Capability.FSType):

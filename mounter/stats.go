@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"sync"
-	"time"
 
 	"github.com/csikit/csikit/backends"
 )
@@ -43,6 +41,9 @@ func (e *Engine) statsPath(s *store, req StatsRequest) (path string, r *record, 
 		return "", nil, nil
 	}
 	path = filepath.Clean(req.Path)
+	if ep := e.ephemeralAt(s, req.ID, path); ep != nil {
+		req.ID = ep.Own
+	}
 	for _, k := range []kind{kindPublish, kindStage} {
 		r := s.get(k, req.ID, path)
 		if r == nil || r.Phase != phaseReady || r.BootID != e.boot {
@@ -105,6 +106,9 @@ func (e *Engine) figures(ctx context.Context, r *record, path string) (*Stats, e
 		if err != nil {
 			return nil, err
 		}
+		if v == nil {
+			return nil, unavailable("the backend gave no figures and no error")
+		}
 		return &Stats{VolumeStats: *v}, nil
 	}
 	v, err := e.stats.get(ctx, r.Volume, e.opts.StatsTimeout, func() (backends.VolumeStats, error) { return e.kernel.StatFS(path) })
@@ -124,56 +128,4 @@ func (e *Engine) stateOf(r *record) []byte {
 		return staged.State
 	}
 	return nil
-}
-
-// flights holds the calls of statfs that have not come back, one for each
-// volume. The zero value is ready.
-type flights struct {
-	mu sync.Mutex
-	m  map[string]*flight
-}
-
-type flight struct {
-	start time.Time
-	done  chan struct{}
-	v     backends.VolumeStats
-	err   error
-}
-
-var errStatsPending = errors.New("no answer yet")
-
-// get runs f, or waits for the one that runs already.
-func (l *flights) get(ctx context.Context, id string, timeout time.Duration, f func() (backends.VolumeStats, error)) (backends.VolumeStats, error) {
-	fl := l.start(id, f)
-	timer := time.NewTimer(timeout)
-	defer timer.Stop()
-	select {
-	case <-fl.done:
-		return fl.v, fl.err
-	case <-ctx.Done():
-		return backends.VolumeStats{}, contextError(ctx)
-	case <-timer.C:
-		return backends.VolumeStats{}, fmt.Errorf("%w after %s", errStatsPending, time.Since(fl.start).Round(time.Millisecond))
-	}
-}
-
-func (l *flights) start(id string, f func() (backends.VolumeStats, error)) *flight {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if fl := l.m[id]; fl != nil {
-		return fl
-	}
-	if l.m == nil {
-		l.m = map[string]*flight{}
-	}
-	fl := &flight{start: time.Now(), done: make(chan struct{})}
-	l.m[id] = fl
-	go func() {
-		fl.v, fl.err = f()
-		l.mu.Lock()
-		delete(l.m, id)
-		l.mu.Unlock()
-		close(fl.done)
-	}()
-	return fl
 }

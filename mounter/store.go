@@ -129,9 +129,12 @@ func (s *store) of(volume string) []*record {
 	return s.list(func(r *record) bool { return r.Volume == volume })
 }
 
-// others returns the records of other volumes that claim path.
+// others returns the records of other volumes that claim path. An ephemeral
+// volume has two IDs, and is no other one by either.
 func (s *store) others(volume, path string) []*record {
-	return s.list(func(r *record) bool { return r.Volume != volume && r.Path == path })
+	return s.list(func(r *record) bool {
+		return r.Path == path && r.Volume != volume && r.Own != volume && r.For != volume
+	})
 }
 
 // names are the staging paths under which the mount of r is on record: its own, and
@@ -161,7 +164,7 @@ func (s *store) another(volume, path string, m mnt.Info) bool {
 
 // put makes r durable before it returns.
 func (s *store) put(r *record) error {
-	r.Version = recordVersion
+	r.Version = versionOf[r.Kind]
 	name := r.name()
 	if err := r.check(name); err != nil {
 		return fmt.Errorf("record of volume %q: %w", r.Volume, err)

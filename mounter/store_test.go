@@ -40,7 +40,7 @@ func TestStoreKeepsRecords(t *testing.T) {
 	if got := s.of("vol-1"); len(got) != 2 || string(got[0].State) != string(want[0].State) {
 		t.Errorf("read back %+v", got)
 	}
-	for _, r := range s.of("vol-1") {
+	for _, r := range append(s.of("vol-1"), s.of("csi-0123")...) {
 		if err := s.remove(r); err != nil {
 			t.Fatal(err)
 		}

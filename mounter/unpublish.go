@@ -10,10 +10,10 @@ import (
 )
 
 // Unpublish unmounts the target path, whatever is stacked there, and removes the
-// one empty directory or file that was the mount point. A volume or a path that
-// is not known, with nothing there, is no error. Where the record was lost, a
-// mount that no publish can have made is backends.ErrPrecondition, as in
-// [Engine.Unstage].
+// one empty directory or file that was the mount point. An ephemeral volume is
+// then closed and deleted, from its record alone. A volume or a path that is not
+// known, with nothing there, is no error. Where the record was lost, a mount that
+// no publish can have made is backends.ErrPrecondition, as in [Engine.Unstage].
 func (e *Engine) Unpublish(ctx context.Context, req UnpublishRequest) error {
 	path, err := cleanPath("target path", req.Path)
 	if err != nil {
@@ -31,6 +31,9 @@ func (e *Engine) Unpublish(ctx context.Context, req UnpublishRequest) error {
 }
 
 func (e *Engine) unpublish(ctx context.Context, s *store, id, path string) error {
+	if r := e.ephemeralAt(s, id, path); r != nil {
+		return e.unpublishEphemeral(ctx, s, r)
+	}
 	mounts, err := e.mountsAt(path)
 	if err != nil {
 		return err

@@ -143,7 +143,7 @@ func (k *Kernel) MountsOf(dev uint64) ([]mnt.Info, error) {
 func (k *Kernel) Mount(_ context.Context, m mounter.MountRequest) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	source, n := m.Source, mount{Info: mnt.Info{Root: "/", Point: m.Target, FSType: m.FSType, Source: m.Source}}
+	source, n := m.Source, mount{Info: mnt.Info{Root: "/", Point: m.Target, FSType: m.FSType, Source: m.Source, Super: m.Options}}
 	if m.Device != nil {
 		source = m.Device.Path()
 	}

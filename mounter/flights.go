@@ -1,0 +1,62 @@
+package mounter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// flights holds the calls that look at a mounted path and have not come back, one
+// for each key. The zero value is ready.
+type flights[T any] struct {
+	mu sync.Mutex
+	m  map[string]*flight[T]
+}
+
+type flight[T any] struct {
+	start time.Time
+	done  chan struct{}
+	v     T
+	err   error
+}
+
+var errNoAnswer = errors.New("no answer yet")
+
+// get runs f, or waits for the one that runs already.
+func (l *flights[T]) get(ctx context.Context, id string, timeout time.Duration, f func() (T, error)) (T, error) {
+	var none T
+	fl := l.start(id, f)
+	timer := time.NewTimer(timeout)
+	defer timer.Stop()
+	select {
+	case <-fl.done:
+		return fl.v, fl.err
+	case <-ctx.Done():
+		return none, contextError(ctx)
+	case <-timer.C:
+		return none, fmt.Errorf("%w after %s", errNoAnswer, time.Since(fl.start).Round(time.Millisecond))
+	}
+}
+
+func (l *flights[T]) start(id string, f func() (T, error)) *flight[T] {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if fl := l.m[id]; fl != nil {
+		return fl
+	}
+	if l.m == nil {
+		l.m = map[string]*flight[T]{}
+	}
+	fl := &flight[T]{start: time.Now(), done: make(chan struct{})}
+	l.m[id] = fl
+	go func() {
+		fl.v, fl.err = f()
+		l.mu.Lock()
+		delete(l.m, id)
+		l.mu.Unlock()
+		close(fl.done)
+	}()
+	return fl
+}
