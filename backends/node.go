@@ -163,7 +163,7 @@ type TargetPreparer interface {
 
 // TargetRequest is one target path of a volume.
 type TargetRequest struct {
-	ID, Path string
+	ID, Path string // ID is the backend's own, also of an ephemeral volume
 	ReadOnly bool
 	Again    bool // published already
 	Context  map[string]string
@@ -174,11 +174,16 @@ type TargetRequest struct {
 
 // EphemeralProvisioner makes volumes that live as long as one target path.
 // csikit writes its record before CreateEphemeral, then calls OpenVolume with
-// the Volume's own ID and Context. At unpublish: CloseVolume, DeleteEphemeral.
+// the Volume's own ID and Context, which may not be those of another volume. At
+// unpublish: CloseVolume, DeleteEphemeral.
 type EphemeralProvisioner interface {
+	// CreateEphemeral is called again with the same ID when the driver died before
+	// it returned, or when nobody knows what an error left, and then returns the
+	// same Volume. Its Context is kept on the node: no secrets.
 	CreateEphemeral(ctx context.Context, req CreateEphemeralRequest) (*Volume, error)
 	// DeleteEphemeral has no parameters and no secrets to work with. VolumeID is
-	// "" when the driver died before CreateEphemeral returned.
+	// "" when the driver died before CreateEphemeral returned. A volume that is not
+	// there, or not any more, is no error.
 	DeleteEphemeral(ctx context.Context, req DeleteEphemeralRequest) error
 }
 

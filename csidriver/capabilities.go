@@ -194,7 +194,7 @@ func (f *features) nodeRows() []row[csi.NodeServiceCapability_RPC_Type] {
 	return usable(f, []row[csi.NodeServiceCapability_RPC_Type]{
 		{
 			capability: csi.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME,
-			have:       true,
+			have:       f.traits.Lifecycle&backends.Persistent != 0, // an ephemeral volume is not staged
 			methods:    []string{csi.Node_NodeStageVolume_FullMethodName, csi.Node_NodeUnstageVolume_FullMethodName},
 		},
 		{
@@ -206,6 +206,10 @@ func (f *features) nodeRows() []row[csi.NodeServiceCapability_RPC_Type] {
 			capability: csi.NodeServiceCapability_RPC_EXPAND_VOLUME,
 			have:       f.nodeExpands(),
 			methods:    []string{csi.Node_NodeExpandVolume_FullMethodName},
+		},
+		{
+			capability: csi.NodeServiceCapability_RPC_VOLUME_MOUNT_GROUP,
+			have:       f.traits.MountGroup,
 		},
 		{
 			capability: csi.NodeServiceCapability_RPC_GET_VOLUME_HEALTH,
@@ -334,27 +338,4 @@ func (f *features) served(s Services) map[string]bool {
 		}
 	}
 	return set
-}
-
-// notServed names what the backend has and this release of csikit does not serve
-// yet. It is refused in New: advertising it would be a lie, and dropping it in
-// silence would leave the author to find out.
-func (f *features) notServed() []string {
-	n, t := &f.node, &f.traits
-	table := []struct {
-		name string
-		has  bool
-	}{
-		{"TargetPreparer", n.TargetPreparer != nil},
-		{"EphemeralProvisioner", n.EphemeralProvisioner != nil},
-		{"Traits.MountGroup", t.MountGroup},
-		{"Traits.Lifecycle: Ephemeral", t.Lifecycle&backends.Ephemeral != 0},
-	}
-	var names []string
-	for _, row := range table {
-		if row.has {
-			names = append(names, row.name)
-		}
-	}
-	return names
 }

@@ -107,6 +107,37 @@ func TestCapabilitiesFollowMethods(t *testing.T) {
 			"CONTROLLER_SERVICE VOLUME_ACCESSIBILITY_CONSTRAINTS GROUP_CONTROLLER_SERVICE SNAPSHOT_METADATA_SERVICE SNAPSHOT_ACCESSIBILITY_CONSTRAINTS",
 			"CREATE_DELETE_VOLUME CREATE_DELETE_SNAPSHOT GET_VOLUME GET_SNAPSHOT", "STAGE_UNSTAGE_VOLUME GET_VOLUME_STATS",
 		},
+		"attaches": {
+			func(c *Config, f *featured) {
+				c.Traits.AttachReadOnly, f.controller.Attacher = true, anything{}
+				f.controller.VolumeLister, f.controller.PublishedNodesLister = newMemory(), anything{}
+			},
+			"CONTROLLER_SERVICE",
+			"CREATE_DELETE_VOLUME PUBLISH_UNPUBLISH_VOLUME PUBLISH_READONLY LIST_VOLUMES LIST_VOLUMES_PUBLISHED_NODES GET_VOLUME",
+			"STAGE_UNSTAGE_VOLUME GET_VOLUME_STATS",
+		},
+		"health": {
+			func(_ *Config, f *featured) {
+				f.controller.HealthChecker, f.controller.HealthLister = anything{}, anything{}
+				f.node.NodeHealthChecker, f.node.StorageHealthChecker = anything{}, anything{}
+			},
+			"CONTROLLER_SERVICE", "CREATE_DELETE_VOLUME GET_VOLUME GET_VOLUME_HEALTH LIST_VOLUME_HEALTH",
+			"STAGE_UNSTAGE_VOLUME GET_VOLUME_STATS GET_VOLUME_HEALTH GET_STORAGE_HEALTH",
+		},
+		"health on the node": {
+			func(_ *Config, f *featured) { f.node.NodeHealthChecker = anything{} },
+			"CONTROLLER_SERVICE", "CREATE_DELETE_VOLUME GET_VOLUME", "STAGE_UNSTAGE_VOLUME GET_VOLUME_STATS GET_VOLUME_HEALTH",
+		},
+		"mount group": {
+			func(c *Config, _ *featured) { c.Traits.MountGroup = true },
+			"CONTROLLER_SERVICE", "CREATE_DELETE_VOLUME GET_VOLUME", "STAGE_UNSTAGE_VOLUME GET_VOLUME_STATS VOLUME_MOUNT_GROUP",
+		},
+		"ephemeral only": {
+			func(c *Config, f *featured) {
+				c.Controller, c.Traits.Lifecycle, f.node.EphemeralProvisioner = nil, backends.Ephemeral, anything{}
+			},
+			"", "CREATE_DELETE_VOLUME GET_VOLUME", "GET_VOLUME_STATS",
+		},
 		"single writers": {
 			func(c *Config, _ *featured) {
 				c.Traits.Modes = []backends.AccessMode{backends.SingleNodeSingleWriter}

@@ -26,8 +26,7 @@ func (c *complaints) add(err error) {
 	}
 }
 
-// check reports everything in which the configuration contradicts itself, CSI or
-// what this release serves.
+// check reports everything in which the configuration contradicts itself or CSI.
 func (d *Driver) check() error {
 	var c complaints
 	c.identity(&d.cfg)
@@ -38,9 +37,6 @@ func (d *Driver) check() error {
 	c.parameters(d.cfg.Traits.Parameters, d.features.controller.Modifier != nil)
 	c.kubernetes(&d.cfg.Traits)
 	c.node(d)
-	for _, name := range d.features.notServed() {
-		c.when(true, "%s: this release of csikit does not serve it yet; take it back with a filter (backends.ControllerFilter, NodeFilter) or out of Traits", name)
-	}
 	return errors.Join(c...)
 }
 
@@ -71,6 +67,8 @@ func (c *complaints) features(f *features) {
 	c.when(t.Lifecycle&backends.Ephemeral != 0 && f.hasNode && n.EphemeralProvisioner == nil, "Traits.Lifecycle has Ephemeral, the node is no EphemeralProvisioner")
 	c.when(t.Lifecycle&backends.Ephemeral == 0 && n.EphemeralProvisioner != nil, "the node is an EphemeralProvisioner, Traits.Lifecycle has no Ephemeral")
 	c.when(t.Lifecycle&backends.Persistent == 0 && f.hasControl, "Config.Controller without Persistent in Traits.Lifecycle")
+	c.when(t.Lifecycle&backends.Ephemeral != 0 && !t.Filesystem, "Traits.Lifecycle has Ephemeral, and Filesystem is false: an ephemeral volume is a mounted one")
+	c.when(t.MountGroup && !t.Filesystem, "Traits.MountGroup without Filesystem")
 	c.when(f.topology() && f.hasNode && n.TopologyReporter == nil, "Traits.TopologyKeys, but the node is no TopologyReporter")
 	c.when(!f.topology() && n.TopologyReporter != nil, "the node is a TopologyReporter, Traits.TopologyKeys is empty")
 	c.when(!t.Devices && n.FormatRecorder != nil, "the node is a FormatRecorder, Traits.Devices is false")

@@ -3,7 +3,6 @@ package csidriver
 import (
 	"context"
 	"log/slog"
-	"reflect"
 	"strings"
 	"testing"
 
@@ -160,8 +159,13 @@ func TestNewRefuses(t *testing.T) {
 		"big manifest": {func(c *Config, _ *Options, _ *featured) {
 			c.Traits.Kubernetes.TokenAudiences = []string{strings.Repeat("a", 5000)}
 		}, "does not fit"},
-		"no node ID":         {func(_ *Config, o *Options, _ *featured) { o.NodeID = "" }, "NodeID is empty"},
-		"mount group":        {func(c *Config, _ *Options, _ *featured) { c.Traits.MountGroup = true }, "MountGroup: this release"},
+		"no node ID": {func(_ *Config, o *Options, _ *featured) { o.NodeID = "" }, "NodeID is empty"},
+		"mount group": {func(c *Config, _ *Options, _ *featured) {
+			c.Traits.MountGroup, c.Traits.Filesystem, c.Traits.Devices, c.Traits.Block = true, false, true, true
+		}, "MountGroup without Filesystem"},
+		"ephemeral blocks": {func(c *Config, _ *Options, _ *featured) {
+			c.Traits.Lifecycle, c.Traits.Filesystem, c.Traits.Devices, c.Traits.Block = 3, false, true, true
+		}, "an ephemeral volume is a mounted one"},
 		"long node ID":       {func(_ *Config, o *Options, _ *featured) { o.NodeID = strings.Repeat("n", 257) }, "NodeID has more"},
 		"no state directory": {func(_ *Config, o *Options, _ *featured) { o.Engine = nil }, "StateDir is empty"},
 	} {
@@ -187,47 +191,6 @@ func TestNewReportsEverything(t *testing.T) {
 	for _, say := range []string{"Config.Name", "Modes", "Lifecycle", "SizeMin", "NodeID", "StateDir"} {
 		if err == nil || !strings.Contains(err.Error(), say) {
 			t.Errorf("%q is missing in: %v", say, err)
-		}
-	}
-}
-
-// TestNotServedYet: every optional interface is either served or refused by name,
-// and a filter takes it back.
-func TestNotServedYet(t *testing.T) {
-	served := map[string]bool{
-		"Snapshotter": true, "SnapshotIDer": true, "SnapshotLister": true, "Cloner": true, "Modifier": true,
-		"GroupSnapshotter": true, "GroupSnapshotIDer": true, "ChangedBlockTracker": true,
-		"VolumeIDer": true, "VolumeChecker": true, "Expander": true, "VolumeLister": true, "CapacityReporter": true, "Recoverer": true, "Prober": true,
-		"FormatRecorder": true, "NodeExpander": true, "StatsReporter": true, "TopologyReporter": true, "AttachLimiter": true, "NodeRecoverer": true,
-		"Attacher": true, "PublishedNodesLister": true, "HealthChecker": true, "HealthLister": true, "NodeHealthChecker": true, "StorageHealthChecker": true,
-	}
-	check := func(t *testing.T, name string, set func(*featured)) {
-		t.Run(name, func(t *testing.T) {
-			f := new(featured)
-			set(f)
-			cfg := plainConfig()
-			cfg.Controller, cfg.Node = f, f
-			_, err := New(cfg, quietOptions())
-			refused := err != nil && strings.Contains(err.Error(), name+": this release")
-			if refused == served[name] {
-				t.Errorf("served %v, refused %v: %v", served[name], refused, err)
-			}
-		})
-	}
-	all := reflect.ValueOf(anything{})
-	for _, features := range []reflect.Type{reflect.TypeFor[backends.ControllerFeatures](), reflect.TypeFor[backends.NodeFeatures]()} {
-		for i := range features.NumField() {
-			field := features.Field(i)
-			if !all.Type().Implements(field.Type) && field.Name != "VolumeLister" {
-				t.Fatalf("anything lacks %s", field.Name)
-			}
-			check(t, field.Name, func(f *featured) {
-				to := reflect.ValueOf(&f.controller).Elem()
-				if features == reflect.TypeFor[backends.NodeFeatures]() {
-					to = reflect.ValueOf(&f.node).Elem()
-				}
-				to.Field(i).Set(all)
-			})
 		}
 	}
 }

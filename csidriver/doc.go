@@ -46,8 +46,9 @@
 //	GROUP_CONTROLLER_SERVICE          backends.GroupSnapshotter
 //	SNAPSHOT_METADATA_SERVICE (alpha) backends.ChangedBlockTracker
 //	VolumeExpansion ONLINE, OFFLINE   backends.Expander or NodeExpander; Traits.OfflineExpand
-//	STAGE_UNSTAGE_VOLUME,
 //	GET_VOLUME_STATS                  backends.Node
+//	STAGE_UNSTAGE_VOLUME              backends.Node, unless all volumes are ephemeral
+//	VOLUME_MOUNT_GROUP                Traits.MountGroup
 //	EXPAND_VOLUME on the node         Traits.Devices, and Expander or NodeExpander
 //	GET_VOLUME_HEALTH                 backends.HealthChecker; on the node NodeHealthChecker
 //	LIST_VOLUME_HEALTH                backends.HealthLister
@@ -56,12 +57,13 @@
 //	SNAPSHOT_ACCESSIBILITY_CONSTRAINTS (alpha)  Traits.SnapshotTopology
 //	SINGLE_NODE_MULTI_WRITER          one of the two modes that it stands for in Traits.Modes
 //
+// An inline ephemeral volume of a pod has no capability of its own: it is served
+// with backends.EphemeralProvisioner and Traits.Lifecycle, which must agree, and
+// NodePublishVolume makes it, NodeUnpublishVolume deletes it.
+//
 // With Options.NoAlpha what the spec calls alpha is neither: GET_VOLUME,
 // GET_SNAPSHOT, health, SNAPSHOT_METADATA_SERVICE, the topology of snapshots,
 // SINGLE_NODE_MULTI_WRITER.
-//
-// Inline ephemeral volumes are in the contract and not yet served: New refuses a
-// backend that has them, by name, until a filter takes them back.
 //
 // # Snapshots, clones and groups
 //

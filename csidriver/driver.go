@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -98,6 +99,9 @@ func New(cfg Config, o *Options) (*Driver, error) {
 	if err := d.check(); err != nil {
 		return nil, fmt.Errorf("csidriver: %w", err)
 	}
+	if o.NoAlpha {
+		d.withoutAlphaModes()
+	}
 	if err := d.makeEngine(); err != nil {
 		return nil, fmt.Errorf("csidriver: node engine: %w", err)
 	}
@@ -124,6 +128,21 @@ func complete(cfg *Config) {
 	if cfg.Node != nil {
 		cfg.Serve |= ServeNode
 	}
+}
+
+// withoutAlphaModes replaces the two modes that the spec calls alpha by the one
+// that they stand for.
+func (d *Driver) withoutAlphaModes() {
+	var modes []backends.AccessMode
+	for _, m := range d.cfg.Traits.Modes {
+		if m == backends.SingleNodeSingleWriter || m == backends.SingleNodeMultiWriter {
+			m = backends.SingleNodeWriter
+		}
+		if !slices.Contains(modes, m) {
+			modes = append(modes, m)
+		}
+	}
+	d.cfg.Traits.Modes, d.features.traits.Modes = modes, modes
 }
 
 func (d *Driver) serverOptions() *ServerOptions {

@@ -23,6 +23,9 @@ type Engine interface {
 	// State is what the backend gave with the volume when it was opened here
 	// (backends.Source), nil when it is not known.
 	State(id string) []byte
+	// OwnID is the ID by which the backend knows a volume: another one than the
+	// CO's when it is ephemeral.
+	OwnID(id string) string
 	Close() error
 }
 

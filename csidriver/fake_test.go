@@ -275,4 +275,6 @@ func (e *fakeEngine) InUse(id string) (string, bool) {
 	return "", false
 }
 
+func (e *fakeEngine) OwnID(id string) string { return strings.Replace(id, "csi-", "own-", 1) }
+
 func (e *fakeEngine) State(id string) []byte { return []byte("state of " + id) }

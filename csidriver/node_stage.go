@@ -57,7 +57,14 @@ func (n *node) NodePublishVolume(ctx context.Context, in *csi.NodePublishVolumeR
 	if err != nil {
 		return nil, err
 	}
-	op := operation("NodePublishVolume", req.ID, asked{message: in, id: req.ID, path: req.Path}, pathKey(req.Path), sharedNodeKey(req.ID))
+	keys := []idempotencyKey{pathKey(req.Path), sharedNodeKey(req.ID)}
+	if req.Ephemeral {
+		keys[1] = nodeKey(req.ID) // which is made here, and has one target
+	}
+	op := operation("NodePublishVolume", req.ID, asked{message: in, id: req.ID, path: req.Path}, keys...)
+	if n.can.TargetPreparer != nil {
+		op.Equal = sameToTheLetter // who brings fresh tokens has to be heard
+	}
 	err = run(ctx, n.Driver, op, func(ctx context.Context) error { return n.engine.Publish(ctx, req) })
 	if err != nil {
 		return nil, aboutVolume(err, req.ID)
@@ -74,6 +81,9 @@ func (n *node) publishRequest(in *csi.NodePublishVolumeRequest) (mounter.Publish
 	if err != nil {
 		return none, err
 	}
+	if pbconv.Ephemeral(in) {
+		return pbconv.Publish(in, "", target), nil
+	}
 	staging, err := absPath("staging_target_path", in.GetStagingTargetPath())
 	if err != nil {
 		return none, err
@@ -85,9 +95,16 @@ func (n *node) checkPublish(in *csi.NodePublishVolumeRequest) error {
 	if err := n.validator.check(in); err != nil {
 		return err
 	}
+	ephemeral := pbconv.Ephemeral(in)
 	switch {
-	case in.GetVolumeContext()[pbconv.EphemeralKey] == "true":
+	case ephemeral && n.traits.Lifecycle&backends.Ephemeral == 0:
 		return invalid("inline ephemeral volumes are not served by this driver")
+	case ephemeral && in.GetVolumeCapability().GetBlock() != nil:
+		return noCapability("raw block ephemeral volumes")
+	case ephemeral:
+		return checkCapability(&n.traits, in.GetVolumeCapability())
+	case n.traits.Lifecycle&backends.Persistent == 0:
+		return invalid("this driver has inline ephemeral volumes only")
 	case in.GetStagingTargetPath() == "":
 		return fmt.Errorf("%w: staging_target_path is not set, and the driver has STAGE_UNSTAGE_VOLUME", backends.ErrPrecondition)
 	}

@@ -26,7 +26,8 @@ import (
 //	CreateVolumeGroupSnapshot         name, and the ID that a GroupSnapshotIDer says; shared: its volumes
 //	DeleteVolumeGroupSnapshot         ID, and those of its members
 //	NodeStage, NodeUnstage, NodeExpand   the volume on this node
-//	NodePublish, NodeUnpublish        target path; shared: the volume on this node
+//	NodePublish, NodeUnpublish        target path; shared: the volume on this node,
+//	                                  alone when an ephemeral one is published
 //
 // Publishing shares the volume, so that a thousand pods of one volume start side
 // by side; the engine keeps what they share in order. A delete in a process that

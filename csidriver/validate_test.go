@@ -214,6 +214,8 @@ func TestCapabilityMatrix(t *testing.T) {
 	noMount.Filesystem = false
 	share.Devices, share.Block = false, false
 	noSuccessor.Modes = []backends.AccessMode{backends.MultiNodeMultiWriter}
+	grouped := traits
+	grouped.MountGroup = true
 	onlySuccessor := traits
 	onlySuccessor.Modes = []backends.AccessMode{backends.SingleNodeMultiWriter}
 	for name, tc := range map[string]struct {
@@ -235,6 +237,7 @@ func TestCapabilityMatrix(t *testing.T) {
 		"a default fs_type of the CO, share": {&share, fs("ext4"), true},
 		"too many mount flags":               {&traits, flags, false},
 		"mount group":                        {&traits, group, false},
+		"mount group where there is one":     {&grouped, group, true},
 	} {
 		if err := checkCapability(tc.traits, tc.c); (err == nil) != tc.ok {
 			t.Errorf("%s: %v", name, err)

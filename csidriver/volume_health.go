@@ -84,7 +84,7 @@ func (n *node) NodeGetVolumeHealth(ctx context.Context, in *csi.NodeGetVolumeHea
 	if list, err = mergeHealth(req.ID, list); err != nil {
 		return nil, err
 	}
-	return &csi.NodeGetVolumeHealthResponse{VolumeHealth: pbconv.VolumeHealth(req.ID, list)}, nil
+	return &csi.NodeGetVolumeHealthResponse{VolumeHealth: pbconv.VolumeHealth(in.GetVolumeId(), list)}, nil
 }
 
 // healthRequest prefers the path that a pod sees.
@@ -105,6 +105,7 @@ func (n *node) healthRequest(in *csi.NodeGetVolumeHealthRequest) (backends.NodeH
 		req.Path = staging
 	}
 	req.State = n.engine.State(req.ID)
+	req.ID = n.engine.OwnID(req.ID)
 	return req, nil
 }
 

@@ -35,11 +35,12 @@
 // # Records
 //
 // Below Options.StateDir there is one file for each volume and staging path, and
-// one for each volume and target path: CSI says little when it unstages, and an
-// mkfs that was killed leaves a device that cannot be told from one with data. The
-// kernel stays the truth: when a record is lost, a mount that is the volume's is
-// taken over, and CloseVolume gets no State. A record that is torn, or of a newer
-// form, makes the engine refuse its volume and no other.
+// one for each volume and target path; an ephemeral volume, which is made for its
+// target and staged there, has one that says what to delete. CSI says little when
+// it unstages, and an mkfs that was killed leaves a device that cannot be told
+// from one with data. The kernel stays the truth: when a record is lost, a mount
+// that is the volume's is taken over, and CloseVolume gets no State. A record that
+// is torn, or of a newer form, makes the engine refuse its volume and no other.
 //
 // # When not to use it
 //

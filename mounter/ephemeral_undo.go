@@ -1,6 +1,7 @@
 package mounter
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,13 +27,11 @@ func (e *Engine) ephemeralAt(s *store, id, path string) *record {
 // own is the backend's own ID of a volume: another one than the CO's when it is
 // ephemeral.
 func (e *Engine) own(s *store, id string) string {
-	for _, r := range s.list(func(r *record) bool { return r.Volume == id && r.Own != "" || r.For == id }) {
-		if r.Kind == kindEphemeral {
-			return r.Own
-		}
-		return r.Volume
+	list := s.list(func(r *record) bool { return r.Volume == id && r.Own != "" || r.For == id })
+	if len(list) == 0 {
+		return id
 	}
-	return id
+	return cmp.Or(list[0].Own, list[0].Volume)
 }
 
 // lockOwn keeps calls for the volume's own ID away.

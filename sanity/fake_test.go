@@ -135,7 +135,8 @@ func (node) CloseVolume(context.Context, backends.CloseVolumeRequest) error { re
 
 type engine struct{ *storage }
 
-func (engine) State(string) []byte { return nil }
+func (engine) State(string) []byte    { return nil }
+func (engine) OwnID(id string) string { return id }
 
 func (engine) Start(context.Context) error { return nil }
 func (engine) Close() error                { return nil }

@@ -23,12 +23,18 @@ func Stage(in *csi.NodeStageVolumeRequest, path string) mounter.StageRequest {
 	}
 }
 
+// Ephemeral tells whether the volume is an inline one of a pod.
+func Ephemeral(in *csi.NodePublishVolumeRequest) bool {
+	return in.GetVolumeContext()[ephemeralKey] == "true"
+}
+
 // Publish converts a NodePublishVolumeRequest; the paths are the checked ones.
 func Publish(in *csi.NodePublishVolumeRequest, staging, target string) mounter.PublishRequest {
 	ctx, owner := Split(in.GetVolumeContext())
 	secrets := Secrets(in.GetSecrets(), &owner)
 	return mounter.PublishRequest{
 		ID:             in.GetVolumeId(),
+		Ephemeral:      Ephemeral(in),
 		StagingPath:    staging,
 		Path:           target,
 		Capability:     Capability(in.GetVolumeCapability()),

@@ -14,8 +14,8 @@ const (
 	// TokensKey holds the service account tokens of a pod: a secret, wherever
 	// it stands.
 	TokensKey = coPrefix + "serviceAccount.tokens"
-	// EphemeralKey says "true" when the volume is an inline one of a pod.
-	EphemeralKey = coPrefix + "ephemeral"
+	// ephemeralKey says "true" when the volume is an inline one of a pod.
+	ephemeralKey = coPrefix + "ephemeral"
 )
 
 // IsCOKey tells the keys that a CO adds from those that the user or the driver
