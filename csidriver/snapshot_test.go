@@ -330,3 +330,32 @@ func TestSnapshotsNoAlpha(t *testing.T) {
 		}
 	}
 }
+
+// TestDataWithoutIDs: a backend that cannot say IDs beforehand, and checks
+// nothing, is served alike.
+func TestDataWithoutIDs(t *testing.T) {
+	r, d := startData(t, func(_ *setup, d *data) {
+		d.without = func(c *backends.ControllerFeatures, _ *backends.NodeFeatures) {
+			c.VolumeIDer, c.SnapshotIDer, c.GroupSnapshotIDer, c.VolumeChecker = nil, nil, nil, nil
+		}
+	})
+	addVolumes(t, r, "v", "w")
+	for range 2 {
+		_, err := r.CreateSnapshot(t.Context(), snapshotReq("s", "id-v"))
+		wantCode(t, err, codes.OK)
+		_, err = r.CreateVolume(t.Context(), restoreReq("new", snapshotSource("sid-s")))
+		wantCode(t, err, codes.OK)
+		_, err = r.ControllerModifyVolume(t.Context(), modifyReq("iops", "5"))
+		wantCode(t, err, codes.OK)
+		r.group(t)
+	}
+	for range 2 {
+		_, err := r.DeleteSnapshot(t.Context(), deleteSnapshot("sid-s"))
+		wantCode(t, err, codes.OK)
+		_, err = r.DeleteVolumeGroupSnapshot(t.Context(), deleteGroup("gid-g"))
+		wantCode(t, err, codes.OK)
+	}
+	if d.cut.Load() != 2 || len(d.snapshots)+len(d.groups) != 0 {
+		t.Errorf("cut %d times, left %v, %v", d.cut.Load(), d.snapshots, d.groups)
+	}
+}
