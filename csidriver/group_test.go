@@ -376,3 +376,52 @@ func TestGroupDeadline(t *testing.T) {
 		t.Errorf("cut %d times", d.cut.Load())
 	}
 }
+
+// TestSnapshotsHoldVolumes: no volume is deleted while it is cut.
+func TestSnapshotsHoldVolumes(t *testing.T) {
+	for method, cut := range map[string]func(*testing.T, *rig) error{
+		"CreateSnapshot": func(t *testing.T, r *rig) error {
+			_, err := r.CreateSnapshot(t.Context(), snapshotReq("s", "id-w"))
+			return err
+		},
+		"CreateGroupSnapshot": func(t *testing.T, r *rig) error {
+			_, err := r.CreateVolumeGroupSnapshot(t.Context(), groupReq("g", "id-v", "id-w"))
+			return err
+		},
+	} {
+		begun, gone := make(chan struct{}), make(chan struct{})
+		r, _ := startGroups(t, func(s *setup, _ *data) {
+			s.opts.Wait = 1
+			s.backend.hook = hookOn(method, func(context.Context) error {
+				close(begun)
+				<-gone
+				return nil
+			})
+		})
+		made := make(chan error, 1)
+		go func() { made <- cut(t, r) }()
+		<-begun
+		_, err := r.DeleteVolume(t.Context(), &csi.DeleteVolumeRequest{VolumeId: "id-w"})
+		wantCode(t, err, codes.Aborted, "Create")
+		close(gone)
+		wantCode(t, <-made, codes.OK)
+	}
+}
+
+// TestGroupNoAlpha: members have no alpha field either.
+func TestGroupNoAlpha(t *testing.T) {
+	for _, noAlpha := range []bool{true, false} {
+		r, _ := startGroups(t, func(s *setup, d *data) {
+			s.opts.NoAlpha = noAlpha
+			s.backend.place = backends.Segments{"a.b/zone": "one"}
+			s.cfg.Traits.TopologyKeys, s.cfg.Traits.SnapshotTopology = []string{"a.b/zone"}, true
+			d.answerAll = func(g *backends.GroupSnapshot) *backends.GroupSnapshot {
+				g.Snapshots[0].Topology = []backends.Segments{d.place}
+				return g
+			}
+		})
+		if list := r.group(t).GetSnapshots()[0].GetAccessibleTopology(); (list == nil) != noAlpha {
+			t.Errorf("NoAlpha %v: %v", noAlpha, list)
+		}
+	}
+}

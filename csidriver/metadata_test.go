@@ -163,9 +163,11 @@ func TestMetadataMany(t *testing.T) {
 		for i := int64(0); i < n && yield(backends.Block{Offset: 8 * i, Size: 4}, nil); i++ {
 		}
 	}}, nil)
-	whole := allocated(t, r, &csi.GetMetadataAllocatedRequest{SnapshotId: "sid-one"})
-	if all := slices.Concat(whole.messages...); len(all) != n || len(whole.messages) != 4 {
-		t.Errorf("%d blocks in %d messages", len(all), len(whole.messages))
+	for _, most := range []int32{0, math.MaxInt32} {
+		whole := allocated(t, r, &csi.GetMetadataAllocatedRequest{SnapshotId: "sid-one", MaxResults: most})
+		if all := slices.Concat(whole.messages...); len(all) != n || len(whole.messages) != 4 {
+			t.Errorf("%d blocks in %d messages", len(all), len(whole.messages))
+		}
 	}
 	rest := allocated(t, r, &csi.GetMetadataAllocatedRequest{SnapshotId: "sid-one", StartingOffset: 8*maxBlocks - 4})
 	if all := slices.Concat(rest.messages...); len(all) != n-maxBlocks || all[0].GetByteOffset() != 8*maxBlocks {
