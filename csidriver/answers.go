@@ -141,6 +141,9 @@ func (c *controller) checkExisting(ctx context.Context, v *backends.Volume, req 
 	if field, detail := differs(v, req); field != "" {
 		return incompatible("volume", req.Name, field, detail)
 	}
+	if err := c.schema.checkMutable(unknownOf(req.Mutable, v.Mutable)); err != nil {
+		return incompatible("volume", req.Name, "mutable_parameters", err.Error())
+	}
 	err := c.checkByBackend(ctx, v, req)
 	if refuses(err) {
 		return incompatible("volume", req.Name, "volume_capabilities", err.Error())

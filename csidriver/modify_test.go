@@ -158,16 +158,21 @@ func TestCreateMutable(t *testing.T) {
 		code            codes.Code
 		params, mutable map[string]string
 	}{
-		"mutable_parameters":         {codes.AlreadyExists, nil, map[string]string{"iops": "2"}},
 		`"color" is not known`:       {codes.InvalidArgument, nil, map[string]string{"iops": "1", "color": "red"}},
 		`"class" is not one of`:      {codes.InvalidArgument, nil, map[string]string{"iops": "1", "class": "x"}},
 		`"iops" is required`:         {codes.InvalidArgument, nil, map[string]string{"tier": "hot"}},
 		`parameter "iops" is requir`: {codes.InvalidArgument, map[string]string{"class": "x"}, nil},
 	} {
-		q := createReq("v")
+		q := createReq("new")
 		q.Parameters, q.MutableParameters = tc.params, tc.mutable
 		_, err := r.CreateVolume(t.Context(), q)
 		wantCode(t, err, tc.code, say)
+	}
+	for _, mutable := range []map[string]string{{"iops": "2"}, {"iops": "1", "color": "red"}, {"iops": "1", "class": "x"}} {
+		q := createReq("v")
+		q.MutableParameters = mutable
+		_, err := r.CreateVolume(t.Context(), q)
+		wantCode(t, err, codes.AlreadyExists, "mutable_parameters")
 	}
 	for _, mutable := range []map[string]string{{"iops": "1"}, {"iops": "1", "tier": "cold"}} {
 		q := createReq("v")

@@ -89,6 +89,17 @@ func sameMutable(have, want map[string]string) bool {
 	return true
 }
 
+// unknownOf are the mutable parameters that are asked for and that an existing
+// volume does not have: of those it has, an older version of the driver may know.
+func unknownOf(want, have map[string]string) map[string]string {
+	if have == nil {
+		return nil // nobody knows which it has
+	}
+	rest := maps.Clone(want)
+	maps.DeleteFunc(rest, func(k, _ string) bool { _, ok := have[k]; return ok })
+	return rest
+}
+
 // checkValue does not repeat the value: it may be a secret in the wrong place.
 func (s schema) checkValue(k, v string) error {
 	p, ok := s[k]
