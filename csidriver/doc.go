@@ -125,6 +125,24 @@
 // ready=false. A backend is asked every 5 s at most, however often Probe is
 // called.
 //
+// # Telemetry
+//
+// Options.TracerProvider and Options.MeterProvider take what the OpenTelemetry
+// SDK, or anything else that has its API, makes; this package links the API only.
+// Without them nothing is added to an RPC. What there is:
+//
+//	span csi.v1.Node/NodeStageVolume   an RPC, a child of the span that its metadata names (W3C)
+//	span operation NodeStageVolume     its work, which may outlive it, with the request_id of the log
+//	span mkfs.ext4                     a host tool of the node engine; of a backend by CommandObserver
+//	rpc.server.call.duration           seconds, by method and code
+//	csikit.operation.duration          seconds, by operation and code
+//	csikit.operation.active            operations that run, by operation
+//	csikit.operation.events            calls that join, wait, get ABORTED or negate; stalls, stuck operations
+//	csikit.command.duration            seconds, by tool and exit code
+//
+// IDs of volumes and snapshots are in spans and not in metrics. Nothing else of a
+// request is in either, and no secret of it in the text of an error.
+//
 // # When not to use it
 //
 // A driver with csi.*Server values of its own can have them served by [NewServer]

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 
@@ -64,6 +66,10 @@ type Options struct {
 	SocketMode         fs.FileMode                      // of a Unix socket; 0: 0600
 	UnaryInterceptors  []grpc.UnaryServerInterceptor
 	StreamInterceptors []grpc.StreamServerInterceptor
+	// TracerProvider and MeterProvider get spans and metrics; see the package
+	// comment. nil: neither, at no cost.
+	TracerProvider trace.TracerProvider
+	MeterProvider  metric.MeterProvider
 	// Register adds services beside CSI's.
 	Register func(*grpc.Server)
 }
@@ -80,6 +86,7 @@ type Driver struct {
 	server     *Server
 	engine     Engine // nil unless this process serves Node
 	health     *health
+	telemetry  *operationTelemetry // nil: off
 
 	started atomic.Bool
 	ready   atomic.Bool
@@ -102,6 +109,7 @@ func New(cfg Config, o *Options) (*Driver, error) {
 	if o.NoAlpha {
 		d.withoutAlphaModes()
 	}
+	d.telemetry = newOperationTelemetry(newSource(o.TracerProvider, o.MeterProvider, d.logger))
 	if err := d.makeEngine(); err != nil {
 		return nil, fmt.Errorf("csidriver: node engine: %w", err)
 	}
@@ -156,6 +164,8 @@ func (d *Driver) serverOptions() *ServerOptions {
 		StreamInterceptors: d.streamInterceptors(),
 		Errors:             passStatus,
 		OnPanic:            panicked,
+		TracerProvider:     d.opts.TracerProvider,
+		MeterProvider:      d.opts.MeterProvider,
 		Operations:         d.drainOperations,
 	}
 }

@@ -3,6 +3,7 @@ package csidriver
 import (
 	"context"
 
+	"github.com/csikit/csikit/backends/command"
 	"github.com/csikit/csikit/mounter"
 )
 
@@ -38,15 +39,23 @@ func (d *Driver) makeEngine() error {
 		d.engine = d.opts.Engine
 		return nil
 	}
-	engine, err := mounter.New(d.cfg.Node, &mounter.Options{
-		StateDir: d.opts.StateDir, SharedDirs: d.opts.SharedDirs, Logger: d.logger, FSTypes: d.cfg.Traits.FSTypes,
-		NoDevices: !d.cfg.Traits.Devices,
-	})
+	engine, err := mounter.New(d.cfg.Node, d.engineOptions())
 	if err != nil {
 		return err
 	}
 	d.engine = engine
 	return nil
+}
+
+func (d *Driver) engineOptions() *mounter.Options {
+	o := &mounter.Options{
+		StateDir: d.opts.StateDir, SharedDirs: d.opts.SharedDirs, Logger: d.logger, FSTypes: d.cfg.Traits.FSTypes,
+		NoDevices: !d.cfg.Traits.Devices,
+	}
+	if observe := CommandObserver(d.opts.TracerProvider, d.opts.MeterProvider); observe != nil {
+		o.Command = command.New(&command.Options{Logger: d.logger, Observer: observe})
+	}
+	return o
 }
 
 var _ Engine = (*mounter.Engine)(nil)

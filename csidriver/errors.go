@@ -241,3 +241,12 @@ func (e *strayNotFound) Error() string {
 	}
 	return fmt.Sprintf("%v (that is not the not-found of %s %q, which is not taken for missing)", e.err, e.kind, e.ids)
 }
+
+// outcome is the code that an operation's RPC answers, if a caller is left.
+func outcome(operation string, err error) string {
+	service := "Controller/"
+	if strings.HasPrefix(operation, "Node") {
+		service = "Node/"
+	}
+	return status.Code(toRPC(context.Background(), "/csi.v1."+service+operation, err)).String()
+}

@@ -61,6 +61,16 @@ func levelOf(m *method, err error) slog.Level {
 	return slog.LevelDebug
 }
 
+// atFault tells the codes that say something of the server and not of the
+// request, as the semantic conventions list them.
+func atFault(c codes.Code) bool {
+	switch c {
+	case codes.Unknown, codes.DeadlineExceeded, codes.Unimplemented, codes.Internal, codes.Unavailable, codes.DataLoss:
+		return true
+	}
+	return false
+}
+
 // clip bounds a text, and says what it left out. It cuts no rune.
 func clip(s string, n int) string {
 	if len(s) <= n {

@@ -97,10 +97,14 @@ func is[T proto.Message](m proto.Message) bool {
 // joins it.
 func do[T any](ctx context.Context, d *Driver, op idempotency.Operation, fn func(context.Context) (T, error)) (T, error) {
 	op.Owner = RequestID(ctx)
-	return idempotency.Do(ctx, d.operations, op, func(ctx context.Context) (v T, err error) {
+	work := func(ctx context.Context) (v T, err error) {
 		defer d.recovered(op.Name, op.Request, &err)
 		return fn(backends.WithActivity(ctx, idempotency.FromContext(ctx)))
-	})
+	}
+	if d.telemetry != nil {
+		return idempotency.Do(ctx, d.operations, op, observed(d, op, work))
+	}
+	return idempotency.Do(ctx, d.operations, op, work)
 }
 
 // run is do for what answers nothing but an error.
@@ -145,8 +149,11 @@ func (d *Driver) drainOperations(ctx context.Context) []string {
 	return names
 }
 
-// operationEvent logs what a person may have to look after.
+// operationEvent counts, and logs what a person may have to look after.
 func (d *Driver) operationEvent(e idempotency.Event) {
+	if d.telemetry != nil {
+		d.telemetry.observe(&e)
+	}
 	level, text := slog.LevelWarn, ""
 	switch e.Kind {
 	case idempotency.EventNegate:

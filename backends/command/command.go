@@ -63,7 +63,8 @@ type Result struct {
 
 // Event is one finished run, for metrics.
 type Event struct {
-	Path    string // as in Cmd
+	Context context.Context // that Run was called with
+	Path    string          // as in Cmd
 	Code    int
 	Elapsed time.Duration
 	Err     error // as Run returned it
@@ -142,7 +143,7 @@ func (r *Runner) Run(ctx context.Context, c Cmd) (Result, error) {
 	res.Elapsed = time.Since(start)
 	r.log.LogAttrs(ctx, slog.LevelDebug, "command", slog.String("argv", argv), slog.Int("code", res.Code),
 		slog.Duration("elapsed", res.Elapsed), slog.Any("error", err))
-	r.observe(Event{Path: c.Path, Code: res.Code, Elapsed: res.Elapsed, Err: err})
+	r.observe(Event{Context: ctx, Path: c.Path, Code: res.Code, Elapsed: res.Elapsed, Err: err})
 	return res, err
 }
 

@@ -38,7 +38,7 @@ func TestRun(t *testing.T) {
 	if string(res.Stderr) != "warned\n" || res.Code != 0 || res.Truncated || res.Elapsed <= 0 {
 		t.Errorf("got %+v", res)
 	}
-	if len(events) != 1 || events[0] != (Event{Path: tool, Elapsed: res.Elapsed}) {
+	if len(events) != 1 || events[0] != (Event{Context: t.Context(), Path: tool, Elapsed: res.Elapsed}) {
 		t.Errorf("observed %+v", events)
 	}
 }
