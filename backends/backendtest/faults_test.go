@@ -211,10 +211,17 @@ var volumeFaults = []fault{
 			return have, err
 		}
 	}},
+	{"available grows with what is used", "sizes/capacity", func(s *spoiled, _ int) {
+		s.capacity = func(ctx context.Context, req backends.CapacityRequest) (backends.Capacity, error) {
+			have, err := s.Backend.Capacity(ctx, req)
+			have.Available = 1<<50 - have.Available
+			return have, err
+		}
+	}},
 	{"MaxVolume is not the most", "sizes/of the bounds", func(s *spoiled, _ int) {
 		s.capacity = func(ctx context.Context, req backends.CapacityRequest) (backends.Capacity, error) {
 			have, err := s.Backend.Capacity(ctx, req)
-			have.MaxVolume /= 2
+			have.MaxVolume /= 4
 			return have, err
 		}
 	}},

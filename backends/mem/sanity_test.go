@@ -16,10 +16,8 @@ func TestSanity(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			b := open(t, &Options{
 				Store: NewStore(&StoreOptions{Devices: true}), Node: "node-1", MaxVolumes: 4,
-				Without: []string{"TargetPreparer", "EphemeralProvisioner"},
 			})
 			traits := b.Traits()
-			traits.MountGroup = false
 			engine, err := mounter.New(b, &mounter.Options{
 				StateDir: filepath.Join(t.TempDir(), "state"), AllowVolatileState: true,
 				Kernel: mountertest.NewKernel(), FSTypes: traits.FSTypes,
