@@ -25,6 +25,14 @@ func (b *Backend) DeleteVolume(ctx context.Context, req backends.DeleteVolumeReq
 	if err != nil {
 		return err
 	}
+	if v, err := p.volume(dir); err == nil && v.meta.Ephemeral != "" {
+		return fmt.Errorf("%w: volume %s goes with its pod", backends.ErrInUse, req.ID)
+	}
+	return b.deleteDir(ctx, p, dir)
+}
+
+// deleteDir deletes the volume in a directory of v.
+func (b *Backend) deleteDir(ctx context.Context, p *pool, dir string) error {
 	trash, err := b.trash(ctx, p, dir)
 	if err != nil {
 		return err
@@ -41,6 +49,9 @@ func (b *Backend) trash(ctx context.Context, p *pool, dir string) (name string, 
 		return "", err
 	}
 	defer v.unlock()
+	if a := v.meta.Attached; a != nil {
+		return "", fmt.Errorf("delete volume %s: %w: it is attached to node %s", v.id, backends.ErrInUse, a.Node)
+	}
 	if snap := b.jobs.of(v.id); snap != "" {
 		return "", fmt.Errorf("delete volume %s: %w: snapshot %s of it is still being copied", v.id, backends.ErrInUse, snap)
 	}

@@ -12,8 +12,10 @@
 //	pool.json              version, random pool id, name, hints of the file system
 //	v/<dir>/img            the volume's bytes
 //	v/<dir>/meta.json      what was asked for, and whether it was ever formatted
-//	.tmp/<dir>.<rand>/     a volume that is being made
-//	.trash/<dir>.<rand>/   a volume that is being deleted
+//	s/<dir>/…              a snapshot: img-<volume's dir> and meta.json
+//	g/<dir>/…              a group of snapshots: an image of each volume, and meta.json
+//	.tmp/<dir>.<rand>/     what is being made
+//	.trash/<dir>.<rand>/   what is being deleted
 //	.lock.controller, .lock.node   held with flock by the one process that serves the half
 //
 // <dir> is 26 characters of base32 of SHA-256 of the volume's name, so that any
@@ -36,6 +38,28 @@
 // into the file, and holes made by other means are filled at the next stage. A
 // thin volume takes space as it is written; Σ(size − allocated) over all volumes
 // stays within [Options.Overcommit] times the free space when a volume is made.
+//
+// # Snapshots, clones, groups
+//
+// On xfs and btrfs a snapshot shares the blocks of its volume (FICLONE): it is made
+// in milliseconds, and survives the volume as the volume survives it. What is
+// shared is promised to the volume a second time, for the day on which it is
+// overwritten: a snapshot that the pool could not hold then is ErrNoSpace.
+// Elsewhere (ext4) the data is copied: by a job that goes on after a restart, when
+// nobody uses the volume, which can meanwhile not be opened, grown or deleted;
+// within Options.FreezeLimit when it is in use. A copy whose volume was written
+// to before it was whole is dropped, never finished.
+//
+// A file system that is mounted on this node is frozen for the moment of the cut.
+// A child process (flock and fsfreeze of util-linux) thaws it when this process
+// dies, and the next start when the child died too. A group freezes all of its
+// volumes, cuts all, and is one directory: there with all members or not at all.
+// A mount that this process does not see is not frozen; its snapshot is what a
+// power cut would leave.
+//
+// A copy of a volume that was formatted gets a UUID of its own when it is made
+// (tune2fs, e2fsck, xfs_db, btrfstune), so that both can be mounted side by side.
+// Changed blocks are found by extents (FIEMAP), without reading any.
 //
 // # Attaching
 //

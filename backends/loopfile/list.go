@@ -33,6 +33,7 @@ func (b *Backend) ListVolumes(_ context.Context, req backends.ListVolumesRequest
 		}
 		v, err := p.volume(dir)
 		switch {
+		case err == nil && v.meta.Ephemeral != "": // its pod's, and no CO's to delete
 		case err == nil:
 			vols = append(vols, b.public(v))
 		case errors.Is(err, backends.ErrNotFound): // deleted meanwhile

@@ -43,8 +43,9 @@ type meta struct {
 	Parameters  map[string]string `json:"parameters,omitempty"`
 
 	// Version 2.
-	Source    *origin `json:"source,omitempty"`    // what it was made of
-	Ephemeral string  `json:"ephemeral,omitempty"` // the CO's ID of a volume that lives as long as a pod
+	Source    *origin     `json:"source,omitempty"`    // what it was made of
+	Ephemeral string      `json:"ephemeral,omitempty"` // the CO's ID of a volume that lives as long as a pod
+	Attached  *attachment `json:"attached,omitempty"`  // see Options.Attach
 }
 
 // origin is a backends.ContentSource: one of the two is set.
@@ -55,7 +56,7 @@ type origin struct {
 
 // version is the oldest that holds what m says.
 func (m *meta) version() int {
-	if m.Source != nil || m.Ephemeral != "" {
+	if m.Source != nil || m.Ephemeral != "" || m.Attached != nil {
 		return 2
 	}
 	return 1

@@ -25,6 +25,9 @@ func (b *Backend) OpenVolume(ctx context.Context, req backends.OpenVolumeRequest
 	if err := v.damaged(); err != nil {
 		return nil, err
 	}
+	if err := b.attachedHere(v); err != nil {
+		return nil, err
+	}
 	if err := b.noteRaw(v, req.Capability); err != nil {
 		return nil, err
 	}

@@ -40,6 +40,13 @@ type Options struct {
 	// ErrPrecondition; one that nobody uses is copied in any case.
 	FreezeLimit time.Duration
 
+	// EphemeralMax is how big an inline volume of a pod may be, in bytes; 0: pods
+	// may have none. Whoever may make a pod can fill the pool with them.
+	EphemeralMax int64
+	// Attach asks for every volume to be attached to the node before it is opened
+	// there. The storage does not need it: it is for tests of what calls a driver.
+	Attach bool
+
 	// Init makes the pool in New when the directory is empty. For tests, demos
 	// and a first start: a service that always sets it would make a new, empty
 	// pool beneath a disk that is not mounted.
@@ -65,7 +72,7 @@ func Traits(o Options) backends.Traits {
 		Filesystem:   true,
 		Devices:      true,
 		FSTypes:      []string{"ext4", "xfs", "btrfs"},
-		Lifecycle:    backends.Persistent,
+		Lifecycle:    lifecycle(o),
 		TopologyKeys: []string{TopologyKey},
 		// Snapshots are where their volumes are.
 		SnapshotTopology: true,
@@ -84,6 +91,13 @@ func Traits(o Options) backends.Traits {
 		},
 		Kubernetes: backends.Kubernetes{FSGroupPolicy: "File", StorageCapacity: true},
 	}
+}
+
+func lifecycle(o Options) backends.Lifecycle {
+	if o.EphemeralMax > 0 {
+		return backends.Persistent | backends.Ephemeral
+	}
+	return backends.Persistent
 }
 
 func defaultType(thin bool) string {
@@ -106,6 +120,7 @@ func (o *Options) check() error {
 	bad(o.Name != "" && !validPoolName(o.Name), "Options.Name %q: want %s", o.Name, poolNameRule)
 	bad(o.Overcommit != 0 && !(o.Overcommit >= 1 && o.Overcommit <= 1000), "Options.Overcommit %v: want 1 to 1000", o.Overcommit)
 	bad(o.Reserve < -1, "Options.Reserve %d is negative", o.Reserve)
+	bad(o.EphemeralMax != 0 && o.EphemeralMax < Traits(*o).SizeMin, "Options.EphemeralMax %d is less than the least size of a volume", o.EphemeralMax)
 	bad(o.FreezeLimit < 0, "Options.FreezeLimit %v is negative", o.FreezeLimit)
 	bad(o.Half > ControllerHalf|NodeHalf, "Options.Half %d is unknown", o.Half)
 	if o.Overcommit == 0 {

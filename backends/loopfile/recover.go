@@ -100,6 +100,9 @@ func (b *Backend) RecoverNode(ctx context.Context, open []backends.OpenVolume) e
 			b.log.Warn("volume state is not used", "id", o.ID, "err", err)
 		}
 		claimed[dir] = s // nil: claimed all the same
+		if o.Ephemeral {
+			claimed[dirOf(ephemeralName(o.ID))] = s // whichever ID it is
+		}
 	}
 	p, done, err := b.enter(NodeHalf)
 	if errors.Is(err, backends.ErrUnavailable) && !errors.Is(err, errRefused) {
@@ -120,14 +123,23 @@ func (b *Backend) recoverLoops(ctx context.Context, p *pool, claimed map[string]
 		b.log.Error("loop devices are not recovered", "pool", p.dir, "err", err)
 		return
 	}
+	var lost []string
 	for _, dir := range dirs {
 		hint, open := claimed[dir]
 		if err := b.recoverLoop(ctx, p, dir, open, hint); err != nil && !errors.Is(err, backends.ErrNotFound) {
 			b.log.Warn("loop device is not recovered", "id", makeID(p.info.Name, dir), "err", err)
 		}
+		if !open {
+			lost = append(lost, dir)
+		}
 		backends.Progress(ctx, "looked at "+dir)
 	}
 	b.opened.recovered()
+	for _, dir := range lost {
+		if err := b.deleteLost(ctx, p, dir); err != nil && !errors.Is(err, backends.ErrNotFound) {
+			b.log.Warn("ephemeral volume is not deleted", "id", makeID(p.info.Name, dir), "err", err)
+		}
+	}
 }
 
 func (b *Backend) recoverLoop(ctx context.Context, p *pool, dir string, open bool, hint *state) error {

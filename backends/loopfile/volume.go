@@ -186,8 +186,13 @@ func (v *volume) saveMeta(m meta) error {
 
 // public is the volume as csikit knows it.
 func (b *Backend) public(v *volume) *backends.Volume {
+	var nodes []string
+	if b.o.Attach && v.meta.Attached != nil {
+		nodes = []string{v.meta.Attached.Node}
+	}
 	return &backends.Volume{
-		ID: v.id, Name: v.meta.Name, Capacity: v.size(), Fingerprint: v.meta.Fingerprint,
+		Nodes: nodes,
+		ID:    v.id, Name: v.meta.Name, Capacity: v.size(), Fingerprint: v.meta.Fingerprint,
 		Source: v.meta.source(), Topology: []backends.Segments{b.segments()},
 	}
 }

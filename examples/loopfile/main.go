@@ -38,6 +38,9 @@ func run(ctx context.Context, args []string) error {
 	fs.StringVar(&o.Name, "pool-name", "", "name that the pool must have (default: the one it has; with -init: a random one)")
 	fs.BoolVar(&o.Thin, "thin", false, "make thin volumes unless the parameter \"type\" says otherwise")
 	fs.BoolVar(&o.AllowRootFS, "allow-root-fs", false, "permit a pool on a container's root or in memory: to try it out")
+	fs.Int64Var(&o.EphemeralMax, "ephemeral-max", 0, "bytes that an inline volume of a pod may have (default: pods may have none)")
+	fs.DurationVar(&o.FreezeLimit, "freeze-limit", 0, "how long a volume in use may be kept from writing for a snapshot (default 10s)")
+	fs.BoolVar(&o.Attach, "attach", false, "ask for volumes to be attached: for tests of what calls a driver")
 	_ = fs.Parse(args) // ExitOnError
 	if fs.NArg() > 0 {
 		return fmt.Errorf("unexpected arguments %q", fs.Args())

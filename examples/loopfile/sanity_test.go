@@ -19,6 +19,7 @@ func conform(t *testing.T, defaultFS string, block bool) {
 	t.Helper()
 	b, err := loopfile.New(loopfile.Options{
 		Pool: filepath.Join(t.TempDir(), "pool"), Node: "node-1", Init: true, AllowRootFS: true, Thin: true, Reserve: -1, Overcommit: 100,
+		Attach: true, // which the demo and other tests do without
 	})
 	if err != nil {
 		t.Fatal(err)

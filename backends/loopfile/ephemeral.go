@@ -1,0 +1,115 @@
+package loopfile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/csikit/csikit/backends"
+)
+
+// paramSize is how big a pod wants its inline volume.
+const paramSize = "size"
+
+// ephemeralName is the name of a pod's volume. It follows from the CO's ID, so
+// that the volume is found when the process died before anybody knew its own ID;
+// no name that a CO gives has a NUL in it.
+func ephemeralName(id string) string { return "ephemeral\x00" + id }
+
+// CreateEphemeral makes a volume of a pod's own, in the node's process, or finds
+// the one that it made.
+func (b *Backend) CreateEphemeral(ctx context.Context, req backends.CreateEphemeralRequest) (*backends.Volume, error) {
+	p, done, err := b.enter(NodeHalf)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	m, err := b.ephemeralMeta(p, req)
+	if err != nil {
+		return nil, err
+	}
+	v, err := p.volume(dirOf(m.Name))
+	if errors.Is(err, backends.ErrNotFound) {
+		return b.make(ctx, p, m, func(img *os.File) error { return b.fill(ctx, p, img, m) })
+	}
+	if err != nil {
+		return nil, err
+	}
+	if v.meta.Ephemeral != req.ID || v.meta.Size != m.Size || v.meta.Type != m.Type || v.meta.BlockSize != m.BlockSize {
+		return nil, fmt.Errorf("%w: ephemeral volume %q has other parameters", backends.ErrIncompatible, req.ID)
+	}
+	return b.public(v), nil
+}
+
+// ephemeralMeta checks what the pod asks for: whoever may make a pod wrote it.
+func (b *Backend) ephemeralMeta(p *pool, req backends.CreateEphemeralRequest) (*meta, error) {
+	params := map[string]string{}
+	limit := b.o.EphemeralMax
+	size := min(Traits(b.o).SizeDefault, limit)
+	for k, v := range req.Parameters {
+		if k != paramSize {
+			params[k] = v
+			continue
+		}
+		n, err := parseSize(v)
+		if err != nil {
+			return nil, err
+		}
+		size = n
+	}
+	least := max(Traits(b.o).SizeMin, leastSize(req.Capability))
+	if size < least || size > limit {
+		return nil, fmt.Errorf("%w: an inline volume of %d bytes: want %d to %d", backends.ErrInvalid, size, least, limit)
+	}
+	m, err := b.newMeta(p, backends.CreateVolumeRequest{Name: ephemeralName(req.ID), Size: size, Parameters: params})
+	if err != nil {
+		return nil, err
+	}
+	m.Ephemeral = req.ID
+	return m, nil
+}
+
+// parseSize reads bytes, with Ki, Mi, Gi or Ti after them if need be.
+func parseSize(s string) (int64, error) {
+	digits, unit := strings.TrimRight(s, "KMGTi"), int64(1)
+	for i, suffix := range []string{"Ki", "Mi", "Gi", "Ti"} {
+		if s == digits+suffix {
+			unit = 1 << (10 * (i + 1))
+		}
+	}
+	n, err := strconv.ParseInt(digits, 10, 64)
+	if err != nil || n <= 0 || n > maxSize/unit || unit == 1 && digits != s {
+		return 0, fmt.Errorf("%w: parameter size %q: want bytes, or a number with Ki, Mi, Gi or Ti", backends.ErrInvalid, s)
+	}
+	return n * unit, nil
+}
+
+// DeleteEphemeral deletes a pod's volume, which is closed by now. It goes by the
+// CO's ID alone.
+func (b *Backend) DeleteEphemeral(ctx context.Context, req backends.DeleteEphemeralRequest) error {
+	p, done, err := b.enter(NodeHalf)
+	if err != nil {
+		return err
+	}
+	defer done()
+	err = b.deleteDir(ctx, p, dirOf(ephemeralName(req.ID)))
+	if errors.Is(err, backends.ErrNotFound) {
+		return nil
+	}
+	return err
+}
+
+// deleteLost deletes a pod's volume that no record speaks of: the node's records
+// were lost, or the process died before it wrote that the volume is gone. One that
+// is attached is somebody's all the same, and stays.
+func (b *Backend) deleteLost(ctx context.Context, p *pool, dir string) error {
+	v, err := p.volume(dir)
+	if err != nil || v.meta.Ephemeral == "" {
+		return err
+	}
+	b.log.Warn("delete an ephemeral volume that no record speaks of", "id", v.id, "pod", v.meta.Ephemeral)
+	return b.deleteDir(ctx, p, dir)
+}
