@@ -136,7 +136,8 @@ func (s *directStream) RecvMsg(into any) error {
 	return err
 }
 
-func fuzzDriver(t testing.TB) (*directly, *data, *fakeEngine) {
+// fuzzDriver has every service. change, nil ok, takes some of them away.
+func fuzzDriver(t testing.TB, change func(*Config, *memory)) (*directly, *data, *fakeEngine) {
 	m, e := newMemory(), newFakeEngine()
 	m.place = backends.Segments{"a": "b"} // as fullRequests have it
 	o := &Options{NodeID: "node-1", Engine: e, Logger: slog.New(slog.DiscardHandler)}
@@ -153,6 +154,9 @@ func fuzzDriver(t testing.TB) (*directly, *data, *fakeEngine) {
 		*ill
 	}{services, a, a, sick}
 	cfg.Controller, cfg.Node = b, b
+	if change != nil {
+		change(&cfg, m)
+	}
 	d, err := New(cfg, o)
 	if err != nil {
 		t.Fatal(err)
@@ -187,7 +191,7 @@ func seeds() []proto.Message {
 // FuzzRequests sends whatever decodes to every RPC: nothing panics, and no code
 // is outside of the spec's tables.
 func FuzzRequests(f *testing.F) {
-	c, m, e := fuzzDriver(f)
+	c, m, e := fuzzDriver(f, nil)
 	for which, method := range c.methods {
 		f.Add(uint8(which), []byte{})
 		for _, full := range fullRequests() {

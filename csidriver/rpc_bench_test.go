@@ -14,7 +14,7 @@ func BenchmarkRPC(b *testing.B) {
 	publish.Secrets = map[string]string{"key": "canary"}
 	for name, req := range map[string]proto.Message{"NodePublishVolume": publish, "CreateVolume": createReq("v")} {
 		b.Run(name, func(b *testing.B) {
-			c, _, _ := fuzzDriver(b)
+			c, _, _ := fuzzDriver(b, nil)
 			data, err := proto.Marshal(req)
 			if err != nil {
 				b.Fatal(err)
