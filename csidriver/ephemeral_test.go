@@ -217,3 +217,25 @@ func TestFreshTokensAreHeard(t *testing.T) {
 		}
 	}
 }
+
+// TestEphemeralHasOneTarget: a second target waits for the first one, where
+// targets of a persistent volume go side by side.
+func TestEphemeralHasOneTarget(t *testing.T) {
+	var begun, release chan struct{}
+	r := startRig(t, func(s *setup) {
+		s.opts.Wait = 1 // the least there is
+		begun, release = holding(s, "Publish")
+		s.cfg.Traits.Lifecycle |= backends.Ephemeral
+		s.cfg.Node = struct {
+			*memory
+			backends.EphemeralProvisioner
+		}{s.backend, &podDisks{}}
+	})
+	done := make(chan error, 1)
+	go func() { _, err := r.NodePublishVolume(t.Context(), podReq("csi-1", "/t/1", "t")); done <- err }()
+	<-begun
+	_, err := r.NodePublishVolume(t.Context(), podReq("csi-1", "/t/2", "t"))
+	wantCode(t, err, codes.Aborted, "NodePublishVolume csi-1")
+	close(release)
+	wantCode(t, <-done, codes.OK)
+}
