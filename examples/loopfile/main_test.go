@@ -25,7 +25,7 @@ func TestReadme(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	source, err := os.ReadFile("main.go")
+	source, err := os.ReadFile("flags.go")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,7 +34,7 @@ func TestReadme(t *testing.T) {
 			t.Errorf("README.md does not list -%s", f)
 		}
 		if !strings.Contains(string(source), `"`+f+`"`) {
-			t.Errorf("main.go has no -%s", f)
+			t.Errorf("flags.go has no -%s", f)
 		}
 	}
 }
