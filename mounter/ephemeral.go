@@ -132,20 +132,11 @@ func arguments(m map[string]string) []string {
 // compatible compares what an earlier call asked for with what this one does;
 // secrets and tokens are no part of it.
 func (p *inline) compatible(r *record) error {
-	c := p.req.Capability
-	differ := func(what string, is, want any) error {
-		return fmt.Errorf("%w: published there with %s %v, and asked for with %v", backends.ErrIncompatible, what, is, want)
+	if err := r.sameUse(p.req.Capability, p.readOnly); err != nil {
+		return err
 	}
 	switch {
-	case r.ReadOnly != p.readOnly:
-		return differ("read-only", r.ReadOnly, p.readOnly)
-	case !sameMode(r.Mode, c.Mode.String()):
-		return differ("access mode", r.Mode, c.Mode)
-	case r.Group != c.Group:
-		return differ("mount group", r.Group, c.Group)
-	case r.FSType != "" && c.FSType != "" && r.FSType != c.FSType:
-		return differ("file system", r.FSType, c.FSType)
-	case !r.Flags.matches(c.Flags):
+	case !r.Flags.matches(p.req.Capability.Flags):
 		return fmt.Errorf("%w: published there with other mount flags", backends.ErrIncompatible)
 	case r.Arguments != nil && !r.Arguments.stands(arguments(p.req.Context)):
 		return fmt.Errorf("%w: published there with other attributes", backends.ErrIncompatible)

@@ -214,26 +214,17 @@ func (p *publishing) isPublished(ctx context.Context, top mnt.Info) (bool, error
 // compatible compares what is published with what is asked for; secrets and
 // tokens are no part of it.
 func (p *publishing) compatible(before *record, top mnt.Info) error {
-	differ := func(what string, is, want any) error {
-		return fmt.Errorf("%w: published there with %s %v, and asked for with %v", backends.ErrIncompatible, what, is, want)
-	}
 	if before == nil || before.BootID != p.boot {
 		if !p.stage.block() && top.ReadOnly() != p.readOnly {
-			return differ("read-only", top.ReadOnly(), p.readOnly)
+			return otherwise("read-only", top.ReadOnly(), p.readOnly)
 		}
 		return nil
 	}
-	c := p.req.Capability
+	if err := before.sameUse(p.req.Capability, p.readOnly); err != nil {
+		return err
+	}
 	switch {
-	case before.ReadOnly != p.readOnly:
-		return differ("read-only", before.ReadOnly, p.readOnly)
-	case !sameMode(before.Mode, c.Mode.String()):
-		return differ("access mode", before.Mode, c.Mode)
-	case before.Group != c.Group:
-		return differ("mount group", before.Group, c.Group)
-	case before.FSType != "" && c.FSType != "" && before.FSType != c.FSType:
-		return differ("file system", before.FSType, c.FSType)
-	case !before.block() && !before.Flags.matches(c.Flags):
+	case !before.block() && !before.Flags.matches(p.req.Capability.Flags):
 		return fmt.Errorf("%w: published there with other mount flags", backends.ErrIncompatible)
 	case before.block():
 		return nil
@@ -241,6 +232,26 @@ func (p *publishing) compatible(before *record, top mnt.Info) error {
 		return unavailable("the kernel shows it with read-only %v, and it was published with %v", top.ReadOnly(), p.readOnly)
 	}
 	return nil
+}
+
+// sameUse compares how a target was published with what is asked for, without the
+// mount flags.
+func (r *record) sameUse(c backends.Capability, readOnly bool) error {
+	switch {
+	case r.ReadOnly != readOnly:
+		return otherwise("read-only", r.ReadOnly, readOnly)
+	case !sameMode(r.Mode, c.Mode.String()):
+		return otherwise("access mode", r.Mode, c.Mode)
+	case r.Group != c.Group:
+		return otherwise("mount group", r.Group, c.Group)
+	case r.FSType != "" && c.FSType != "" && r.FSType != c.FSType:
+		return otherwise("file system", r.FSType, c.FSType)
+	}
+	return nil
+}
+
+func otherwise(what string, is, want any) error {
+	return fmt.Errorf("%w: published there with %s %v, and asked for with %v", backends.ErrIncompatible, what, is, want)
 }
 
 // besides holds the rules for a volume that is published at other targets too.

@@ -99,21 +99,32 @@ func (b *Backend) build(ctx context.Context, p *pool, tmp string, m *meta, fill 
 	return writeMeta(root, m)
 }
 
+// admitImage is admit for a new, empty image, which from here on is written in
+// place if it is thick.
+func (b *Backend) admitImage(ctx context.Context, p *pool, img *os.File, m *meta) (release func(), err error) {
+	release, err = b.admit(ctx, p, m.Size, m.thick())
+	if err != nil || !m.thick() {
+		return release, err
+	}
+	f, err := p.facts()
+	if err == nil {
+		err = overwriteInPlace(img, f.Type)
+	}
+	if err != nil {
+		release()
+		return nil, err
+	}
+	return release, nil
+}
+
 // fill gives a new image its size, and a thick one its blocks.
 func (b *Backend) fill(ctx context.Context, p *pool, img *os.File, m *meta) error {
-	release, err := b.admit(ctx, p, m.Size, m.thick())
+	release, err := b.admitImage(ctx, p, img, m)
 	if err != nil {
 		return err
 	}
 	defer release()
 	if m.thick() {
-		f, err := p.facts()
-		if err != nil {
-			return err
-		}
-		if err := overwriteInPlace(img, f.Type); err != nil {
-			return err
-		}
 		if err := allocate(ctx, img, m.Size); err != nil {
 			return err
 		}

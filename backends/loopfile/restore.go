@@ -91,20 +91,11 @@ func (b *Backend) derivedMeta(p *pool, req backends.CreateVolumeRequest, from me
 // derive makes a volume whose image copy fills with what its source holds.
 func (b *Backend) derive(ctx context.Context, p *pool, m *meta, copy func(img *os.File) error) (*backends.Volume, error) {
 	v, err := b.make(ctx, p, m, func(img *os.File) error {
-		release, err := b.admit(ctx, p, m.Size, m.thick())
+		release, err := b.admitImage(ctx, p, img, m)
 		if err != nil {
 			return err
 		}
 		defer release()
-		if m.thick() {
-			f, err := p.facts()
-			if err != nil {
-				return err
-			}
-			if err := overwriteInPlace(img, f.Type); err != nil {
-				return err
-			}
-		}
 		if err := copy(img); err != nil {
 			return err
 		}
