@@ -7,6 +7,7 @@ import (
 
 	"github.com/csikit/csikit/backends"
 	"github.com/csikit/csikit/csidriver/internal/pbconv"
+	"github.com/csikit/csikit/idempotency"
 )
 
 // controller serves the Controller service.
@@ -71,7 +72,7 @@ func (c *controller) DeleteVolume(ctx context.Context, in *csi.DeleteVolumeReque
 		return nil, err
 	}
 	id := in.GetVolumeId()
-	keys := []idempotencyKey{idKey(id)}
+	keys := []idempotency.Key{idKey(id)}
 	if c.engine != nil {
 		keys = append(keys, nodeKey(id))
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/csikit/csikit/backends"
 	"github.com/csikit/csikit/csidriver/internal/pbconv"
+	"github.com/csikit/csikit/idempotency"
 )
 
 func (c *controller) ControllerPublishVolume(ctx context.Context, in *csi.ControllerPublishVolumeRequest) (*csi.ControllerPublishVolumeResponse, error) {
@@ -18,7 +19,7 @@ func (c *controller) ControllerPublishVolume(ctx context.Context, in *csi.Contro
 		return nil, err
 	}
 	req := pbconv.Attach(in)
-	keys := []idempotencyKey{attachKey(req.ID, req.NodeID), sharedIDKey(req.ID)}
+	keys := []idempotency.Key{attachKey(req.ID, req.NodeID), sharedIDKey(req.ID)}
 	if !req.Capability.Mode.MultiNode() {
 		keys[1] = idKey(req.ID)
 	}
@@ -116,9 +117,9 @@ func (c *controller) ControllerUnpublishVolume(ctx context.Context, in *csi.Cont
 	}
 	req := backends.DetachVolumeRequest{ID: in.GetVolumeId(), NodeID: in.GetNodeId(), Secrets: pbconv.Secrets(in.GetSecrets(), nil)}
 	a := asked{message: in, id: req.ID, path: req.NodeID, all: req.NodeID == ""}
-	keys := []idempotencyKey{idKey(req.ID)}
+	keys := []idempotency.Key{idKey(req.ID)}
 	if !a.all {
-		keys = []idempotencyKey{attachKey(req.ID, req.NodeID), sharedIDKey(req.ID)}
+		keys = []idempotency.Key{attachKey(req.ID, req.NodeID), sharedIDKey(req.ID)}
 	}
 	op := operation("ControllerUnpublishVolume", attachment(req.ID, req.NodeID), a, keys...)
 	// A not-found is not success: of what is surely detached the backend says so.

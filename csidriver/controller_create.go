@@ -13,8 +13,6 @@ import (
 	"github.com/csikit/csikit/idempotency"
 )
 
-type idempotencyKey = idempotency.Key
-
 // wanted is a volume that is asked for, and what it is to be made of.
 type wanted struct {
 	backends.CreateVolumeRequest
@@ -102,8 +100,8 @@ func (c *controller) checkCreate(in *csi.CreateVolumeRequest) error {
 
 // createKeys locks the name, the ID if the backend can say it beforehand, and the
 // source against its deletion.
-func (c *controller) createKeys(in *csi.CreateVolumeRequest, req *wanted) (asked, []idempotencyKey, error) {
-	a, keys := asked{message: in}, []idempotencyKey{nameKey(req.Name)}
+func (c *controller) createKeys(in *csi.CreateVolumeRequest, req *wanted) (asked, []idempotency.Key, error) {
+	a, keys := asked{message: in}, []idempotency.Key{nameKey(req.Name)}
 	switch {
 	case req.source.SnapshotID != "":
 		keys = append(keys, sharedSnapshotKey(req.source.SnapshotID))

@@ -10,6 +10,7 @@ import (
 
 	"github.com/csikit/csikit/backends"
 	"github.com/csikit/csikit/csidriver/internal/pbconv"
+	"github.com/csikit/csikit/idempotency"
 )
 
 func (c *controller) CreateSnapshot(ctx context.Context, in *csi.CreateSnapshotRequest) (*csi.CreateSnapshotResponse, error) {
@@ -17,7 +18,7 @@ func (c *controller) CreateSnapshot(ctx context.Context, in *csi.CreateSnapshotR
 	if err != nil {
 		return nil, err
 	}
-	a, keys := asked{message: in}, []idempotencyKey{snapshotNameKey(req.Name), sharedIDKey(req.VolumeID)}
+	a, keys := asked{message: in}, []idempotency.Key{snapshotNameKey(req.Name), sharedIDKey(req.VolumeID)}
 	if c.can.SnapshotIDer != nil {
 		if a.id, err = c.can.SnapshotIDer.SnapshotID(snapshotCopy(req)); err != nil {
 			return nil, err

@@ -29,7 +29,7 @@ func (g *groupController) CreateVolumeGroupSnapshot(ctx context.Context, in *csi
 	if err != nil {
 		return nil, err
 	}
-	a, keys := asked{message: in}, []idempotencyKey{groupNameKey(req.Name)}
+	a, keys := asked{message: in}, []idempotency.Key{groupNameKey(req.Name)}
 	for _, id := range req.VolumeIDs {
 		keys = append(keys, sharedIDKey(id))
 	}
@@ -196,7 +196,7 @@ func (g *groupController) DeleteVolumeGroupSnapshot(ctx context.Context, in *csi
 
 // groupKeys hold the group and its members against everything else.
 func groupKeys(req *backends.DeleteGroupSnapshotRequest) []idempotency.Key {
-	keys := []idempotencyKey{groupKey(req.ID)}
+	keys := []idempotency.Key{groupKey(req.ID)}
 	for _, id := range req.SnapshotIDs {
 		keys = append(keys, snapshotKey(id))
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/csikit/csikit/backends"
 	"github.com/csikit/csikit/csidriver/internal/pbconv"
+	"github.com/csikit/csikit/idempotency"
 	"github.com/csikit/csikit/mounter"
 )
 
@@ -57,7 +58,7 @@ func (n *node) NodePublishVolume(ctx context.Context, in *csi.NodePublishVolumeR
 	if err != nil {
 		return nil, err
 	}
-	keys := []idempotencyKey{pathKey(req.Path), sharedNodeKey(req.ID)}
+	keys := []idempotency.Key{pathKey(req.Path), sharedNodeKey(req.ID)}
 	if req.Ephemeral {
 		keys[1] = nodeKey(req.ID) // which is made here, and has one target
 	}
