@@ -50,8 +50,8 @@ type CreateVolumeRequest struct {
 	Size         int64  // bytes to make: within Range, rounded by Traits; 0: none was asked for and Traits has no default
 	Range        CapacityRange
 	Capabilities []Capability      // the volume must serve all of them
-	Parameters   map[string]string // without csi.storage.k8s.io/*
-	Mutable      map[string]string // take precedence over Parameters
+	Parameters   map[string]string // without csi.storage.k8s.io/*, and without a key of Mutable
+	Mutable      map[string]string // take precedence over Parameters, out of which csidriver takes their keys
 	Topology     TopologyRequirement
 	Owner        Owner
 	// Fingerprint stands for the immutable parameters. It is to be kept with the

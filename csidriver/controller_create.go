@@ -54,13 +54,14 @@ func (c *controller) createRequest(in *csi.CreateVolumeRequest) (*wanted, error)
 	}
 	params, owner := pbconv.Split(in.GetParameters())
 	mutable, _ := pbconv.Split(in.GetMutableParameters())
+	params = overridden(params, mutable)
 	req := &wanted{source: pbconv.Source(in.GetVolumeContentSource()), unmakeable: c.schema.checkCreate(params, mutable)}
 	req.CreateVolumeRequest = backends.CreateVolumeRequest{
 		Name:         in.GetName(),
 		Range:        pbconv.Range(in.GetCapacityRange()),
 		Capabilities: pbconv.Capabilities(in.GetVolumeCapabilities()),
 		Fingerprint:  fingerprint(c.schema.immutable(params)),
-		Parameters:   c.schema.complete(params),
+		Parameters:   c.schema.complete(params, mutable),
 		Mutable:      mutable,
 		Topology:     pbconv.Topology(in.GetAccessibilityRequirements()),
 		Secrets:      pbconv.Secrets(in.GetSecrets(), &owner),

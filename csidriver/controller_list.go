@@ -80,7 +80,7 @@ func (c *controller) capacityRequest(in *csi.GetCapacityRequest) (*backends.Capa
 	}
 	return &backends.CapacityRequest{
 		Capabilities: pbconv.Capabilities(in.GetVolumeCapabilities()),
-		Parameters:   c.schema.complete(params),
+		Parameters:   c.schema.complete(params, nil),
 		Topology:     place,
 	}, checkCapabilities(&c.traits, in.GetVolumeCapabilities())
 }

@@ -47,6 +47,7 @@ func (c *controller) confirm(ctx context.Context, in *csi.ValidateVolumeCapabili
 		return err
 	}
 	params, _ := pbconv.Split(in.GetParameters())
+	params = overridden(params, mutable)
 	if err := c.confirmParameters(params, vol); err != nil {
 		return err
 	}

@@ -180,10 +180,55 @@ func TestCreateMutable(t *testing.T) {
 		_, err := r.CreateVolume(t.Context(), q)
 		wantCode(t, err, codes.OK)
 	}
-	q := createReq("w") // both: the mutable one takes precedence, and the other is no fingerprint
-	q.Parameters, q.MutableParameters = map[string]string{"iops": "3"}, map[string]string{"iops": "4"}
-	_, err := r.CreateVolume(t.Context(), q)
-	wantCode(t, err, codes.OK)
+}
+
+// TestMutablePrecedence: what stands in both maps is asked for once, by its
+// mutable value. What it overrides is not looked at, neither now nor in a retry.
+func TestMutablePrecedence(t *testing.T) {
+	type params = map[string]string
+	for name, schema := range map[string][]backends.Parameter{
+		"schema":    {{Name: "class"}, {Name: "tier", Mutable: true, Values: []string{"hot", "cold", "ice"}, Default: "hot"}},
+		"any":       nil,
+		"no values": {{Name: "class"}, {Name: "tier", Mutable: true, Required: true}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var checked []backends.CheckVolumeRequest
+			r, d := startData(t, func(s *setup, d *data) {
+				s.cfg.Traits.Parameters = schema
+				d.check = func(req backends.CheckVolumeRequest) error { checked = append(checked, req); return nil }
+			})
+			create := func(tier string, mutable params) error {
+				q := createReq("v")
+				q.Parameters, q.MutableParameters = params{"class": "a", "tier": tier, "csi.storage.k8s.io/pvc/name": "p"}, mutable
+				_, err := r.CreateVolume(t.Context(), q)
+				return err
+			}
+			wantCode(t, create("warm", params{"tier": "cold"}), codes.OK) // warm is no value of it
+			have := d.restored[0]
+			for _, got := range []params{have.Parameters, checked[0].Parameters} {
+				if !maps.Equal(got, params{"class": "a"}) {
+					t.Errorf("the backend got %v", got)
+				}
+			}
+			if !maps.Equal(have.Mutable, params{"tier": "cold"}) || have.Owner.PVC != "p" {
+				t.Errorf("the backend got %v of %v", have.Mutable, have.Owner)
+			}
+			wantCode(t, create("warm", params{"tier": "cold"}), codes.OK)
+			wantCode(t, create("hot", params{"tier": "cold"}), codes.OK)
+			wantCode(t, create("warm", params{"tier": "ice"}), codes.AlreadyExists, "mutable_parameters")
+			if len(d.restored) != 1 {
+				t.Errorf("made %d times", len(d.restored))
+			}
+			said, err := r.ValidateVolumeCapabilities(t.Context(), &csi.ValidateVolumeCapabilitiesRequest{
+				VolumeId: "id-v", VolumeCapabilities: []*csi.VolumeCapability{mountCap()},
+				Parameters: params{"class": "a", "tier": "warm"}, MutableParameters: params{"tier": "cold"},
+			})
+			wantCode(t, err, codes.OK)
+			if said.GetConfirmed() == nil {
+				t.Errorf("not confirmed: %v", said)
+			}
+		})
+	}
 }
 
 func TestValidateMutable(t *testing.T) {

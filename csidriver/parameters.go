@@ -49,20 +49,26 @@ func (s schema) check(params map[string]string, complete bool) error {
 }
 
 // checkCreate checks the parameters of a new volume and those that may change
-// later, of which one that is required may be in either.
+// later, of which one that is required may be in either. No key is in both.
 func (s schema) checkCreate(params, mutable map[string]string) error {
 	if err := s.checkMutable(mutable); err != nil {
 		return err
 	}
-	all := maps.Clone(mutable)
-	if len(all) == 0 {
+	if len(mutable) == 0 {
 		return s.check(params, true)
 	}
-	if err := s.check(params, false); err != nil {
-		return err
-	}
+	all := maps.Clone(mutable)
 	maps.Copy(all, params)
 	return s.check(all, true)
+}
+
+// overridden is params without what mutable has: it takes precedence, so that
+// what stands beside it in params is neither compared nor looked at. A CO that
+// repeats its request with another value there asks for the same volume. params
+// may be changed.
+func overridden(params, mutable map[string]string) map[string]string {
+	maps.DeleteFunc(params, func(k, _ string) bool { _, ok := mutable[k]; return ok })
+	return params
 }
 
 // checkMutable refuses what the schema does not know, and what is not for change.
@@ -112,10 +118,13 @@ func (s schema) checkValue(k, v string) error {
 	return nil
 }
 
-// complete adds the defaults of what is missing. params may be changed.
-func (s schema) complete(params map[string]string) map[string]string {
+// complete adds the defaults of what is missing in params and in mutable. params
+// may be changed.
+func (s schema) complete(params, mutable map[string]string) map[string]string {
 	for k, p := range s {
-		if _, ok := params[k]; ok || p.Default == "" {
+		_, given := params[k]
+		_, over := mutable[k]
+		if given || over || p.Default == "" {
 			continue
 		}
 		if params == nil {

@@ -41,7 +41,7 @@ func TestFingerprintLeavesOut(t *testing.T) {
 	if fingerprint(s.immutable(given)) != one {
 		t.Error("a mutable parameter counts")
 	}
-	if s.complete(given); given["type"] != "thin" || fingerprint(s.immutable(map[string]string{"class": "ssd"})) != one {
+	if s.complete(given, nil); given["type"] != "thin" || fingerprint(s.immutable(map[string]string{"class": "ssd"})) != one {
 		t.Error("a default counts, or is not filled in")
 	}
 }
@@ -65,7 +65,7 @@ func TestSchema(t *testing.T) {
 	if s := newSchema([]backends.Parameter{}); s == nil || s.check(map[string]string{"a": "b"}, true) == nil {
 		t.Error("an empty schema allows parameters")
 	}
-	if got := schema(nil).complete(nil); got != nil {
+	if got := schema(nil).complete(nil, nil); got != nil {
 		t.Errorf("completed %v", got)
 	}
 }
