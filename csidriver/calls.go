@@ -19,8 +19,9 @@ type call struct {
 	start      time.Time
 	prev, next *call
 
-	mu  sync.Mutex // a stream's request arrives after its call began
-	req any
+	mu    sync.Mutex
+	req   any    // a stream's arrives after its call began
+	named string // what id answered
 }
 
 // Value adds the call itself to the values of the client's context.

@@ -285,7 +285,7 @@ func TestLogOfStream(t *testing.T) {
 	if len(rpc) != 1 || rpc[0]["snapshot"] != "snap-1" || rpc[0]["code"] != "OutOfRange" {
 		t.Errorf("rpc lines: %v", rpc)
 	}
-	if len(req) != 1 || req[0]["request"] != `{snapshot_id:"snap-1" secrets:{"k":[redacted]}}` {
+	if len(req) != 1 || fmt.Sprint(req[0]["request"]) != "map[secrets:map[k:[redacted]] snapshot_id:snap-1]" {
 		t.Errorf("request lines: %v", req)
 	}
 	if strings.Contains(log.String(), "canary") {

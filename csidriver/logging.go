@@ -21,12 +21,21 @@ func (s *Server) logRequest(c *call) {
 	if !s.opts.LogRequests || !s.logger.Enabled(c, slog.LevelDebug) {
 		return
 	}
-	text := ""
+	var request slog.Attr // empty: left out
 	if m, ok := c.request().(proto.Message); ok {
-		text = s.redact.text(m)
+		request = s.redact.attr("request", m)
 	}
-	s.logger.LogAttrs(c, slog.LevelDebug, "request",
-		slog.String("method", c.method.name), slog.String("request_id", c.id()), slog.String("request", text))
+	s.log(c, c.start, slog.LevelDebug, "request",
+		slog.String("method", c.method.name), slog.String("request_id", c.id()), request)
+}
+
+// log is LogAttrs of the logger without the line of code that logs, always the
+// same one here: to find it takes a third of the time of a line. An error of the
+// handler has nowhere to go, as in package slog.
+func (s *Server) log(c *call, now time.Time, level slog.Level, msg string, attrs ...slog.Attr) {
+	r := slog.NewRecord(now, level, msg, 0)
+	r.AddAttrs(attrs...)
+	_ = s.logger.Handler().Handle(c, r)
 }
 
 // logEnd logs one line when a call ends; err is a status or nil.
@@ -40,12 +49,12 @@ func (s *Server) logEnd(c *call, err error) {
 	if attr, id := subject(c.request()); id != "" {
 		attrs = append(attrs, slog.String(attr, id))
 	}
-	st := status.Convert(err)
-	attrs = append(attrs, slog.Duration("duration", time.Since(c.start)), slog.String("code", st.Code().String()))
+	st, now := status.Convert(err), time.Now()
+	attrs = append(attrs, slog.Duration("duration", now.Sub(c.start)), slog.String("code", st.Code().String()))
 	if err != nil {
 		attrs = append(attrs, slog.String("error", st.Message()))
 	}
-	s.logger.LogAttrs(c, level, "rpc", attrs...)
+	s.log(c, now, level, "rpc", attrs...)
 }
 
 // levelOf is Info for what changes something, Debug for what reads, and Warn

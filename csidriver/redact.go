@@ -2,6 +2,9 @@ package csidriver
 
 import (
 	"encoding/json"
+	"fmt"
+	"log/slog"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,30 +25,40 @@ const (
 	minSecret = 4
 )
 
-// redactor prints protobuf messages without their secrets, and takes the secrets
-// of a message out of a text. It reads messages in place.
+// redactor makes log attributes of protobuf messages without their secrets, and
+// takes the secrets of a message out of a text. It reads messages in place.
 type redactor struct {
-	plans sync.Map // protoreflect.FullName -> []field
+	plans sync.Map // protoreflect.MessageDescriptor -> []field
 }
 
 // field is what a message type says about one of its fields, looked up once.
 type field struct {
 	protoreflect.FieldDescriptor
 	name   string
+	kind   protoreflect.Kind
+	isMap  bool
+	isList bool
 	secret bool // csi_secret, or mount_flags, which may hold credentials
+	// Go's own field of a map[string]string, or -1: protoreflect boxes each key
+	// and each value of a map.
+	index int
 }
 
-func (r *redactor) plan(d protoreflect.MessageDescriptor) []field {
-	if p, ok := r.plans.Load(d.FullName()); ok {
+func (r *redactor) plan(m protoreflect.Message) []field {
+	d := m.Descriptor()
+	if p, ok := r.plans.Load(d); ok {
 		return p.([]field)
 	}
 	fds := d.Fields()
 	p := make([]field, fds.Len())
 	for i := range p {
 		fd := fds.Get(i)
-		p[i] = field{fd, string(fd.Name()), isSecret(fd)}
+		p[i] = field{fd, string(fd.Name()), fd.Kind(), fd.IsMap(), fd.IsList(), isSecret(fd), -1}
+		if p[i].isMap {
+			p[i].index = goField(m.Interface(), p[i].name)
+		}
 	}
-	r.plans.Store(d.FullName(), p)
+	r.plans.Store(d, p)
 	return p
 }
 
@@ -57,91 +70,122 @@ func isSecret(fd protoreflect.FieldDescriptor) bool {
 	return marked
 }
 
-// text prints m on one line. Fields that this version of CSI does not know are
+// goField finds the field of a generated struct in which a map[string]string
+// lies; -1 when there is none.
+func goField(m proto.Message, name string) int {
+	t := reflect.TypeOf(m)
+	if t.Kind() != reflect.Pointer || t.Elem().Kind() != reflect.Struct {
+		return -1
+	}
+	for i := range t.Elem().NumField() {
+		f := t.Elem().Field(i)
+		if f.Type == reflect.TypeFor[map[string]string]() && slices.Contains(strings.Split(f.Tag.Get("protobuf"), ","), "name="+name) {
+			return i
+		}
+	}
+	return -1
+}
+
+// attr is m as a log attribute. Fields that this version of CSI does not know are
 // left out: nobody knows what they hold.
-func (r *redactor) text(m proto.Message) string {
-	return string(r.message(make([]byte, 0, 512), m.ProtoReflect()))
+func (r *redactor) attr(key string, m proto.Message) slog.Attr {
+	return slog.Attr{Key: key, Value: r.message(m.ProtoReflect())}
 }
 
-func (r *redactor) message(b []byte, m protoreflect.Message) []byte {
-	b = append(b, '{')
-	first := true
-	for _, f := range r.plan(m.Descriptor()) {
-		if !m.Has(f.FieldDescriptor) {
-			continue
+func (r *redactor) message(m protoreflect.Message) slog.Value {
+	p := r.plan(m)
+	attrs := make([]slog.Attr, 0, len(p))
+	for i := range p {
+		f := &p[i]
+		if m.Has(f.FieldDescriptor) {
+			attrs = append(attrs, slog.Attr{Key: f.name, Value: r.field(m, f)})
 		}
-		if !first {
-			b = append(b, ' ')
-		}
-		first = false
-		b = append(append(b, f.name...), ':')
-		b = r.field(b, f, m.Get(f.FieldDescriptor))
 	}
-	return append(b, '}')
+	return group(attrs)
 }
 
-func (r *redactor) field(b []byte, f field, v protoreflect.Value) []byte {
+// group is a group that handlers do not leave out when it is empty.
+func group(attrs []slog.Attr) slog.Value {
+	if len(attrs) == 0 {
+		return slog.StringValue("{}")
+	}
+	return slog.GroupValue(attrs...)
+}
+
+func (r *redactor) field(m protoreflect.Message, f *field) slog.Value {
 	switch {
-	case f.IsMap():
-		return r.mapField(b, f, v.Map())
-	case f.IsList():
-		b = append(b, '[')
-		for i := range v.List().Len() {
-			if i > 0 {
-				b = append(b, ' ')
-			}
-			b = r.value(b, f.FieldDescriptor, f.secret, v.List().Get(i))
+	case f.isMap && f.index >= 0:
+		return stringMap(f, goMap(m, f.index))
+	case f.isMap:
+		return r.anyMap(f, m.Get(f.FieldDescriptor).Map())
+	case f.isList:
+		list := m.Get(f.FieldDescriptor).List()
+		attrs := make([]slog.Attr, list.Len())
+		for i := range attrs {
+			attrs[i] = slog.Attr{Key: strconv.Itoa(i), Value: r.value(f.FieldDescriptor, f.kind, f.secret, list.Get(i))}
 		}
-		return append(b, ']')
+		return group(attrs)
 	default:
-		return r.value(b, f.FieldDescriptor, f.secret, v)
+		return r.value(f.FieldDescriptor, f.kind, f.secret, m.Get(f.FieldDescriptor))
 	}
 }
 
-func (r *redactor) mapField(b []byte, f field, m protoreflect.Map) []byte {
-	type entry struct {
-		key   string
-		value protoreflect.Value
+// goMap is the map in Go's own field of a message.
+func goMap(m protoreflect.Message, index int) map[string]string {
+	v := reflect.ValueOf(m.Interface()).Elem().Field(index).Interface()
+	return v.(map[string]string) //nolint:errcheck // goField has looked
+}
+
+func stringMap(f *field, m map[string]string) slog.Value {
+	attrs := make([]slog.Attr, 0, len(m))
+	for k, v := range m {
+		text := redacted
+		if !f.secret && k != serviceAccountTokens {
+			text = clip(v, maxLogged)
+		}
+		attrs = append(attrs, slog.String(clip(k, maxLogged), text))
 	}
-	entries := make([]entry, 0, m.Len())
+	return sorted(attrs)
+}
+
+func (r *redactor) anyMap(f *field, m protoreflect.Map) slog.Value {
+	attrs := make([]slog.Attr, 0, m.Len())
+	value := f.MapValue()
 	m.Range(func(k protoreflect.MapKey, v protoreflect.Value) bool {
-		entries = append(entries, entry{k.String(), v})
+		secret := f.secret || k.String() == serviceAccountTokens
+		attrs = append(attrs, slog.Attr{Key: clip(k.String(), maxLogged), Value: r.value(value, value.Kind(), secret, v)})
 		return true
 	})
-	slices.SortFunc(entries, func(x, y entry) int { return strings.Compare(x.key, y.key) })
-	b = append(b, '{')
-	for i, e := range entries {
-		if i > 0 {
-			b = append(b, ' ')
-		}
-		b = append(appendText(b, e.key), ':')
-		b = r.value(b, f.MapValue(), f.secret || e.key == serviceAccountTokens, e.value)
-	}
-	return append(b, '}')
+	return sorted(attrs)
 }
 
-func (r *redactor) value(b []byte, fd protoreflect.FieldDescriptor, secret bool, v protoreflect.Value) []byte {
-	if secret {
-		return append(b, redacted...)
+func sorted(attrs []slog.Attr) slog.Value {
+	if len(attrs) > 1 {
+		slices.SortFunc(attrs, func(x, y slog.Attr) int { return strings.Compare(x.Key, y.Key) })
 	}
-	switch fd.Kind() {
+	return group(attrs)
+}
+
+func (r *redactor) value(fd protoreflect.FieldDescriptor, kind protoreflect.Kind, secret bool, v protoreflect.Value) slog.Value {
+	if secret {
+		return slog.StringValue(redacted)
+	}
+	switch kind {
 	case protoreflect.MessageKind, protoreflect.GroupKind:
-		return r.message(b, v.Message())
+		return r.message(v.Message())
 	case protoreflect.StringKind:
-		return appendText(b, v.String())
+		return slog.StringValue(clip(v.String(), maxLogged))
 	case protoreflect.BytesKind:
-		return append(strconv.AppendInt(append(b, '<'), int64(len(v.Bytes())), 10), " bytes>"...)
+		return slog.StringValue(fmt.Sprintf("<%d bytes>", len(v.Bytes())))
 	case protoreflect.EnumKind:
 		if e := fd.Enum().Values().ByNumber(v.Enum()); e != nil {
-			return append(b, e.Name()...)
+			return slog.StringValue(string(e.Name()))
 		}
-		return strconv.AppendInt(b, int64(v.Enum()), 10)
+		return slog.Int64Value(int64(v.Enum()))
 	default:
-		return append(b, v.String()...)
+		return slog.StringValue(v.String())
 	}
 }
-
-func appendText(b []byte, s string) []byte { return strconv.AppendQuote(b, clip(s, maxLogged)) }
 
 // scrub takes every secret of a request out of a text that somebody else wrote:
 // the error of a handler that repeats what a tool printed, the value of a panic.
@@ -167,18 +211,18 @@ func (r *redactor) scrub(req any, text string) string {
 
 // secrets calls yield with every secret string in m.
 func (r *redactor) secrets(m protoreflect.Message, yield func(string)) {
-	for _, f := range r.plan(m.Descriptor()) {
+	for _, f := range r.plan(m) {
 		if !m.Has(f.FieldDescriptor) {
 			continue
 		}
 		v := m.Get(f.FieldDescriptor)
 		switch {
-		case f.IsMap():
+		case f.isMap:
 			v.Map().Range(func(k protoreflect.MapKey, v protoreflect.Value) bool {
 				r.secretsOf(f.MapValue(), f.secret || k.String() == serviceAccountTokens, v, yield)
 				return true
 			})
-		case f.IsList():
+		case f.isList:
 			for i := range v.List().Len() {
 				r.secretsOf(f.FieldDescriptor, f.secret, v.List().Get(i), yield)
 			}

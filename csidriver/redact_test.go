@@ -14,7 +14,25 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
+	"google.golang.org/protobuf/types/known/structpb"
 )
+
+// printed is what a handler of the standard library makes of a redacted message.
+func printed(r *redactor, m proto.Message, json bool) string {
+	var b strings.Builder
+	bare := &slog.HandlerOptions{ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
+		if len(groups) == 0 && (a.Key == slog.TimeKey || a.Key == slog.LevelKey || a.Key == slog.MessageKey) {
+			return slog.Attr{}
+		}
+		return a
+	}}
+	var h slog.Handler = slog.NewTextHandler(&b, bare)
+	if json {
+		h = slog.NewJSONHandler(&b, bare)
+	}
+	slog.New(h).LogAttrs(context.Background(), slog.LevelInfo, "", r.attr("q", m))
+	return strings.TrimSpace(b.String())
+}
 
 func TestRedactedText(t *testing.T) {
 	m := &csi.NodeStageVolumeRequest{
@@ -30,19 +48,46 @@ func TestRedactedText(t *testing.T) {
 	// A field that this version does not know, with a secret.
 	m.ProtoReflect().SetUnknown(protoreflect.RawFields("\xfa\x7f\x06canary"))
 	var r redactor
-	want := `{volume_id:"pvc \"1\"\n" staging_target_path:"` + strings.Repeat("p", 256) + `... (44 bytes more)"` +
-		` volume_capability:{mount:{fs_type:"xfs" mount_flags:[[redacted] [redacted]]} access_mode:{mode:SINGLE_NODE_WRITER}}` +
-		` secrets:{"b":[redacted] "password":[redacted]}` +
-		` volume_context:{"csi.storage.k8s.io/serviceAccount.tokens":[redacted] "pool":"fast"}}`
-	if got := r.text(m); got != want {
+	want := `q.volume_id="pvc \"1\"\n" q.staging_target_path="` + strings.Repeat("p", 256) + `... (44 bytes more)"` +
+		` q.volume_capability.mount.fs_type=xfs q.volume_capability.mount.mount_flags.0=[redacted] q.volume_capability.mount.mount_flags.1=[redacted]` +
+		` q.volume_capability.access_mode.mode=SINGLE_NODE_WRITER q.secrets.b=[redacted] q.secrets.password=[redacted]` +
+		` q.volume_context.csi.storage.k8s.io/serviceAccount.tokens=[redacted] q.volume_context.pool=fast`
+	if got := printed(&r, m, false); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 	if m.Secrets["password"] != "canary" {
 		t.Error("the request itself was changed")
 	}
 	m.VolumeCapability.AccessMode.Mode = 99
-	if got := r.text(m); !strings.Contains(got, "access_mode:{mode:99}") {
+	if got := printed(&r, m, false); !strings.Contains(got, "access_mode.mode=99") {
 		t.Errorf("unknown mode: %s", got)
+	}
+}
+
+// TestRedactedEmpty: a message in which nothing is set is shown.
+func TestRedactedEmpty(t *testing.T) {
+	var r redactor
+	m := &csi.VolumeCapability{AccessType: &csi.VolumeCapability_Block{Block: &csi.VolumeCapability_BlockVolume{}}}
+	if got := printed(&r, m, true); got != `{"q":{"block":"{}"}}` {
+		t.Error(got)
+	}
+	if got := printed(&r, &csi.ProbeRequest{}, false); got != "q={}" {
+		t.Error(got)
+	}
+}
+
+// TestRedactedForeign: the message of a service beside CSI's, with a map whose
+// values are messages.
+func TestRedactedForeign(t *testing.T) {
+	var r redactor
+	m, err := structpb.NewStruct(map[string]any{"b": "x", "a": []any{true, 1.5}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Fields[serviceAccountTokens] = structpb.NewStringValue("canary")
+	const want = `{"q":{"fields":{"a":{"list_value":{"values":{"0":{"bool_value":"true"},"1":{"number_value":"1.5"}}}},"b":{"string_value":"x"},"csi.storage.k8s.io/serviceAccount.tokens":"[redacted]"}}}`
+	if got := printed(&r, m, true); got != want {
+		t.Error(got)
 	}
 }
 
@@ -86,8 +131,10 @@ func TestNoMessageShowsSecrets(t *testing.T) {
 		m := mt.New()
 		n := fill(m, 4)
 		messages, canaries = messages+1, canaries+n
-		if got := r.text(m.Interface()); strings.Contains(got, "canary") || strings.Count(got, redacted) != n {
-			t.Errorf("%s, %d canaries: %s", mt.Descriptor().Name(), n, got)
+		for _, json := range []bool{false, true} {
+			if got := printed(&r, m.Interface(), json); strings.Contains(got, "canary") || strings.Count(got, redacted) != n {
+				t.Errorf("%s, %d canaries: %s", mt.Descriptor().Name(), n, got)
+			}
 		}
 		text := fmt.Sprint("plain text, ", m.Interface())
 		if n > 0 && !strings.Contains(text, "canary") {

@@ -31,5 +31,13 @@ func RequestID(ctx context.Context) string {
 	return ""
 }
 
-// id is made only when somebody asks: most calls end unnamed.
-func (c *call) id() string { return c.ids.prefix + strconv.FormatUint(c.number, 10) }
+// id is made only when somebody asks, and once: most calls end unnamed.
+func (c *call) id() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.named == "" {
+		b := append(make([]byte, 0, 32), c.ids.prefix...)
+		c.named = string(strconv.AppendUint(b, c.number, 10))
+	}
+	return c.named
+}
