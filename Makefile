@@ -13,7 +13,7 @@ demo:
 	CGO_ENABLED=0 $(GO) build $(GOFLAGS) -tags $(TAGS) -o bin/csikit ./cmd/csikit
 	bin/csikit demo
 
-## test: everything, as CI runs it; CSIKIT_REQUIRE=root,vm,tools turns skips into failures
+## test: everything, as CI runs it; CSIKIT_REQUIRE=root,vm,tools (and history) turns skips into failures
 test: setup
 	$(GO) vet ./...
 	$(GO) test -race -timeout 30m ./...

@@ -5,7 +5,7 @@
 //
 // A test that needs something says so with [Root], [Tool] or [InVM]. What is
 // missing is named in the skip, and is a failure where CSIKIT_REQUIRE lists it
-// (root, vm, tools, userns), as CI does.
+// (root, vm, tools, userns, history), as CI does.
 package testenv
 
 import (
@@ -21,7 +21,7 @@ import (
 
 const (
 	envInside  = "CSIKIT_TEST_INSIDE" // set in the re-executed process
-	envRequire = "CSIKIT_REQUIRE"     // comma-separated: root, vm, tools, userns
+	envRequire = "CSIKIT_REQUIRE"     // comma-separated: root, vm, tools, userns, history
 	envVM      = "IN_VM"              // set by test/vm/run-in-vm.sh
 )
 
