@@ -155,8 +155,12 @@ func (s *staging) recordFormat(ctx context.Context, f backends.FormatState, fsTy
 // One whose mkfs is not known to have ended is looked at in full: after a power
 // cut its superblock may be there and the rest of it not.
 func (s *staging) repair(ctx context.Context, d Device, c blockdev.Content, unfinished bool) error {
-	if s.readOnly {
-		return nil
+	reader, err := s.isReader(d)
+	switch {
+	case err != nil:
+		return err
+	case reader:
+		return s.readAsIs(ctx, d, c, unfinished)
 	}
 	if needsCheck(c) || unfinished {
 		if err := s.step(ctx, "check "+c.Type); err != nil {
@@ -166,7 +170,7 @@ func (s *staging) repair(ctx context.Context, d Device, c blockdev.Content, unfi
 			return fmt.Errorf("%s on %s asks for a check, and that failed; it is not mounted: %w", c.Type, s.src.Device.Path, err)
 		}
 	}
-	if !isExt(c.Type) || s.kernel.GrowsOnline(c.Type) || !canGrow(c.Size, s.rec.Device.Size) {
+	if s.readOnly || !isExt(c.Type) || s.kernel.GrowsOnline(c.Type) || !canGrow(c.Size, s.rec.Device.Size) {
 		return nil
 	}
 	if err := s.step(ctx, "grow "+c.Type); err != nil {

@@ -86,6 +86,9 @@ type Device interface {
 	Verify(ctx context.Context, want backends.Identity) error
 	// Probe reads what the device holds. An I/O error is an error, never Blank.
 	Probe(ctx context.Context) (blockdev.Content, error)
+	// NeedsReplay reports whether mounting the file system that Probe found would
+	// write to the device, even read-only.
+	NeedsReplay(ctx context.Context, c blockdev.Content) (bool, error)
 	Close() error
 }
 

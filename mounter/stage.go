@@ -57,7 +57,8 @@ type staging struct {
 	others bool       // mounts are surely not the volume
 	rec    *record
 	src    *backends.Source
-	done   bool // an earlier call has left the memory of a file system
+	done   bool     // an earlier call has left the memory of a file system
+	extra  []string // mount options of the engine's own
 }
 
 func (s *staging) run(ctx context.Context) error {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/csikit/csikit/backends"
 	"github.com/csikit/csikit/mounter/mnt"
@@ -114,7 +115,7 @@ func (s *staging) mountDevice(ctx context.Context, d Device) error {
 		return err
 	}
 	err = s.kernel.Mount(ctx, MountRequest{
-		Device: d, FSType: fsType, Target: s.path, Options: s.req.Capability.Flags.Reveal(), ReadOnly: s.readOnly,
+		Device: d, FSType: fsType, Target: s.path, Options: slices.Concat(s.req.Capability.Flags.Reveal(), s.extra), ReadOnly: s.readOnly,
 	})
 	if err != nil {
 		return fmt.Errorf("mount %s (%s): %w", s.src.Device.Path, fsType, err)

@@ -39,6 +39,9 @@ func (d *Device) SetReadOnly(bool) error { return unsupported() }
 // Probe needs Linux.
 func (d *Device) Probe(context.Context) (Content, error) { return Content{}, unsupported() }
 
+// NeedsReplay needs Linux.
+func (d *Device) NeedsReplay(context.Context, Content) (bool, error) { return false, unsupported() }
+
 // AttachLoop needs Linux.
 func AttachLoop(context.Context, *os.File, AttachOptions) (*Loop, error) { return nil, unsupported() }
 

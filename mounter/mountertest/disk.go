@@ -205,6 +205,13 @@ func (h handle) Probe(context.Context) (blockdev.Content, error) {
 	return h.d.content, nil
 }
 
+// NeedsReplay is true of what is not clean and has a journal.
+func (h handle) NeedsReplay(_ context.Context, c blockdev.Content) (bool, error) {
+	h.d.k.mu.Lock()
+	defer h.d.k.mu.Unlock()
+	return !c.Clean && (c.Journal || c.Type == "xfs" || c.Type == "btrfs"), h.d.k.call("NeedsReplay", "")
+}
+
 // Mkfs implements mounter.Kernel. A failure leaves data without a signature, as
 // a killed mkfs does.
 func (k *Kernel) Mkfs(_ context.Context, dev mounter.Device, fsType string, _ []string) error {
