@@ -102,6 +102,9 @@ func (b *Backend) FilterController(f *backends.ControllerFeatures) {
 	if !b.o.Attach {
 		f.Attacher, f.PublishedNodesLister = nil, nil
 	}
+	if b.o.Cgroup == "" {
+		f.Modifier = nil
+	}
 }
 
 // FilterNode takes back what Options do not ask for.

@@ -25,6 +25,8 @@ type Backend struct {
 	closed bool
 	late   func(*pool) // recovery that found no pool: the next opening does it
 
+	throttle throttle // nil: no Options.Cgroup
+
 	alloc  chan struct{} // held while space is measured and taken
 	purges purges
 	jobs   jobs
@@ -49,6 +51,9 @@ func New(o Options) (*Backend, error) {
 	b := &Backend{
 		o: o, log: o.Logger, step: func(string) {}, noteEvery: noteEvery,
 		alloc: make(chan struct{}, 1),
+	}
+	if o.Cgroup != "" {
+		b.throttle = cgroup(o.Cgroup)
 	}
 	_, done, err := b.enter(0)
 	switch {
@@ -216,5 +221,6 @@ var (
 	_ backends.HealthChecker        = (*Backend)(nil)
 	_ backends.HealthLister         = (*Backend)(nil)
 	_ backends.NodeHealthChecker    = (*Backend)(nil)
+	_ backends.Modifier             = (*Backend)(nil)
 	_ backends.ChangedBlockTracker  = (*Backend)(nil)
 )

@@ -39,6 +39,7 @@ func child() error {
 		return err
 	}
 	b.noteEvery = mib
+	b.throttle = &fakeThrottle{}
 	b.step = func(s string) {
 		fmt.Println(s)
 		if s == o.KillAt {
@@ -72,6 +73,8 @@ func child() error {
 		_, err = b.CloneVolume(ctx, backends.Volume{ID: o.ID}, request(o.Name, o.Size, paramType, o.Type))
 	case "deletesnapshot":
 		err = b.DeleteSnapshot(ctx, backends.DeleteSnapshotRequest{ID: o.ID})
+	case "modify":
+		err = b.ModifyVolume(ctx, backends.ModifyVolumeRequest{ID: o.ID, Mutable: map[string]string{"read-bps": "1Mi"}})
 	case "life":
 		err = life(ctx, b, o)
 	case "churn":

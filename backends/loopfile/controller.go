@@ -99,10 +99,13 @@ func leastSize(c backends.Capability) int64 {
 // params are the parameters of a volume, with defaults.
 func (b *Backend) params(params, mutable map[string]string) (m meta, err error) {
 	m = meta{Type: defaultType(b.o.Thin), BlockSize: 512}
-	for k := range mutable {
-		return m, fmt.Errorf("%w: parameter %q is not mutable", backends.ErrInvalid, k)
+	if m.Mutable, err = b.mutable(params, mutable); err != nil {
+		return m, err
 	}
 	for k, v := range params {
+		if _, ok := m.Mutable[k]; ok {
+			continue
+		}
 		switch k {
 		case paramType:
 			if v != typeThick && v != typeThin {
@@ -126,6 +129,25 @@ func (b *Backend) params(params, mutable map[string]string) (m meta, err error) 
 	return m, nil
 }
 
+// mutable are the limits of a new volume: what the mutable parameters say goes
+// before what the others do.
+func (b *Backend) mutable(params, mutable map[string]string) (map[string]string, error) {
+	all := map[string]string{}
+	for k, v := range params {
+		if b.o.Cgroup != "" && limitIndex(k) >= 0 {
+			all[k] = v
+		}
+	}
+	for k, v := range mutable {
+		if b.o.Cgroup == "" {
+			return nil, fmt.Errorf("%w: parameter %q is not mutable", backends.ErrInvalid, k)
+		}
+		all[k] = v
+	}
+	_, err := limitsOf(all)
+	return all, err
+}
+
 // newMeta is the meta of a volume that is to be made.
 func (b *Backend) newMeta(p *pool, req backends.CreateVolumeRequest) (*meta, error) {
 	if err := checkName("volume", req.Name); err != nil {
@@ -136,6 +158,9 @@ func (b *Backend) newMeta(p *pool, req backends.CreateVolumeRequest) (*meta, err
 	}
 	m, err := b.params(req.Parameters, req.Mutable)
 	if err != nil {
+		return nil, err
+	}
+	if err := b.canLimit(m.Mutable); err != nil {
 		return nil, err
 	}
 	size := req.Size

@@ -355,7 +355,7 @@ func TestDamagedMeta(t *testing.T) {
 		"empty":   {nil, backends.ErrUnavailable},
 		"torn":    {good[:len(good)/2], backends.ErrUnavailable},
 		"foreign": {other, backends.ErrUnavailable},
-		"newer":   {[]byte(strings.Replace(string(good), `"version": 1`, `"version": 3`, 1)), backends.ErrPrecondition},
+		"newer":   {[]byte(strings.Replace(string(good), `"version": 1`, fmt.Sprintf(`"version": %d`, metaVersion+1), 1)), backends.ErrPrecondition},
 		"unknown": {[]byte(strings.Replace(string(good), `"version": 1`, `"version": 1, "x": 1`, 1)), backends.ErrUnavailable},
 		"renamed": {[]byte(strings.Replace(string(good), `"name": "hurt"`, `"name": "other"`, 1)), backends.ErrUnavailable},
 		"trailer": {append(slices.Clone(good), good...), backends.ErrUnavailable},

@@ -52,7 +52,7 @@ func (b *Backend) make(ctx context.Context, p *pool, m *meta, fill func(img *os.
 	b.step("create:synced")
 	return &backends.Volume{
 		ID: m.ID, Name: m.Name, Capacity: m.Size, Fingerprint: m.Fingerprint,
-		Source: m.source(), Topology: []backends.Segments{b.segments()},
+		Source: m.source(), Topology: []backends.Segments{b.segments()}, Mutable: b.publicMutable(m),
 	}, nil
 }
 

@@ -61,6 +61,15 @@
 // (tune2fs, e2fsck, xfs_db, btrfstune), so that both can be mounted side by side.
 // Changed blocks are found by extents (FIEMAP), without reading any.
 //
+// # I/O limits
+//
+// With [Options.Cgroup] volumes have limits as mutable parameters, which the kernel
+// keeps: io.max of that cgroup, for the volume's loop device. They are kept in
+// meta.json, written to the cgroup when the volume is opened, changed or found open
+// by a new process, and taken away before the loop device is detached, because the
+// next one to have it is somebody else. What nobody would keep is refused: a volume
+// with limits is not made, changed or opened where the cgroup has no io controller.
+//
 // # Attaching
 //
 // A loop device is known by the device and inode of the file behind it, never

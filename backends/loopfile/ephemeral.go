@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"strconv"
 	"strings"
@@ -38,7 +39,7 @@ func (b *Backend) CreateEphemeral(ctx context.Context, req backends.CreateEpheme
 	if err != nil {
 		return nil, err
 	}
-	if v.meta.Ephemeral != req.ID || v.meta.Size != m.Size || v.meta.Type != m.Type || v.meta.BlockSize != m.BlockSize {
+	if v.meta.Ephemeral != req.ID || v.meta.Size != m.Size || v.meta.Type != m.Type || v.meta.BlockSize != m.BlockSize || !maps.Equal(v.meta.Mutable, m.Mutable) {
 		return nil, fmt.Errorf("%w: ephemeral volume %q has other parameters", backends.ErrIncompatible, req.ID)
 	}
 	return b.public(v), nil

@@ -3,6 +3,7 @@ package loopfile
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -35,6 +36,11 @@ var (
 		Created: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Format: "done", FSType: "btrfs",
 		Source: &origin{SnapshotID: "disk1.s." + dirOf("snap")}, Ephemeral: "csi-1",
 	}
+	goldenMeta3 = meta{
+		Version: 3, ID: "disk1." + dirOf("pvc-3"), Name: "pvc-3", Type: typeThick, BlockSize: 512, Size: 1 << 20, Fingerprint: "1.abc",
+		Created: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Format: "never",
+		Mutable: map[string]string{"read-bps": "10Mi", "write-iops": "max"},
+	}
 	goldenSet = setMeta{
 		Version: 1, ID: "disk1.g." + dirOf("group"), Name: "group", Fingerprint: "1.abc",
 		Created: time.Date(2026, 1, 2, 3, 4, 5, 6000, time.UTC),
@@ -50,7 +56,7 @@ var (
 )
 
 func TestGoldenMeta(t *testing.T) {
-	for file, want := range map[string]meta{"meta-v1.json": goldenMeta, "meta-v2.json": goldenMeta2} {
+	for file, want := range map[string]meta{"meta-v1.json": goldenMeta, "meta-v2.json": goldenMeta2, "meta-v3.json": goldenMeta3} {
 		got, err := decodeMeta(golden(t, file), want.ID)
 		if err != nil || !reflect.DeepEqual(*got, want) {
 			t.Errorf("read %+v, %v\nwant %+v", got, err, want)
@@ -58,8 +64,14 @@ func TestGoldenMeta(t *testing.T) {
 		wantWritten(t, file, func(root *os.Root) error { return writeMeta(root, &want) })
 	}
 	// An older driver may drop nothing: what is new is in the newer version alone.
-	mixed := strings.Replace(string(golden(t, "meta-v2.json")), `"version": 2`, `"version": 1`, 1)
-	if m, err := decodeMeta([]byte(mixed), goldenMeta2.ID); !errors.Is(err, backends.ErrUnavailable) {
+	for version, id := range map[int]string{2: goldenMeta2.ID, 3: goldenMeta3.ID} {
+		mixed := strings.Replace(string(golden(t, fmt.Sprintf("meta-v%d.json", version))), fmt.Sprintf(`"version": %d`, version), fmt.Sprintf(`"version": %d`, version-1), 1)
+		if m, err := decodeMeta([]byte(mixed), id); !errors.Is(err, backends.ErrUnavailable) {
+			t.Errorf("read %+v, %v", m, err)
+		}
+	}
+	bad := strings.Replace(string(golden(t, "meta-v3.json")), "10Mi", "1", 1)
+	if m, err := decodeMeta([]byte(bad), goldenMeta3.ID); !errors.Is(err, backends.ErrUnavailable) || errors.Is(err, backends.ErrInvalid) {
 		t.Errorf("read %+v, %v", m, err)
 	}
 }

@@ -20,6 +20,7 @@ const (
 	reasonFull     = "PoolFull"
 	reasonDetached = "LoopDeviceLost"
 	reasonShut     = "FilesystemReadOnly"
+	reasonLimits   = "LimitsNotApplied"
 )
 
 // VolumeHealth says what is wrong with a volume: its file, its meta, its pool.
@@ -170,6 +171,9 @@ func (b *Backend) NodeVolumeHealth(ctx context.Context, req backends.NodeHealthR
 			Message: fmt.Sprintf("%s is not attached to the volume's file any more", s.Loop),
 		}), nil
 	}
+	if l := b.unlimited(req.ID, s); l != nil {
+		bad = append(bad, *l)
+	}
 	shut, err := shutDown(ctx, s.Loop)
 	if err != nil {
 		return nil, err
@@ -210,4 +214,44 @@ func shutDown(ctx context.Context, loop string) (path string, err error) {
 // stays writable for mount(8), and says so.
 func isShut(option string) bool {
 	return option == "ro" || option == "emergency_ro" || option == "shutdown"
+}
+
+// unlimited says whether the limits of an open volume hold: a cgroup that was made
+// anew has none.
+func (b *Backend) unlimited(id string, s *state) *backends.Health {
+	if b.throttle == nil {
+		return nil
+	}
+	p, done, err := b.enter(NodeHalf)
+	if err != nil {
+		return nil // VolumeHealth's to say
+	}
+	defer done()
+	dir, err := p.decode(id)
+	if err != nil {
+		return nil
+	}
+	v, err := p.volume(dir)
+	if err != nil {
+		return nil
+	}
+	dev, err := loopNumber(s.Loop)
+	if err != nil {
+		return nil
+	}
+	want, _ := limitsOf(v.meta.Mutable) // decodeMeta knows them
+	have, err := b.throttle.get(dev)
+	text := fmt.Sprintf("has %q", have)
+	if err != nil {
+		text = err.Error()
+	} else if have == want {
+		return nil
+	}
+	if want == (limits{}) {
+		return nil
+	}
+	return &backends.Health{
+		Status: backends.HealthDegraded, Reason: reasonLimits,
+		Message: fmt.Sprintf("%s is to have %q in cgroup %s: %s; restart the driver, or modify the volume", s.Loop, want, b.o.Cgroup, text),
+	}
 }

@@ -111,7 +111,12 @@ func (b *Backend) detach(ctx context.Context, path string, dev, ino uint64) erro
 		return err
 	}
 	stopped := is && discardStopped(path)
+	restore := func() {}
+	if is {
+		restore = b.lift(path)
+	}
 	if err := blockdev.DetachLoop(ctx, path, dev, ino); err != nil {
+		restore()
 		return nameUsers(err, path)
 	}
 	if stopped {

@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	metaVersion = 2 // the newest; see meta.version
+	metaVersion = 3 // the newest; see meta.version
 	metaFile    = "meta.json"
 	metaNew     = "meta.json.new"
 	imgFile     = "img"
@@ -46,6 +46,9 @@ type meta struct {
 	Source    *origin     `json:"source,omitempty"`    // what it was made of
 	Ephemeral string      `json:"ephemeral,omitempty"` // the CO's ID of a volume that lives as long as a pod
 	Attached  *attachment `json:"attached,omitempty"`  // see Options.Attach
+
+	// Version 3.
+	Mutable map[string]string `json:"mutable,omitempty"` // as they were asked for last, see limitParams
 }
 
 // origin is a backends.ContentSource: one of the two is set.
@@ -56,6 +59,9 @@ type origin struct {
 
 // version is the oldest that holds what m says.
 func (m *meta) version() int {
+	if len(m.Mutable) > 0 {
+		return 3
+	}
 	if m.Source != nil || m.Ephemeral != "" || m.Attached != nil {
 		return 2
 	}
@@ -101,6 +107,8 @@ func (m *meta) check(id string) error {
 	bad(m.Target != 0 && m.Target < m.Size, "target is %d", m.Target)
 	_, known := formats[m.Format]
 	bad(!known, "format is %q", m.Format)
+	_, err := limitsOf(m.Mutable)
+	bad(err != nil, "limits: %v", err)
 	bad(m.Version < m.version(), "version is %d, with what version %d has", m.Version, m.version())
 	return errors.Join(errs...)
 }

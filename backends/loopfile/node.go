@@ -74,7 +74,10 @@ func (b *Backend) prepare(v *volume, s *state) error {
 		}
 	}
 	// One that was attached already has the size of that time.
-	return blockdev.ResizeLoop(s.Loop, s.Dev, s.Ino)
+	if err := blockdev.ResizeLoop(s.Loop, s.Dev, s.Ino); err != nil {
+		return err
+	}
+	return b.limit(v, s)
 }
 
 func source(v *volume, s *state) (*backends.Source, error) {

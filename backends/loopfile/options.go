@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"time"
 
 	"github.com/csikit/csikit/backends"
@@ -47,6 +48,13 @@ type Options struct {
 	// there. The storage does not need it: it is for tests of what calls a driver.
 	Attach bool
 
+	// Cgroup is a directory of the cgroup v2 hierarchy on this node, for example
+	// /sys/fs/cgroup/kubepods.slice: its processes and those of all cgroups below
+	// it, together, are kept within the I/O limits that volumes have as mutable
+	// parameters (read-bps, write-bps, read-iops, write-iops). "": volumes have no
+	// such parameters and cannot be modified. Both halves write its io.max.
+	Cgroup string
+
 	// Init makes the pool in New when the directory is empty. For tests, demos
 	// and a first start: a service that always sets it would make a new, empty
 	// pool beneath a disk that is not mounted.
@@ -63,7 +71,7 @@ type Options struct {
 // Traits say what the driver can do. They depend on configuration alone and are
 // the same in every process that is started with the same options.
 func Traits(o Options) backends.Traits {
-	return backends.Traits{
+	t := backends.Traits{
 		Modes: []backends.AccessMode{
 			backends.SingleNodeWriter, backends.SingleNodeReader,
 			backends.SingleNodeSingleWriter, backends.SingleNodeMultiWriter,
@@ -91,6 +99,10 @@ func Traits(o Options) backends.Traits {
 		},
 		Kubernetes: backends.Kubernetes{FSGroupPolicy: "File", StorageCapacity: true},
 	}
+	if o.Cgroup != "" {
+		t.Parameters = append(t.Parameters, limitParameters()...)
+	}
+	return t
 }
 
 func lifecycle(o Options) backends.Lifecycle {
@@ -121,6 +133,7 @@ func (o *Options) check() error {
 	bad(o.Overcommit != 0 && !(o.Overcommit >= 1 && o.Overcommit <= 1000), "Options.Overcommit %v: want 1 to 1000", o.Overcommit)
 	bad(o.Reserve < -1, "Options.Reserve %d is negative", o.Reserve)
 	bad(o.EphemeralMax != 0 && o.EphemeralMax < Traits(*o).SizeMin, "Options.EphemeralMax %d is less than the least size of a volume", o.EphemeralMax)
+	bad(o.Cgroup != "" && !filepath.IsAbs(o.Cgroup), "Options.Cgroup %q is no absolute path", o.Cgroup)
 	bad(o.FreezeLimit < 0, "Options.FreezeLimit %v is negative", o.FreezeLimit)
 	bad(o.Half > ControllerHalf|NodeHalf, "Options.Half %d is unknown", o.Half)
 	if o.Overcommit == 0 {

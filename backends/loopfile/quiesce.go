@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"sync"
 	"time"
@@ -88,10 +87,7 @@ func (q *quiet) add(thaw func() error) bool {
 
 // still quiesces one locked volume.
 func (b *Backend) still(ctx context.Context, q *quiet, v *volume) error {
-	s, err := b.attached(ctx, v, nil)
-	if errors.Is(err, backends.ErrUnsupported) || errors.Is(err, fs.ErrPermission) {
-		s, err = nil, nil // no loop devices here: none is ours
-	}
+	s, err := b.loopNow(ctx, v)
 	if err != nil {
 		return err
 	}

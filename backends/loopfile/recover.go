@@ -158,5 +158,11 @@ func (b *Backend) recoverLoop(ctx context.Context, p *pool, dir string, open boo
 	if s != nil {
 		b.opened.put(dir, *s)
 	}
-	return err
+	if s == nil || err != nil || b.throttle == nil {
+		return err
+	}
+	if err := v.read(v.root, "."); err != nil {
+		return err
+	}
+	return b.limit(v, s)
 }

@@ -228,7 +228,7 @@ func emptyPool(t *testing.T, o Options) {
 	b.purges.wait()
 }
 
-func poolOf(t *testing.T, b *Backend) string {
+func poolOf(t testing.TB, b *Backend) string {
 	t.Helper()
 	name, err := b.poolName()
 	if err != nil {

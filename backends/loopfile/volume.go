@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -193,6 +194,16 @@ func (b *Backend) public(v *volume) *backends.Volume {
 	return &backends.Volume{
 		Nodes: nodes,
 		ID:    v.id, Name: v.meta.Name, Capacity: v.size(), Fingerprint: v.meta.Fingerprint,
-		Source: v.meta.source(), Topology: []backends.Segments{b.segments()},
+		Source: v.meta.source(), Topology: []backends.Segments{b.segments()}, Mutable: b.publicMutable(v.meta),
 	}
+}
+
+// publicMutable is Volume.Mutable; nil where volumes have none.
+func (b *Backend) publicMutable(m *meta) map[string]string {
+	if b.o.Cgroup == "" {
+		return nil
+	}
+	all := map[string]string{}
+	maps.Copy(all, m.Mutable)
+	return all
 }

@@ -34,6 +34,7 @@ func parse(args []string) (*settings, error) {
 	fs.BoolVar(&s.Thin, "thin", false, "make thin volumes unless the parameter \"type\" says otherwise")
 	fs.BoolVar(&s.AllowRootFS, "allow-root-fs", false, "permit a pool on a container's root or in memory: to try it out")
 	fs.Int64Var(&s.EphemeralMax, "ephemeral-max", 0, "bytes that an inline volume of a pod may have (default: pods may have none)")
+	fs.StringVar(&s.Cgroup, "io-cgroup", "", "cgroup v2 directory whose processes volumes' I/O limits hold for, as /sys/fs/cgroup/kubepods.slice (default: volumes have no limits)")
 	fs.DurationVar(&s.FreezeLimit, "freeze-limit", 0, "how long a volume in use may be kept from writing for a snapshot (default 10s)")
 	fs.BoolVar(&s.Attach, "attach", false, "ask for volumes to be attached: for tests of what calls a driver")
 	_ = fs.Parse(args) // ExitOnError
