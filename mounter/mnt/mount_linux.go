@@ -184,9 +184,5 @@ func said(fd int, o Options, err error) error {
 
 // mountOld mounts with mount(2).
 func mountOld(source, fstype string, t *target, o Options) error {
-	ms := msOf(o.Attr) | uintptr(o.Super)
-	if o.ReadOnly {
-		ms |= unix.MS_RDONLY
-	}
-	return mount2(source, procPath(t.fd), fstype, ms, o.Data)
+	return mount2(source, procPath(t.fd), fstype, o.ms(), o.Data)
 }

@@ -44,6 +44,9 @@ func BindFD(source *os.File, target string, o BindOptions) error { return unsupp
 // SetReadOnly needs Linux.
 func SetReadOnly(target string, ro bool) error { return unsupported() }
 
+// Remount needs Linux.
+func Remount(target string, bind bool, flags []string) error { return unsupported() }
+
 // Unmount needs Linux.
 func Unmount(target string) (was bool, err error) { return false, unsupported() }
 
