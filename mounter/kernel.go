@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/backends/command"
 	"github.com/csikit/csikit/mounter/blockdev"
 	"github.com/csikit/csikit/mounter/mnt"
 )
@@ -68,6 +69,11 @@ type Kernel interface {
 	StatFS(path string) (backends.VolumeStats, error)
 	// SetGroup gives the directory at path, and what is made in it, to a group.
 	SetGroup(path string, gid int) error
+}
+
+// Commands runs the tools of the host: a *command.Runner, or what stands for it.
+type Commands interface {
+	Run(ctx context.Context, c command.Cmd) (command.Result, error)
 }
 
 // Device is an open block device.

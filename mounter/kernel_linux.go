@@ -19,16 +19,21 @@ import (
 
 // linux is the real kernel, with the tools of the host.
 type linux struct {
-	run     *command.Runner
+	run     Commands
 	helpers []string // where mount helpers are
 }
 
 func newKernel(o *Options) (Kernel, error) {
-	k := linux{o.Command, []string{"/sbin", "/usr/sbin", "/usr/local/sbin", "/bin", "/usr/bin"}}
-	if k.run == nil {
-		k.run = command.New(&command.Options{Logger: o.Logger})
+	if o.Command == nil {
+		return HostKernel(command.New(&command.Options{Logger: o.Logger}))
 	}
-	return k, nil
+	return HostKernel(o.Command)
+}
+
+// HostKernel is this machine: what an engine without Options.Kernel has, for a
+// Kernel that changes some of its methods. The tools run by run.
+func HostKernel(run Commands) (Kernel, error) {
+	return linux{run, []string{"/sbin", "/usr/sbin", "/usr/local/sbin", "/bin", "/usr/bin"}}, nil
 }
 
 func (linux) BootID() (string, error) {
@@ -184,6 +189,14 @@ func (k linux) mountOther(ctx context.Context, m MountRequest) error {
 	}
 	_, err := k.run.Run(ctx, command.Cmd{Path: helper, Args: argv, Env: m.Env, Files: m.Files, Scope: m.Source})
 	return err
+}
+
+// HasMountHelper reports whether a mount of this type, of what is no Device, is
+// made by a program, which gets the options on its command line. It is asked for
+// by package kmount.
+func (k linux) HasMountHelper(fsType string) bool {
+	path, _ := k.mountHelper(fsType)
+	return path != ""
 }
 
 // mountHelper finds mount.TYPE, or for TYPE.SUBTYPE also mount.TYPE.

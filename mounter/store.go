@@ -197,5 +197,8 @@ func (s *store) remove(r *record) error {
 // close gives the directory back.
 func (s *store) close() error {
 	s.dropSpares()
+	if s.lock == nil { // in memory alone
+		return nil
+	}
 	return s.lock.Close()
 }
