@@ -64,7 +64,8 @@ type Device struct {
 	Identity Identity
 	Format   FormatState
 	FSType   string // with FormatStarted and FormatDone: what it was formatted with
-	// MkfsOptions are added to mkfs's own; never secrets.
+	// MkfsOptions are added to mkfs's own, and win where they name a feature that
+	// would be turned off for the running kernel; never secrets.
 	MkfsOptions []string
 }
 

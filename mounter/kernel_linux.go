@@ -21,6 +21,8 @@ import (
 type linux struct {
 	run     Commands
 	helpers []string // where mount helpers are
+	release version  // of the running kernel
+	tools   *toolVersions
 }
 
 func newKernel(o *Options) (Kernel, error) {
@@ -33,7 +35,10 @@ func newKernel(o *Options) (Kernel, error) {
 // HostKernel is this machine: what an engine without Options.Kernel has, for a
 // Kernel that changes some of its methods. The tools run by run.
 func HostKernel(run Commands) (Kernel, error) {
-	return linux{run, []string{"/sbin", "/usr/sbin", "/usr/local/sbin", "/bin", "/usr/bin"}}, nil
+	return linux{
+		run: run, helpers: []string{"/sbin", "/usr/sbin", "/usr/local/sbin", "/bin", "/usr/bin"},
+		release: kernelRelease(), tools: &toolVersions{},
+	}, nil
 }
 
 func (linux) BootID() (string, error) {

@@ -21,7 +21,7 @@ func TestMountHelper(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "mount.fake"), []byte(script), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	k := linux{command.New(nil), []string{filepath.Join(dir, "nothing"), dir}}
+	k := linux{run: command.New(nil), helpers: []string{filepath.Join(dir, "nothing"), dir}}
 	err := k.Mount(t.Context(), MountRequest{
 		Source: "server:/export", FSType: "fake", Target: "/target", Options: []string{"vers=4.2", "noatime"}, ReadOnly: true,
 		Env:   backends.NewSecrets(map[string]string{"PASSWD": "geheim-1"}),

@@ -41,6 +41,9 @@ func (k linux) Mkfs(ctx context.Context, dev Device, fsType string, options []st
 	if !ok {
 		return fmt.Errorf("%w: file system type %q", backends.ErrInvalid, fsType)
 	}
+	if options, err = k.mkfsOptions(ctx, fsType, options); err != nil {
+		return err
+	}
 	lock, err := lockDevice(ctx, d)
 	if err != nil {
 		return err
