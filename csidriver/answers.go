@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/csikit/csikit/backends"
@@ -64,9 +65,21 @@ func smallMap(m map[string]string) bool {
 	return total <= maxMap
 }
 
-// minLeak is how long a secret value must be to be looked for in a context:
-// "true" and "admin" stand there by right.
-const minLeak = 8
+// How long a secret value must be to be looked for in a context: "true" and
+// "admin" stand there by right, and "password" is a word of many texts.
+const (
+	minLeak     = 8  // the whole of a context's value
+	minLeakPart = 12 // a part of it, as in https://user:password@host
+)
+
+// secretWords are how the keys of true secrets end. Others hold addresses and
+// names of users as well, which may be parts of a context.
+var secretWords = []string{"password", "passphrase", "passwd", "pwd", "secret", "token", "key", "credential", "credentials"}
+
+func saysSecret(key string) bool {
+	key = strings.ToLower(key)
+	return slices.ContainsFunc(secretWords, func(w string) bool { return strings.HasSuffix(key, w) })
+}
 
 // checkNoSecrets refuses a volume whose context repeats a secret of the request.
 func checkNoSecrets(v *backends.Volume, secrets backends.Secrets) error {
@@ -84,8 +97,9 @@ func leak(context map[string]string, secrets backends.Secrets) (field, key strin
 		if len(value) < minLeak {
 			continue
 		}
+		inside := len(value) >= minLeakPart && saysSecret(k)
 		for f, c := range context {
-			if c == value {
+			if c == value || inside && strings.Contains(c, value) {
 				return f, k
 			}
 		}

@@ -97,8 +97,10 @@ func attachedTo(id string, nodes []string) error {
 	if len(nodes) == 0 {
 		return nil
 	}
-	return fmt.Errorf("volume %q: %w: it is published to node %s", id, backends.ErrInUse, clip(strings.Join(nodes, ", "), maxText/2))
+	return fmt.Errorf("volume %q: %w: it is published to node %s", id, backends.ErrInUse, nodesText(nodes))
 }
+
+func nodesText(nodes []string) string { return clip(strings.Join(nodes, ", "), maxText/2) }
 
 // detached is ErrInUse when the volume is known to be in use anywhere.
 func (c *controller) detached(vol *backends.Volume) error {
@@ -122,10 +124,40 @@ func (c *controller) ControllerUnpublishVolume(ctx context.Context, in *csi.Cont
 		keys = []idempotency.Key{attachKey(req.ID, req.NodeID), sharedIDKey(req.ID)}
 	}
 	op := operation("ControllerUnpublishVolume", attachment(req.ID, req.NodeID), a, keys...)
-	// A not-found is not success: of what is surely detached the backend says so.
-	err := run(ctx, c.Driver, op, func(ctx context.Context) error { return c.can.Attacher.DetachVolume(ctx, req) })
+	err := run(ctx, c.Driver, op, func(ctx context.Context) error { return c.detachVolume(ctx, req) })
 	if err != nil {
 		return nil, aboutAttachment(err, req.ID, req.NodeID)
 	}
 	return &csi.ControllerUnpublishVolumeResponse{}, nil
+}
+
+// detachVolume looks, where the backend lists published nodes, at what it does not
+// know: a volume that is gone, or is listed without the node, is detached. And it
+// looks whether detaching from every node left one.
+func (c *controller) detachVolume(ctx context.Context, req backends.DetachVolumeRequest) error {
+	err := c.can.Attacher.DetachVolume(ctx, req)
+	unknown := gone(err, backends.KindVolume, req.ID) || gone(err, backends.KindNode, req.NodeID)
+	if c.can.PublishedNodesLister == nil || err != nil && !unknown || err == nil && req.NodeID != "" {
+		return err
+	}
+	vol, lookup := c.volume(ctx, req.ID, req.Secrets)
+	switch {
+	case gone(lookup, backends.KindVolume, req.ID):
+		return nil
+	case lookup != nil:
+		return fmt.Errorf("is it detached: %w", lookup)
+	case !publishedTo(vol, req.NodeID):
+		return nil
+	case unknown:
+		return err
+	}
+	return badAnswer("volume %q was detached from every node, and is published to %s", req.ID, nodesText(vol.Nodes))
+}
+
+// publishedTo tells whether a volume is published to a node; "" is any.
+func publishedTo(vol *backends.Volume, node string) bool {
+	if node == "" {
+		return len(vol.Nodes) > 0
+	}
+	return slices.Contains(vol.Nodes, node)
 }

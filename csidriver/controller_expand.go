@@ -79,7 +79,22 @@ func (c *controller) expandVolume(ctx context.Context, req *backends.ExpandVolum
 	if size <= 0 || !inRange(size, req.Range) {
 		return 0, badAnswer("volume %q of %d bytes was expanded to %d, asked for was [%d, %d]", req.ID, vol.Capacity, size, req.Range.Required, limit)
 	}
-	return size, nil
+	return c.sizeNow(ctx, req, size)
+}
+
+// sizeNow looks the expanded volume up: what the storage has counts, not what was
+// said of it.
+func (c *controller) sizeNow(ctx context.Context, req *backends.ExpandVolumeRequest, said int64) (int64, error) {
+	vol, err := c.volume(ctx, req.ID, req.Secrets)
+	switch {
+	case err != nil:
+		return 0, fmt.Errorf("after the expansion: %w", err)
+	case vol.Capacity == 0:
+		return said, nil
+	case !inRange(vol.Capacity, req.Range):
+		return 0, badAnswer("volume %q was expanded to %d bytes, and has %d", req.ID, said, vol.Capacity)
+	}
+	return vol.Capacity, nil
 }
 
 // checkExpand asks a VolumeChecker whether this very volume has the capability.

@@ -224,8 +224,25 @@ func (g *groupController) deleteGroup(ctx context.Context, req backends.DeleteGr
 		return err
 	}
 	err := g.can.GroupSnapshotter.DeleteGroupSnapshot(ctx, req)
-	if gone(err, backends.KindGroup, req.ID) {
-		return nil
+	if err != nil && !gone(err, backends.KindGroup, req.ID) {
+		return aboutGroup(err, req.ID)
 	}
-	return aboutGroup(err, req.ID)
+	return g.membersGone(ctx, req)
+}
+
+// membersGone looks whether a member outlived its group: nobody could delete it
+// any more. What a CO calls a member and belongs to no group, or to another, is
+// none of this group's.
+func (g *groupController) membersGone(ctx context.Context, req backends.DeleteGroupSnapshotRequest) error {
+	for _, id := range req.SnapshotIDs {
+		snap, err := g.snapshot(ctx, id, req.Secrets)
+		switch {
+		case gone(err, backends.KindSnapshot, id):
+		case err != nil:
+			return fmt.Errorf("group snapshot %q was deleted, and its member cannot be looked up: %w", req.ID, err)
+		case snap.GroupID == req.ID:
+			return badAnswer("group snapshot %q was deleted, and its member %q is there", req.ID, id)
+		}
+	}
+	return nil
 }

@@ -259,7 +259,7 @@ func TestDeleteGroup(t *testing.T) {
 
 func TestDeleteGroupErrors(t *testing.T) {
 	for failure, want := range map[error]codes.Code{
-		backends.GroupNotFound("gid-g"):                                       codes.OK,
+		backends.GroupNotFound("gid-g"):                                       codes.Unavailable, // its members are there
 		backends.GroupNotFound("pool"):                                        codes.Unavailable,
 		backends.SnapshotNotFound("gid-g"):                                    codes.Unavailable,
 		errors.Join(backends.GroupNotFound("gid-g"), backends.ErrUnavailable): codes.Unavailable,

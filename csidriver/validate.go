@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/csidriver/internal/pbconv"
 )
 
 // Limits of the spec.
@@ -262,16 +263,19 @@ func (r *rule) checkMap(m protoreflect.Map) *violation {
 		return ok
 	})
 	if !ok {
-		return r.broken("has a key that is not of [A-Za-z0-9._/-]")
+		return r.broken("has a key that is not of [A-Za-z0-9._-]")
 	}
 	return nil
 }
 
-// secretKey allows '/' besides what the spec does: Kubernetes sends
+// secretKey allows one '/' that the spec does not: Kubernetes sends
 // csi.storage.k8s.io/serviceAccount.tokens.
 func secretKey(k string) bool {
+	if pbconv.IsCOKey(k) {
+		_, k, _ = strings.Cut(k, "/")
+	}
 	return k != "" && !strings.ContainsFunc(k, func(r rune) bool {
-		return !alphanumeric(r) && !strings.ContainsRune("._/-", r)
+		return !alphanumeric(r) && !strings.ContainsRune("._-", r)
 	})
 }
 
