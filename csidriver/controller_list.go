@@ -14,9 +14,12 @@ func (c *controller) ListVolumes(ctx context.Context, in *csi.ListVolumesRequest
 	if err := c.validator.check(in); err != nil {
 		return nil, err
 	}
-	return onePage(in.GetStartingToken(), in.GetMaxEntries(), func(page backends.Page) (*csi.ListVolumesResponse, error) {
-		return c.listPage(ctx, page)
-	})
+	list := listing[*csi.ListVolumesResponse]{
+		name: "ListVolumes",
+		page: func(page backends.Page) (*csi.ListVolumesResponse, error) { return c.listPage(ctx, page) },
+		look: func(r *csi.ListVolumesResponse) (int, *string) { return len(r.Entries), &r.NextToken },
+	}
+	return list.answer(ctx, in.GetStartingToken(), in.GetMaxEntries())
 }
 
 func (c *controller) listPage(ctx context.Context, page backends.Page) (*csi.ListVolumesResponse, error) {

@@ -13,24 +13,26 @@ func (c *controller) ListSnapshots(ctx context.Context, in *csi.ListSnapshotsReq
 	if err := c.validator.check(in); err != nil {
 		return nil, err
 	}
-	return onePage(in.GetStartingToken(), in.GetMaxEntries(), func(page backends.Page) (*csi.ListSnapshotsResponse, error) {
-		req := backends.ListSnapshotsRequest{
-			VolumeID: in.GetSourceVolumeId(),
-			Page:     page,
-			Secrets:  pbconv.Secrets(in.GetSecrets(), nil),
+	req := backends.ListSnapshotsRequest{VolumeID: in.GetSourceVolumeId(), Secrets: pbconv.Secrets(in.GetSecrets(), nil)}
+	if id := in.GetSnapshotId(); id != "" {
+		if in.GetStartingToken() != "" {
+			return nil, backends.ErrStaleToken // there is no second page
 		}
-		if id := in.GetSnapshotId(); id != "" {
-			return c.listOne(ctx, id, req)
-		}
-		return c.listSnapshots(ctx, req)
-	})
+		return c.listOne(ctx, id, req)
+	}
+	list := listing[*csi.ListSnapshotsResponse]{
+		name: "ListSnapshots of " + req.VolumeID,
+		page: func(page backends.Page) (*csi.ListSnapshotsResponse, error) {
+			req.Page = page
+			return c.listSnapshots(ctx, req)
+		},
+		look: func(r *csi.ListSnapshotsResponse) (int, *string) { return len(r.Entries), &r.NextToken },
+	}
+	return list.answer(ctx, in.GetStartingToken(), in.GetMaxEntries())
 }
 
 // listOne answers a list of one snapshot by its ID, or of none.
 func (c *controller) listOne(ctx context.Context, id string, req backends.ListSnapshotsRequest) (*csi.ListSnapshotsResponse, error) {
-	if req.Page.Token != "" {
-		return nil, backends.ErrStaleToken // there is no second page
-	}
 	snap, err := c.snapshot(ctx, id, req.Secrets)
 	switch {
 	case gone(err, backends.KindSnapshot, id):

@@ -89,7 +89,7 @@ func TestListBadAnswers(t *testing.T) {
 		r := startRig(t, func(s *setup) {
 			s.backend.without = func(c *backends.ControllerFeatures, _ *backends.NodeFeatures) { c.VolumeLister = lister(answer) }
 		})
-		_, err := r.ListVolumes(t.Context(), &csi.ListVolumesRequest{StartingToken: "t"})
+		_, err := r.ListVolumes(t.Context(), &csi.ListVolumesRequest{StartingToken: sealToken("ListVolumes", "t")})
 		wantCode(t, err, codes.Internal, say)
 	}
 }

@@ -31,17 +31,26 @@ func (c *controller) ControllerListVolumeHealth(ctx context.Context, in *csi.Con
 		return nil, err
 	}
 	secrets := pbconv.Secrets(in.GetSecrets(), nil)
-	return onePage(in.GetStartingToken(), in.GetMaxEntries(), func(page backends.Page) (*csi.ControllerListVolumeHealthResponse, error) {
-		vols, next, err := c.can.HealthLister.ListVolumeHealth(ctx, backends.ListVolumeHealthRequest{Page: page, Secrets: secrets})
-		if err != nil {
-			return nil, aboutVolume(err, "")
-		}
-		if err := checkPage(page, len(vols), next); err != nil {
-			return nil, err
-		}
-		entries, err := healthEntries(vols)
-		return &csi.ControllerListVolumeHealthResponse{Entries: entries, NextToken: next}, err
-	})
+	list := listing[*csi.ControllerListVolumeHealthResponse]{
+		name: "ControllerListVolumeHealth",
+		page: func(page backends.Page) (*csi.ControllerListVolumeHealthResponse, error) {
+			return c.healthPage(ctx, backends.ListVolumeHealthRequest{Page: page, Secrets: secrets})
+		},
+		look: func(r *csi.ControllerListVolumeHealthResponse) (int, *string) { return len(r.Entries), &r.NextToken },
+	}
+	return list.answer(ctx, in.GetStartingToken(), in.GetMaxEntries())
+}
+
+func (c *controller) healthPage(ctx context.Context, req backends.ListVolumeHealthRequest) (*csi.ControllerListVolumeHealthResponse, error) {
+	vols, next, err := c.can.HealthLister.ListVolumeHealth(ctx, req)
+	if err != nil {
+		return nil, aboutVolume(err, "")
+	}
+	if err := checkPage(req.Page, len(vols), next); err != nil {
+		return nil, err
+	}
+	entries, err := healthEntries(vols)
+	return &csi.ControllerListVolumeHealthResponse{Entries: entries, NextToken: next}, err
 }
 
 // healthEntries leaves the healthy volumes out, and makes one entry of several
