@@ -102,7 +102,8 @@ type Attacher interface {
 	// and holds no secrets.
 	AttachVolume(ctx context.Context, req AttachVolumeRequest) (publishContext map[string]string, err error)
 	// DetachVolume undoes it. Not attached, and an unknown volume or node that is
-	// surely detached, is no error; a not-found says that nobody knows.
+	// surely detached, is no error; a not-found says that nobody knows. Then
+	// csidriver looks at what a PublishedNodesLister lists.
 	DetachVolume(ctx context.Context, req DetachVolumeRequest) error
 }
 
@@ -145,7 +146,8 @@ type Cloner interface {
 
 // VolumeLister serves LIST_VOLUMES. Volumes come in an order that does not change, so
 // that a token stands for a position and survives creates and deletes. An
-// unknown token is ErrStaleToken.
+// unknown token is ErrStaleToken. csidriver refuses what was no token of this list
+// before it asks, unless it is longer than 120 bytes. A token has at most 128.
 type VolumeLister interface {
 	ListVolumes(ctx context.Context, req ListVolumesRequest) (vols []*Volume, next string, err error)
 }

@@ -127,7 +127,8 @@ type GroupSnapshot struct {
 // ChangedBlockTracker serves SNAPSHOT_METADATA_SERVICE. With Base "" it lists what is
 // allocated in Target, else what differs between the two; ErrPrecondition when
 // it was not tracked. csidriver has looked the snapshots up, and they are of one
-// volume. The context is the caller's: it ends with the stream.
+// volume. The context is the caller's: it ends with the stream, or when a deletion
+// of a snapshot has waited long enough. Until then none of this process comes.
 type ChangedBlockTracker interface {
 	ChangedBlocks(ctx context.Context, req ChangedBlocksRequest) (BlockMap, error)
 }

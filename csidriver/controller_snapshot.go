@@ -153,7 +153,7 @@ func (c *controller) DeleteSnapshot(ctx context.Context, in *csi.DeleteSnapshotR
 		return nil, err
 	}
 	id := in.GetSnapshotId()
-	op := operation("DeleteSnapshot", id, asked{message: in, id: id}, snapshotKey(id))
+	op := operation("DeleteSnapshot", id, asked{message: in, id: id}, snapshotKey(id), readKey(id))
 	req := backends.DeleteSnapshotRequest{ID: id, Secrets: pbconv.Secrets(in.GetSecrets(), nil)}
 	if err := run(ctx, c.Driver, op, func(ctx context.Context) error { return c.deleteSnapshot(ctx, req) }); err != nil {
 		return nil, err

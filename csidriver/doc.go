@@ -78,7 +78,8 @@
 // ready when its members are.
 //
 // The blocks of a snapshot are checked (order, overlap, sizes) and cut into
-// messages as they come; a stream ends well only when all were sent.
+// messages as they come; a stream ends well only when all were sent. Its snapshots
+// are not deleted meanwhile, unless it has lasted for ten minutes.
 //
 // A request to modify is checked as a whole, by Traits.Parameters and the
 // VolumeChecker, before the backend sees any of it.
@@ -122,8 +123,8 @@
 // error speaks of the vendor's API and is not passed on.
 //
 // Probe answers FAILED_PRECONDITION for every error but ErrNotReady, which is
-// ready=false. A backend is asked every 5 s at most, however often Probe is
-// called.
+// ready=false, and while the program is missing that makes the default file
+// system. A backend is asked every 5 s at most, however often Probe is called.
 //
 // # Telemetry
 //

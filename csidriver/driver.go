@@ -84,12 +84,15 @@ type Driver struct {
 	validator  validator
 	operations *idempotency.Table
 	server     *Server
-	engine     Engine // nil unless this process serves Node
+	engine     Engine   // nil unless this process serves Node
+	tools      []string // that must be installed
 	health     *health
 	telemetry  *operationTelemetry // nil: off
+	lease      time.Duration       // readerLease, but in tests
 
-	started atomic.Bool
-	ready   atomic.Bool
+	installed atomic.Bool // all of tools were found
+	started   atomic.Bool
+	ready     atomic.Bool
 }
 
 // New makes a driver of a backend. What does not fit together is reported all at
@@ -99,7 +102,7 @@ func New(cfg Config, o *Options) (*Driver, error) {
 		o = new(Options)
 	}
 	complete(&cfg)
-	d := &Driver{cfg: cfg, opts: *o, logger: o.Logger, features: newFeatures(&cfg, o)}
+	d := &Driver{cfg: cfg, opts: *o, logger: o.Logger, features: newFeatures(&cfg, o), lease: readerLease}
 	if d.logger == nil {
 		d.logger = slog.Default()
 	}

@@ -3,6 +3,7 @@ package csidriver
 import (
 	"context"
 
+	"github.com/csikit/csikit/backends"
 	"github.com/csikit/csikit/backends/command"
 	"github.com/csikit/csikit/mounter"
 )
@@ -44,6 +45,35 @@ func (d *Driver) makeEngine() error {
 		return err
 	}
 	d.engine = engine
+	d.tools = toolsFor(&d.cfg.Traits)
+	return nil
+}
+
+// toolsFor are the programs that the node cannot do without: what makes the file
+// system of a new volume when the CO names none. The tools of the others are
+// missed when somebody asks for them.
+func toolsFor(t *backends.Traits) []string {
+	if !t.Devices || !t.Filesystem {
+		return nil
+	}
+	if len(t.FSTypes) == 0 {
+		return []string{"mkfs.ext4"}
+	}
+	return []string{"mkfs." + t.FSTypes[0]}
+}
+
+// missing names the first tool that is not there. One that was installed stays.
+func (d *Driver) missing() error {
+	if len(d.tools) == 0 || d.installed.Load() {
+		return nil
+	}
+	look := command.New(nil)
+	for _, tool := range d.tools {
+		if err := look.Installed(tool); err != nil {
+			return err
+		}
+	}
+	d.installed.Store(true)
 	return nil
 }
 

@@ -198,7 +198,7 @@ func (g *groupController) DeleteVolumeGroupSnapshot(ctx context.Context, in *csi
 func groupKeys(req *backends.DeleteGroupSnapshotRequest) []idempotency.Key {
 	keys := []idempotency.Key{groupKey(req.ID)}
 	for _, id := range req.SnapshotIDs {
-		keys = append(keys, snapshotKey(id))
+		keys = append(keys, snapshotKey(id), readKey(id))
 	}
 	return keys
 }

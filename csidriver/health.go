@@ -56,6 +56,9 @@ func (p *health) ask(ctx context.Context) (ready bool, err error) {
 	if !p.driver.ready.Load() {
 		return false, nil
 	}
+	if err := p.driver.missing(); err != nil {
+		return false, fmt.Errorf("not healthy: %w", err)
+	}
 	if len(p.probers) == 0 {
 		return true, nil
 	}

@@ -3,6 +3,9 @@ package csidriver
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
@@ -171,5 +174,53 @@ func TestSecretKey(t *testing.T) {
 		if secretKey(key) != want {
 			t.Errorf("%q: %v", key, !want)
 		}
+	}
+}
+
+// TestMissingTool: a node that cannot make its own file system is not healthy,
+// until the tool is there.
+func TestMissingTool(t *testing.T) {
+	for _, tc := range []struct {
+		t    backends.Traits
+		want string
+	}{
+		{backends.Traits{Devices: true, Filesystem: true}, "mkfs.ext4"},
+		{backends.Traits{Devices: true, Filesystem: true, FSTypes: []string{"xfs", "ext4"}}, "mkfs.xfs"},
+		{backends.Traits{Devices: true, Block: true}, ""},
+		{backends.Traits{Filesystem: true}, ""},
+	} {
+		if got := strings.Join(toolsFor(&tc.t), " "); got != tc.want {
+			t.Errorf("%+v: %q, want %q", tc.t, got, tc.want)
+		}
+	}
+	r, tool := startRig(t, nil), filepath.Join(t.TempDir(), "mkfs.own")
+	r.driver.tools = []string{tool}
+	probe := func(want codes.Code, words ...string) {
+		t.Helper()
+		_, err := r.Probe(t.Context(), &csi.ProbeRequest{})
+		wantCode(t, err, want, words...)
+	}
+	probe(codes.FailedPrecondition, "not healthy", "mkfs.own is not installed")
+	for _, mode := range []os.FileMode{0o600, 0o700} {
+		if err := errors.Join(os.WriteFile(tool, nil, mode), os.Chmod(tool, mode)); err != nil {
+			t.Fatal(err)
+		}
+		if mode == 0o600 {
+			probe(codes.FailedPrecondition, "no executable")
+		}
+	}
+	probe(codes.OK)
+	if err := os.Remove(tool); err != nil {
+		t.Fatal(err)
+	}
+	probe(codes.OK) // it is not looked for again
+	own, err := New(Config{Name: "a.b", Version: "1", Traits: memoryTraits(), Controller: newMemory(), Node: newMemory()},
+		&Options{NodeID: "n", StateDir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(own.server.grpc.Stop)
+	if len(own.tools) != 1 || len(r.driver.tools) != 1 {
+		t.Errorf("looks for %q", own.tools)
 	}
 }

@@ -49,7 +49,7 @@ type metadataRequest interface {
 	GetMaxResults() int32
 }
 
-// send validates, looks the snapshots up and writes what the backend finds.
+// send validates, and holds the snapshots while their blocks are sent.
 func (m *snapshotMetadata) send(ctx context.Context, in metadataRequest, req backends.ChangedBlocksRequest, send func(*blockWriter) error) error {
 	if err := m.validator.check(in); err != nil {
 		return err
@@ -57,6 +57,11 @@ func (m *snapshotMetadata) send(ctx context.Context, in metadataRequest, req bac
 	if req.Offset < 0 {
 		return outOfRange("starting_offset is negative")
 	}
+	return m.reading(ctx, in, &req, func(ctx context.Context) error { return m.sendBlocks(ctx, in, req, send) })
+}
+
+// sendBlocks looks the snapshots up and writes what the backend finds.
+func (m *snapshotMetadata) sendBlocks(ctx context.Context, in metadataRequest, req backends.ChangedBlocksRequest, send func(*blockWriter) error) error {
 	if err := m.checkSnapshots(ctx, &req); err != nil {
 		return err
 	}

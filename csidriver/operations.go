@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/protobuf/proto"
@@ -22,9 +23,10 @@ import (
 //	                                  shared
 //	ControllerExpand, ModifyVolume    ID
 //	CreateSnapshot                    name, and the ID that a SnapshotIDer says; shared: its volume
-//	DeleteSnapshot                    ID
+//	DeleteSnapshot                    ID, also against its readers
 //	CreateVolumeGroupSnapshot         name, and the ID that a GroupSnapshotIDer says; shared: its volumes
-//	DeleteVolumeGroupSnapshot         ID, and those of its members
+//	DeleteVolumeGroupSnapshot         ID, and those of its members, also against their readers
+//	GetMetadataAllocated, -Delta      shared: the IDs, for readers
 //	NodeStage, NodeUnstage, NodeExpand   the volume on this node
 //	NodePublish, NodeUnpublish        target path; shared: the volume on this node,
 //	                                  alone when an ephemeral one is published
@@ -53,8 +55,14 @@ func snapshotNameKey(name string) idempotency.Key {
 }
 func snapshotKey(id string) idempotency.Key       { return idempotency.Exclusive("snapshot:" + id) }
 func sharedSnapshotKey(id string) idempotency.Key { return idempotency.Shared("snapshot:" + id) }
-func groupNameKey(name string) idempotency.Key    { return idempotency.Exclusive("group-name:" + name) }
-func groupKey(id string) idempotency.Key          { return idempotency.Exclusive("group:" + id) }
+
+// readKey is beside snapshotKey, so that who reads a snapshot is in the way of its
+// deletion alone, and not of a CreateSnapshot that is repeated.
+func readKey(id string) idempotency.Key       { return idempotency.Exclusive("read:" + id) }
+func sharedReadKey(id string) idempotency.Key { return idempotency.Shared("read:" + id) }
+
+func groupNameKey(name string) idempotency.Key { return idempotency.Exclusive("group-name:" + name) }
+func groupKey(id string) idempotency.Key       { return idempotency.Exclusive("group:" + id) }
 
 // asked is what an operation keeps of its request, to be compared with later
 // ones.
@@ -63,7 +71,12 @@ type asked struct {
 	id      string // of what is made or changed, when it is known
 	path    string // staging or target path, or the node of an attachment
 	all     bool   // what it undoes, it undoes at every path
+
+	lease time.Time // until when a deletion waits for it; zero: it waits for its end
 }
+
+// outlasted tells whether a deletion need not wait any more.
+func (a *asked) outlasted() bool { return !a.lease.IsZero() && time.Now().After(a.lease) }
 
 // operation describes an RPC on object to the table of operations.
 func operation(name, object string, a asked, keys ...idempotency.Key) idempotency.Operation {
@@ -71,7 +84,7 @@ func operation(name, object string, a asked, keys ...idempotency.Key) idempotenc
 	if opposite := opposites[name]; opposite != nil {
 		op.Negates = func(earlier idempotency.Operation) bool {
 			e, ok := earlier.Request.(asked)
-			return ok && opposite(e.message) && e.id == a.id && (a.all || e.path == a.path)
+			return ok && (e.outlasted() || opposite(e.message) && e.id == a.id && (a.all || e.path == a.path))
 		}
 	}
 	return op

@@ -73,6 +73,12 @@ func (r *Runner) environ(c Cmd) ([]string, error) {
 	return env, nil
 }
 
+// Installed is a [*NotInstalledError] when Run would not find the tool.
+func (r *Runner) Installed(tool string) error {
+	_, err := r.lookPath(tool)
+	return err
+}
+
 // lookPath finds a tool in the Runner's own path, so that what is run does not
 // depend on who started the driver.
 func (r *Runner) lookPath(name string) (string, error) {
