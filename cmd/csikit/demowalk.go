@@ -29,7 +29,8 @@ func walkVolume(ctx context.Context, d *driver, w workspace, fsType string, p wa
 	p.Section(name)
 	err := walk.Run(ctx, walk.Options{
 		Controller: d.Conn(), Out: p.Out, Name: "demo-" + name, Dir: w.pods(), FSType: fsType, Size: size, SameHost: true,
-		Published: func(ctx context.Context, k *walk.Walk) error { return killDriver(ctx, d, k) },
+		Only:      []string{"life"},
+		Published: func(ctx context.Context, k *walk.Volume) error { return killDriver(ctx, d, k) },
 	})
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
@@ -38,7 +39,7 @@ func walkVolume(ctx context.Context, d *driver, w workspace, fsType string, p wa
 }
 
 // killDriver kills the driver while pods use the volume, and starts it again.
-func killDriver(ctx context.Context, d *driver, k *walk.Walk) error {
+func killDriver(ctx context.Context, d *driver, k *walk.Volume) error {
 	k.Section(fmt.Sprintf("kill -9 %d; the pods do not notice", d.PID()))
 	if err := d.Kill(); err != nil {
 		return err

@@ -54,10 +54,10 @@ func TestWalkCommand(t *testing.T) {
 	testenv.Tool(t, "mkfs.xfs", "xfs_growfs")
 	bin := build(t)
 	endpoint := startDriver(t, bin)
-	for _, args := range [][]string{{"-fs", "xfs", "-size", "400000000"}, {"-access", "block", "-dir", t.TempDir(), "-parameters", "type=thin"}} {
+	for _, args := range [][]string{{"-fs", "xfs", "-size", "400000000", "-only", "life,snapshot"}, {"-access", "block", "-dir", t.TempDir(), "-parameters", "type=thin"}} {
 		args = append([]string{"walk", "-endpoint", endpoint}, args...)
 		out, code := runDemo(t, exec.CommandContext(t.Context(), bin, args...))
-		for _, want := range []string{"pod-2 reads the same 8 MiB back", "df pod-1", "nothing left"} {
+		for _, want := range []string{"pod-2 reads the same 8 MiB back", "df pod-1", "nothing left", "restored-2's pod-1 reads the same", "snapshot    passed\n"} {
 			if code != 0 || !strings.Contains(out, want) {
 				t.Errorf("exit code %d, and it does not show %q", code, want)
 			}
@@ -66,6 +66,12 @@ func TestWalkCommand(t *testing.T) {
 	out, code := runDemo(t, exec.CommandContext(t.Context(), bin, "walk", "-endpoint", endpoint, "-fs", "ntfs"))
 	if code != 1 || !strings.Contains(out, "InvalidArgument") || strings.Contains(out, "left behind") {
 		t.Errorf("a file system that the driver has not: exit code %d", code)
+	}
+	for _, wrong := range [][]string{{"-only", "life,lives"}, {"-inline", "size"}, {"-mutable-parameters", "=x"}} {
+		args := append([]string{"walk", "-endpoint", endpoint}, wrong...)
+		if out, code := runDemo(t, exec.CommandContext(t.Context(), bin, args...)); code != 2 {
+			t.Errorf("%q: exit code %d\n%s", wrong, code, out)
+		}
 	}
 }
 

@@ -1,7 +1,7 @@
 // Command csikit is the tool for authors of CSI drivers.
 //
 //	csikit demo     one volume through its life on real disks, printed step by step
-//	csikit walk     the same for any driver that runs, by what it advertises
+//	csikit walk     any driver that runs, by what it advertises: volumes, snapshots, clones
 //	csikit check    csi-sanity against a driver that runs
 package main
 
@@ -28,12 +28,17 @@ const usage = `csikit: the tool for authors of CSI drivers
 
   csikit walk -endpoint unix:///csi.sock [-node-endpoint unix:///node.sock]
         [-fs xfs] [-access mount|block] [-parameters k=v,...] [-secrets FILE]
+        [-mutable-parameters k=v,...] [-inline k=v,...] [-only life,snapshot,...]
         [-size BYTES] [-dir DIR] [-timeout 2m] [-no-data]
-        walks one volume of a running driver through its life as a CO does, by
+        walks volumes of a running driver through their lives as a CO does, by
         what the driver advertises, and takes everything back, also when a step
-        fails. Data is written and compared where the volume can be seen; for a
-        mock that mounts nothing say -no-data. DIR must be one that the driver
-        sees under the same name. FILE holds a JSON object of secrets.
+        fails: life (of one volume), mountgroup, modify, snapshot,
+        clone, group, metadata, inline.
+        Data is written and compared where the volume can be seen; for a mock
+        that mounts nothing say -no-data. -mutable-parameters are for modify,
+        -inline (perhaps "") gives the attributes of pods' inline volumes, which
+        no driver advertises. DIR must be one that the driver sees under the same
+        name. FILE holds a JSON object of secrets.
 
   csikit check -endpoint unix:///csi.sock [-node-endpoint unix:///node.sock]
         [-access mount|block] [-parameters k=v,...] [-secrets FILE]

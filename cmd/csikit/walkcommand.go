@@ -9,6 +9,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -26,13 +28,15 @@ func walkCommand(ctx context.Context, args []string, out io.Writer) (err error) 
 	fsType := f.set.String("fs", "", "")
 	noData := f.set.Bool("no-data", false, "")
 	timeout := f.set.Duration("timeout", 0, "")
+	o := walk.Options{Out: out, Name: volumeName()}
+	f.set.Func("mutable-parameters", "", func(s string) (err error) { o.Mutable, err = pairs(s); return err })
+	f.set.Func("inline", "", func(s string) (err error) { o.Inline, err = pairs(s); return err })
+	f.set.Func("only", "", func(s string) (err error) { o.Only, err = subjects(s); return err })
 	if err := f.parse(args); err != nil {
 		return err
 	}
-	o := walk.Options{
-		Out: out, Name: volumeName(), FSType: *fsType, Block: f.block, Parameters: f.parameters, Secrets: f.secrets,
-		Size: f.size, Timeout: *timeout, NoData: *noData,
-	}
+	o.FSType, o.Block, o.Parameters, o.Secrets = *fsType, f.block, f.parameters, f.secrets
+	o.Size, o.Timeout, o.NoData = f.size, *timeout, *noData
 	if o.Controller, err = dialReady(ctx, f.endpoint); err != nil {
 		return err
 	}
@@ -56,6 +60,18 @@ func walkCommand(ctx context.Context, args []string, out io.Writer) (err error) 
 		fmt.Fprintf(out, "\n%.1f s, nothing left\n", time.Since(started).Seconds())
 	}
 	return err
+}
+
+// subjects reads a list of what is to be walked.
+func subjects(s string) ([]string, error) {
+	all := walk.Subjects()
+	list := strings.Split(s, ",")
+	for _, name := range list {
+		if !slices.Contains(all, name) {
+			return nil, fmt.Errorf("%q is not one of %s", name, strings.Join(all, ", "))
+		}
+	}
+	return list, nil
 }
 
 // volumeName is one that nobody has.

@@ -25,6 +25,16 @@ func (e *rpcError) Error() string {
 }
 func (e *rpcError) Unwrap() error { return e.err }
 
+var errOK = errors.New("OK")
+
+// orOK is an error for what should have failed and did not.
+func orOK(err error) error {
+	if err == nil {
+		return errOK
+	}
+	return err
+}
+
 // final tells whether a code says that nothing goes on any more; a CO repeats
 // the call after the others.
 func final(err error) bool {
@@ -35,21 +45,24 @@ func final(err error) bool {
 	return true
 }
 
+// gone tells whether an error is that of a driver that does not answer.
+func gone(err error) bool {
+	var e *rpcError
+	return errors.As(err, &e) && !final(e.err)
+}
+
 // call makes one RPC, repeats it as a CO does, prints it, and gives the answer.
 func call[Req, Resp any](ctx context.Context, w *Walk, name, what string, f func(context.Context, *Req, ...grpc.CallOption) (*Resp, error), req *Req) (*Resp, error) {
 	ctx, cancel := context.WithTimeout(ctx, w.o.Timeout)
 	defer cancel()
 	pause := w.o.pause
 	for i := 1; ; i++ {
-		start := time.Now()
-		resp, err := f(ctx, req)
+		resp, err := try(ctx, w, name, what, f, req)
 		if err == nil {
-			w.rpc(name, time.Since(start), what)
 			return resp, nil
 		}
-		w.rpc(name, time.Since(start), status.Code(err).String()+": "+status.Convert(err).Message())
 		if final(err) || ctx.Err() != nil || i == attempts {
-			return nil, &rpcError{name, err}
+			return nil, err
 		}
 		select {
 		case <-ctx.Done():
@@ -58,4 +71,18 @@ func call[Req, Resp any](ctx context.Context, w *Walk, name, what string, f func
 		}
 		pause *= 2
 	}
+}
+
+// try makes one RPC once.
+func try[Req, Resp any](ctx context.Context, w *Walk, name, what string, f func(context.Context, *Req, ...grpc.CallOption) (*Resp, error), req *Req) (*Resp, error) {
+	ctx, cancel := context.WithTimeout(ctx, w.o.Timeout)
+	defer cancel()
+	start := time.Now()
+	resp, err := f(ctx, req)
+	if err != nil {
+		w.rpc(name, time.Since(start), status.Code(err).String()+": "+status.Convert(err).Message())
+		return nil, &rpcError{name, err}
+	}
+	w.rpc(name, time.Since(start), what)
+	return resp, nil
 }

@@ -17,6 +17,7 @@ type capabilities struct {
 	service    map[csi.PluginCapability_Service_Type]bool
 	expansion  map[csi.PluginCapability_VolumeExpansion_Type]bool
 	controller map[csi.ControllerServiceCapability_RPC_Type]bool
+	group      map[csi.GroupControllerServiceCapability_RPC_Type]bool
 	node       map[csi.NodeServiceCapability_RPC_Type]bool
 }
 
@@ -33,9 +34,10 @@ func (w *Walk) ask(ctx context.Context) error {
 	}
 	w.can = &capabilities{
 		service: map[csi.PluginCapability_Service_Type]bool{}, expansion: map[csi.PluginCapability_VolumeExpansion_Type]bool{},
-		controller: map[csi.ControllerServiceCapability_RPC_Type]bool{}, node: map[csi.NodeServiceCapability_RPC_Type]bool{},
+		controller: map[csi.ControllerServiceCapability_RPC_Type]bool{}, group: map[csi.GroupControllerServiceCapability_RPC_Type]bool{},
+		node: map[csi.NodeServiceCapability_RPC_Type]bool{},
 	}
-	return errors.Join(w.askPlugin(ctx), w.askController(ctx), w.askNode(ctx))
+	return errors.Join(w.askPlugin(ctx), w.askController(ctx), w.askGroup(ctx), w.askNode(ctx))
 }
 
 // askIdentity asks at both endpoints, which must be one driver.
@@ -95,6 +97,23 @@ func (w *Walk) askController(ctx context.Context) error {
 	if !w.can.controller[csi.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME] {
 		return errors.New("the driver creates no volumes: there is none that could be walked")
 	}
+	return nil
+}
+
+func (w *Walk) askGroup(ctx context.Context) error {
+	if !w.can.service[csi.PluginCapability_Service_GROUP_CONTROLLER_SERVICE] {
+		return nil
+	}
+	resp, err := call(ctx, w, "GroupControllerGetCapabilities", "", w.groups.GroupControllerGetCapabilities, &csi.GroupControllerGetCapabilitiesRequest{})
+	if err != nil {
+		return err
+	}
+	var names []string
+	for _, c := range resp.GetCapabilities() {
+		w.can.group[c.GetRpc().GetType()] = true
+		names = append(names, c.GetRpc().GetType().String())
+	}
+	w.seeNames(names)
 	return nil
 }
 

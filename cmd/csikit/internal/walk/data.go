@@ -10,47 +10,47 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 )
 
 const dataSize = 8 << 20
 
-// data is what a pod wrote, and where it can be seen.
-type data struct {
-	written bool
-	sum     [sha256.Size]byte
-	seen    map[string]bool // by pod: its volume is here
+// content is what a pod wrote: to a file, or to pieces of a device.
+type content struct {
+	label  string
+	size   int64 // of a piece
+	offset []int64
+	sum    [sha256.Size]byte // of all pieces
 }
 
 // lookAt looks whether the kernel has what NodePublishVolume says is done.
-func (w *Walk) lookAt(pod string) error {
-	if w.o.NoData {
+func (v *Volume) lookAt(pod string) error {
+	if v.o.NoData {
 		return nil
 	}
-	path := w.path(pod)
-	mounts, err := w.seeStack(path)
+	path := v.path(pod)
+	mounts, err := v.seeStack(path)
 	if err != nil {
 		return err
 	}
 	seen := mounts == 1
-	if w.o.Block {
+	if v.block {
 		seen, err = isDevice(path)
 		if err != nil {
 			return err
 		}
 	}
-	if w.data.seen == nil {
-		w.data.seen = map[string]bool{}
-	}
-	w.data.seen[pod] = seen
+	v.seen[pod] = seen
 	switch {
-	case !seen && w.o.SameHost:
+	case !seen && v.o.SameHost:
 		return fmt.Errorf("NodePublishVolume answers OK, and there is no volume at %s", path)
 	case !seen:
-		w.See("not to be seen here: the driver's node is elsewhere, no data is written")
-	case w.o.Block:
-		w.See("a block device is at %s", path)
+		v.unseen = true
+		v.See("not to be seen here: the driver's node is elsewhere, no data is written")
+	case v.block:
+		v.See("a block device is at %s", path)
 	}
 	return nil
 }
@@ -79,77 +79,142 @@ func isDevice(path string) (bool, error) {
 	return st.Mode()&(fs.ModeDevice|fs.ModeCharDevice) == fs.ModeDevice, nil
 }
 
-// file is where a pod has its data: in a file, or at the beginning of the device.
-func (w *Walk) file(pod string) string {
-	if w.o.Block {
-		return w.path(pod)
+// file is where a pod has its data: in a file, or on the device.
+func (v *Volume) file(pod string) string {
+	if v.block {
+		return v.path(pod)
 	}
-	return filepath.Join(w.path(pod), "data")
+	return filepath.Join(v.path(pod), "data")
 }
 
-// write writes through a pod's path.
-func (w *Walk) write(pod string) error {
-	if !w.data.seen[pod] {
+// write writes something new through pod-1's path. What is written later to a
+// volume goes to the same place.
+func (v *Volume) write(label string) error {
+	c := content{label: label, size: dataSize, offset: []int64{0}}
+	if v.block && v.seen[pod1] {
+		size, err := v.sizeOf(pod1)
+		if err != nil {
+			return err
+		}
+		c.size, c.offset = piecesOf(size)
+	}
+	return v.writeAt(c)
+}
+
+// piecesOf a device are what is written of it: its beginning, its end, and between.
+func piecesOf(device int64) (size int64, offset []int64) {
+	size = min(dataSize, device) / 4 &^ 4095
+	return size, []int64{0, device / 3 &^ 4095, device / 3 * 2 &^ 4095, (device - size) &^ 4095}
+}
+
+func (v *Volume) writeAt(c content) error {
+	if !v.seen[pod1] {
 		return nil
 	}
-	b := make([]byte, dataSize)
-	_, _ = rand.Read(b) // never fails
-	f, err := os.OpenFile(w.file(pod), os.O_CREATE|os.O_WRONLY, 0o640)
+	f, err := os.OpenFile(v.file(pod1), os.O_CREATE|os.O_WRONLY, 0o640)
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(b)
+	h, b := sha256.New(), make([]byte, c.size)
+	for _, off := range c.offset {
+		_, _ = rand.Read(b) // never fails
+		_, _ = h.Write(b)   // nor does this
+		if _, err = f.WriteAt(b, off); err != nil {
+			break
+		}
+	}
 	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err
 	}
-	w.data.written, w.data.sum = true, sha256.Sum256(b)
-	w.See("%s wrote data: %s, sha256 %x...", pod, mib(dataSize), w.data.sum[:8])
+	h.Sum(c.sum[:0])
+	v.has = &c
+	v.contents = append(v.contents, c)
+	v.See("%s wrote data: %s, sha256 %x...", v.of(pod1), mib(c.size*int64(len(c.offset))), c.sum[:8])
 	return nil
 }
 
-// Compare reads through a pod's path and compares with what was written.
-func (w *Walk) Compare(pod string) error {
-	if !w.data.written || !w.data.seen[pod] {
+// of names a pod of the volume.
+func (v *Volume) of(pod string) string {
+	if v.alias == "" {
+		return pod
+	}
+	return v.alias + "'s " + pod
+}
+
+// Compare reads through a pod's path and compares with what is to be there.
+func (v *Volume) Compare(pod string) error {
+	if v.has == nil || !v.seen[pod] {
 		return nil
 	}
-	f, err := os.Open(w.file(pod))
+	sum, err := v.read(pod, *v.has)
 	if err != nil {
 		return err
+	}
+	if sum == v.has.sum {
+		v.See("%s reads the same %s back", v.of(pod), mib(v.has.size*int64(len(v.has.offset))))
+		return nil
+	}
+	err = fmt.Errorf("%s reads other data than was written", v.of(pod))
+	if i := slices.IndexFunc(v.contents, func(c content) bool { return c.sum == sum }); i >= 0 {
+		err = fmt.Errorf("%w: not %s, but %s", err, v.has.label, v.contents[i].label)
+	}
+	return err
+}
+
+// read reads a content from the disk: what is in the page cache may be older.
+func (v *Volume) read(pod string, c content) (sum [sha256.Size]byte, err error) {
+	f, err := os.Open(v.file(pod))
+	if err != nil {
+		return sum, err
 	}
 	defer f.Close() //nolint:errcheck // only read
-	b, err := io.ReadAll(io.LimitReader(f, dataSize))
+	dropCache(f)
+	h := sha256.New()
+	for _, off := range c.offset {
+		if _, err := io.Copy(h, io.NewSectionReader(f, off, c.size)); err != nil {
+			return sum, err
+		}
+	}
+	h.Sum(sum[:0])
+	return sum, nil
+}
+
+// refusesWrites wants what a pod has to be read-only.
+func (v *Volume) refusesWrites(pod string) error {
+	if !v.seen[pod] {
+		return nil
+	}
+	err := tryToWrite(v.file(pod))
+	refusals := []error{syscall.EROFS}
+	if v.block {
+		refusals = append(refusals, syscall.EACCES, syscall.EPERM)
+	}
+	if slices.ContainsFunc(refusals, func(r error) bool { return errors.Is(err, r) }) {
+		v.See("%s cannot write: %v", v.of(pod), err)
+		return nil
+	}
+	return fmt.Errorf("a write through the read-only publish did not fail with %q: %w", syscall.EROFS.Error(), orOK(err))
+}
+
+// tryToWrite writes one byte to what is there; O_CREATE is no error of a device.
+func tryToWrite(path string) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o640)
 	if err != nil {
 		return err
 	}
-	if sha256.Sum256(b) != w.data.sum {
-		return fmt.Errorf("%s reads other data than was written", pod)
-	}
-	w.See("%s reads the same %s back", pod, mib(int64(len(b))))
-	return nil
-}
-
-// refusesWrites wants a pod's file system to be read-only.
-func (w *Walk) refusesWrites(pod string) error {
-	if !w.data.seen[pod] {
-		return nil
-	}
-	err := os.WriteFile(w.file(pod), []byte("x"), 0o640)
-	if !errors.Is(err, syscall.EROFS) {
-		return fmt.Errorf("a write through the read-only publish did not fail with %q: %w", syscall.EROFS.Error(), err)
-	}
-	w.See("%s cannot write: %v", pod, err)
-	return nil
+	_, err = f.Write([]byte("x"))
+	return errors.Join(err, f.Sync(), f.Close())
 }
 
 // sizeOf is the size of what a pod has, 0 where it cannot be seen.
-func (w *Walk) sizeOf(pod string) (int64, error) {
-	if !w.data.seen[pod] {
+func (v *Volume) sizeOf(pod string) (int64, error) {
+	if !v.seen[pod] {
 		return 0, nil
 	}
-	if !w.o.Block {
-		return fileSystemSize(w.path(pod))
+	if !v.block {
+		return fileSystemSize(v.path(pod))
 	}
-	f, err := os.Open(w.path(pod))
+	f, err := os.Open(v.path(pod))
 	if err != nil {
 		return 0, err
 	}
@@ -157,9 +222,9 @@ func (w *Walk) sizeOf(pod string) (int64, error) {
 	return f.Seek(0, io.SeekEnd)
 }
 
-func (w *Walk) compareAll(context.Context) error {
-	for _, pod := range w.published {
-		if err := w.Compare(pod); err != nil {
+func (v *Volume) compareAll(context.Context) error {
+	for _, pod := range v.published {
+		if err := v.Compare(pod); err != nil {
 			return err
 		}
 	}

@@ -10,9 +10,9 @@ import (
 )
 
 // expandable: without a size there is none to grow from.
-func (w *Walk) expandable() bool {
-	return w.size > 0 && (w.can.controller[csi.ControllerServiceCapability_RPC_EXPAND_VOLUME] ||
-		w.can.node[csi.NodeServiceCapability_RPC_EXPAND_VOLUME])
+func (v *Volume) expandable() bool {
+	return v.size > 0 && (v.can.controller[csi.ControllerServiceCapability_RPC_EXPAND_VOLUME] ||
+		v.can.node[csi.NodeServiceCapability_RPC_EXPAND_VOLUME])
 }
 
 func (w *Walk) offline() bool {
@@ -20,94 +20,98 @@ func (w *Walk) offline() bool {
 }
 
 // expandOnline expands the volume while a pod uses it.
-func (w *Walk) expandOnline(ctx context.Context) error {
-	if !w.expandable() || w.offline() {
+func (v *Volume) expandOnline(ctx context.Context) error {
+	if !v.expandable() || v.offline() {
 		return nil
 	}
-	before, err := w.sizeOf(pod1)
+	before, err := v.sizeOf(pod1)
 	if err != nil {
 		return err
 	}
-	if err := w.controllerExpand(ctx); err != nil {
+	if err := v.controllerExpand(ctx); err != nil {
 		return err
 	}
-	if err := w.nodeExpand(ctx, "in use"); err != nil || w.grow || before == 0 {
+	if err := v.nodeExpand(ctx, "in use"); err != nil || v.grow || before == 0 {
 		return err
 	}
-	return w.seeGrowth(before)
+	return v.seeGrowth(before)
 }
 
 // expandOffline expands the volume while nobody uses it. The node has its part
 // when it is published again.
-func (w *Walk) expandOffline(ctx context.Context) error {
-	if !w.expandable() || !w.offline() {
+func (v *Volume) expandOffline(ctx context.Context) error {
+	if !v.expandable() || !v.offline() {
 		return nil
 	}
-	return w.controllerExpand(ctx)
+	return v.controllerExpand(ctx)
 }
 
-func (w *Walk) controllerExpand(ctx context.Context) error {
-	w.size += w.size / 2
-	w.grow = w.can.node[csi.NodeServiceCapability_RPC_EXPAND_VOLUME]
-	if !w.can.controller[csi.ControllerServiceCapability_RPC_EXPAND_VOLUME] {
+func (v *Volume) controllerExpand(ctx context.Context) error {
+	v.size += v.size / 2
+	v.grow = v.can.node[csi.NodeServiceCapability_RPC_EXPAND_VOLUME]
+	if !v.can.controller[csi.ControllerServiceCapability_RPC_EXPAND_VOLUME] {
 		return nil
 	}
-	resp, err := call(ctx, w, "ControllerExpandVolume", "to "+mib(w.size), w.controller.ControllerExpandVolume, &csi.ControllerExpandVolumeRequest{
-		VolumeId: w.id(), CapacityRange: &csi.CapacityRange{RequiredBytes: w.size}, VolumeCapability: w.capability(), Secrets: w.o.Secrets,
+	resp, err := call(ctx, v.Walk, "ControllerExpandVolume", v.label("to "+mib(v.size)), v.controller.ControllerExpandVolume, &csi.ControllerExpandVolumeRequest{
+		VolumeId: v.id(), CapacityRange: &csi.CapacityRange{RequiredBytes: v.size}, VolumeCapability: v.capability(), Secrets: v.o.Secrets,
 	})
 	if err != nil {
 		return err
 	}
-	if got := resp.GetCapacityBytes(); got < w.size {
-		return fmt.Errorf("ControllerExpandVolume answers %d bytes, asked for were at least %d", got, w.size)
+	if got := resp.GetCapacityBytes(); got < v.size {
+		return fmt.Errorf("ControllerExpandVolume answers %d bytes, asked for were at least %d", got, v.size)
 	}
-	w.grow = w.grow && resp.GetNodeExpansionRequired()
-	return nil
+	v.grow = v.grow && resp.GetNodeExpansionRequired()
+	return v.getVolume(ctx)
 }
 
 // nodeExpand has the node do its part, if there is one to do.
-func (w *Walk) nodeExpand(ctx context.Context, what string) error {
-	if !w.grow {
+func (v *Volume) nodeExpand(ctx context.Context, what string) error {
+	if !v.grow {
 		return nil
 	}
-	_, err := call(ctx, w, "NodeExpandVolume", what, w.node.NodeExpandVolume, &csi.NodeExpandVolumeRequest{
-		VolumeId: w.id(), VolumePath: w.path(pod1), StagingTargetPath: w.stagingPath(),
-		CapacityRange: &csi.CapacityRange{RequiredBytes: w.size}, VolumeCapability: w.capability(), Secrets: w.o.Secrets,
+	_, err := call(ctx, v.Walk, "NodeExpandVolume", v.label(what), v.node.NodeExpandVolume, &csi.NodeExpandVolumeRequest{
+		VolumeId: v.id(), VolumePath: v.path(pod1), StagingTargetPath: v.stagingPath(),
+		CapacityRange: &csi.CapacityRange{RequiredBytes: v.size}, VolumeCapability: v.capability(), Secrets: v.o.Secrets,
 	})
 	if status.Code(err) == codes.FailedPrecondition {
-		w.See("not while it is in use, says the node: the next publish does it")
+		v.See("not while it is in use, says the node: the next publish does it")
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	w.grow = false
+	v.grow = false
 	return nil
 }
 
 // seeGrowth: half of what was added is there at least; the rest may be the file
-// system's own.
-func (w *Walk) seeGrowth(before int64) error {
-	after, err := w.sizeOf(pod1)
+// system's own. A directory shows the size of what it lies in.
+func (v *Volume) seeGrowth(before int64) error {
+	after, err := v.sizeOf(pod1)
 	if err != nil {
 		return err
 	}
-	w.See("df pod-1: %s -> %s", mib(before), mib(after))
-	if added := w.size / 3; after < before+added/2 {
+	v.See("df pod-1: %s -> %s", mib(before), mib(after))
+	if before >= v.size {
+		v.See("that is no file system of its own: how much the volume may hold is not to be seen")
+		return nil
+	}
+	if added := v.size / 3; after < before+added/2 {
 		return fmt.Errorf("df says %s after growth from %s", mib(after), mib(before))
 	}
 	return nil
 }
 
 // seeSize: the volume has two thirds of its size at least.
-func (w *Walk) seeSize(pod string) error {
-	size, err := w.sizeOf(pod)
-	if err != nil || size == 0 || w.o.Size == 0 {
+func (v *Volume) seeSize(pod string) error {
+	size, err := v.sizeOf(pod)
+	if err != nil || size == 0 || !v.known || v.grow {
 		return err
 	}
-	w.See("df %s: %s", pod, mib(size))
-	if size < w.size/3*2 {
-		return fmt.Errorf("df says %s, and the volume has %s", mib(size), mib(w.size))
+	v.See("df %s: %s", pod, mib(size))
+	if size < v.size/3*2 {
+		return fmt.Errorf("df says %s, and the volume has %s", mib(size), mib(v.size))
 	}
 	return nil
 }

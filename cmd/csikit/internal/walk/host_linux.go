@@ -94,3 +94,22 @@ func fileSystemSize(path string) (int64, error) {
 	}
 	return int64(st.Blocks) * int64(st.Bsize), nil //nolint:unconvert // Bsize has 32 bits on some systems
 }
+
+// dropCache has the next read come from the disk. Where it cannot, the read may
+// come from memory, which is no worse than what a pod sees.
+func dropCache(f *os.File) {
+	_ = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)
+}
+
+// groupOf is the group that a file belongs to.
+func groupOf(path string) (gid uint32, mode fs.FileMode, err error) {
+	st, err := os.Stat(path)
+	if err != nil {
+		return 0, 0, err
+	}
+	sys, ok := st.Sys().(*syscall.Stat_t)
+	if !ok {
+		return 0, 0, fmt.Errorf("%s: no group is to be seen", path)
+	}
+	return sys.Gid, st.Mode(), nil
+}

@@ -20,97 +20,115 @@ const (
 
 // Publish publishes the volume for a pod, once more if it has it already, and
 // looks.
-func (w *Walk) Publish(ctx context.Context, pod, what string) error {
-	return w.publish(ctx, pod, what, false)
+func (v *Volume) Publish(ctx context.Context, pod, what string) error {
+	return v.publish(ctx, pod, what, false)
 }
 
-func (w *Walk) publish(ctx context.Context, pod, what string, readOnly bool) error {
-	if !slices.Contains(w.published, pod) {
-		w.published = append(w.published, pod)
+func (v *Volume) publish(ctx context.Context, pod, what string, readOnly bool) error {
+	if !slices.Contains(v.published, pod) {
+		v.published = append(v.published, pod)
 	}
-	staging := w.stagingPath()
-	if staging == "" && w.o.Block {
-		staging = w.path("staging") // kubelet sends it for block volumes always
+	staging := v.stagingPath()
+	if staging == "" && v.block {
+		staging = v.path("staging") // kubelet sends it for block volumes always
 	}
-	_, err := call(ctx, w, "NodePublishVolume", what, w.node.NodePublishVolume, &csi.NodePublishVolumeRequest{
-		VolumeId: w.id(), StagingTargetPath: staging, TargetPath: w.path(pod), VolumeCapability: w.capability(), Readonly: readOnly,
-		VolumeContext: w.vol.GetVolumeContext(), PublishContext: w.attach, Secrets: w.o.Secrets,
+	_, err := call(ctx, v.Walk, "NodePublishVolume", v.label(what), v.node.NodePublishVolume, &csi.NodePublishVolumeRequest{
+		VolumeId: v.id(), StagingTargetPath: staging, TargetPath: v.path(pod), VolumeCapability: v.capability(), Readonly: readOnly,
+		VolumeContext: v.vol.GetVolumeContext(), PublishContext: v.attach, Secrets: v.o.Secrets,
 	})
 	if err != nil {
 		return err
 	}
-	return w.lookAt(pod)
+	return v.lookAt(pod)
 }
 
-func (w *Walk) publishAndWrite(ctx context.Context) error {
-	if err := w.publish(ctx, pod1, "for pod-1", false); err != nil {
-		return err
-	}
-	return w.write(pod1)
+func (v *Volume) publishFirst(ctx context.Context) error {
+	return v.publish(ctx, pod1, "for pod-1", false)
 }
 
-func (w *Walk) publishTwice(ctx context.Context) error {
-	if err := w.publish(ctx, pod1, "again for pod-1: the same call", false); err != nil {
+func (v *Volume) publishAndWrite(ctx context.Context) error {
+	if err := v.publishFirst(ctx); err != nil {
 		return err
 	}
-	if !w.can.multiWriter() {
-		w.See("one pod at a time: the driver does not say SINGLE_NODE_MULTI_WRITER")
+	return v.write("what pod-1 wrote")
+}
+
+func (v *Volume) publishTwice(ctx context.Context) error {
+	if err := v.publish(ctx, pod1, "again for pod-1: the same call", false); err != nil {
+		return err
+	}
+	if !v.can.multiWriter() {
+		v.See("one pod at a time: the driver does not say SINGLE_NODE_MULTI_WRITER")
 		return nil
 	}
-	if err := w.publish(ctx, pod2, "for pod-2, a second pod on this node", false); err != nil {
+	if err := v.publish(ctx, pod2, "for pod-2, a second pod on this node", false); err != nil {
 		return err
 	}
-	return w.Compare(pod2)
+	return v.Compare(pod2)
 }
 
-// publishReadOnly is not for raw block, of which a device has one flag for all.
-func (w *Walk) publishReadOnly(ctx context.Context) error {
-	if w.o.Block || !w.can.multiWriter() {
+// publishReadOnly is beside others that write, and so not for raw block, of which
+// a device has one flag for all.
+func (v *Volume) publishReadOnly(ctx context.Context) error {
+	if v.block || !v.can.multiWriter() {
 		return nil
 	}
-	if err := w.publish(ctx, podRO, "for pod-ro, read-only", true); err != nil {
-		return err
-	}
-	if err := w.refusesWrites(podRO); err != nil {
-		return err
-	}
-	return w.Compare(podRO)
+	return v.publishReader(ctx)
 }
 
-// publishAgain: another pod finds the data, and the size.
-func (w *Walk) publishAgain(ctx context.Context) error {
-	if err := w.publish(ctx, pod1, "for pod-1", false); err != nil {
+func (v *Volume) publishReader(ctx context.Context) error {
+	if err := v.publish(ctx, podRO, "for pod-ro, read-only", true); err != nil {
 		return err
 	}
-	if err := w.nodeExpand(ctx, "what it could not while it was in use"); err != nil {
+	if err := v.refusesWrites(podRO); err != nil {
 		return err
 	}
-	if err := w.Compare(pod1); err != nil {
-		return err
-	}
-	return w.seeSize(pod1)
+	return v.Compare(podRO)
 }
 
-func (w *Walk) unpublishAll(ctx context.Context) error {
-	for len(w.published) > 0 {
-		pod := w.published[0]
-		if err := w.unpublish(ctx, pod); err != nil {
+// publishOnlyReader: nobody but a reader has the volume. The next publish is to
+// write again.
+func (v *Volume) publishOnlyReader(ctx context.Context) error {
+	return steps(ctx, v.publishReader, v.unpublishAll)
+}
+
+// publishAgain: another pod finds the data, and the size, and can write.
+func (v *Volume) publishAgain(ctx context.Context) error {
+	if err := v.publishFirst(ctx); err != nil {
+		return err
+	}
+	if err := v.nodeExpand(ctx, "what it could not while it was in use"); err != nil {
+		return err
+	}
+	if err := v.Compare(pod1); err != nil {
+		return err
+	}
+	if err := v.seeSize(pod1); err != nil {
+		return err
+	}
+	return v.write("what pod-1 wrote in the second life")
+}
+
+func (v *Volume) unpublishAll(ctx context.Context) error {
+	for len(v.published) > 0 {
+		pod := v.published[0]
+		if err := v.unpublish(ctx, pod); err != nil {
 			return err
 		}
-		if _, err := os.Lstat(w.path(pod)); !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("after unpublish, %s is still there (%w)", w.path(pod), err)
+		if _, err := os.Lstat(v.path(pod)); !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("after unpublish, %s is still there (%w)", v.path(pod), err)
 		}
 	}
 	return nil
 }
 
 // unpublish is for the first of the published pods.
-func (w *Walk) unpublish(ctx context.Context, pod string) error {
-	_, err := call(ctx, w, "NodeUnpublishVolume", pod, w.node.NodeUnpublishVolume,
-		&csi.NodeUnpublishVolumeRequest{VolumeId: w.id(), TargetPath: w.path(pod)})
+func (v *Volume) unpublish(ctx context.Context, pod string) error {
+	_, err := call(ctx, v.Walk, "NodeUnpublishVolume", v.label(pod), v.node.NodeUnpublishVolume,
+		&csi.NodeUnpublishVolumeRequest{VolumeId: v.id(), TargetPath: v.path(pod)})
 	if err != nil {
 		return err
 	}
-	w.published = w.published[1:]
+	v.published = v.published[1:]
 	return nil
 }

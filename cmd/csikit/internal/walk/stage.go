@@ -8,36 +8,36 @@ import (
 )
 
 // stage makes the volume ready on this node, if the driver stages.
-func (w *Walk) stage(ctx context.Context) error {
-	path := w.stagingPath()
+func (v *Volume) stage(ctx context.Context) error {
+	path := v.stagingPath()
 	if path == "" {
 		return nil
 	}
 	if err := os.MkdirAll(path, 0o750); err != nil {
 		return err
 	}
-	w.staged = true
-	_, err := call(ctx, w, "NodeStageVolume", "once for this node", w.node.NodeStageVolume, &csi.NodeStageVolumeRequest{
-		VolumeId: w.id(), StagingTargetPath: path, VolumeCapability: w.capability(),
-		VolumeContext: w.vol.GetVolumeContext(), PublishContext: w.attach, Secrets: w.o.Secrets,
+	v.staged = true
+	_, err := call(ctx, v.Walk, "NodeStageVolume", v.label("once for this node"), v.node.NodeStageVolume, &csi.NodeStageVolumeRequest{
+		VolumeId: v.id(), StagingTargetPath: path, VolumeCapability: v.capability(),
+		VolumeContext: v.vol.GetVolumeContext(), PublishContext: v.attach, Secrets: v.o.Secrets,
 	})
-	if err != nil || w.o.Block || w.o.NoData {
+	if err != nil || v.block || v.o.NoData {
 		return err
 	}
 	// A driver may mount nothing here; and one elsewhere, where we cannot look.
-	_, err = w.seeStack(path)
+	_, err = v.seeStack(path)
 	return err
 }
 
-func (w *Walk) unstage(ctx context.Context) error {
-	if !w.staged {
+func (v *Volume) unstage(ctx context.Context) error {
+	if !v.staged {
 		return nil
 	}
-	_, err := call(ctx, w, "NodeUnstageVolume", "", w.node.NodeUnstageVolume,
-		&csi.NodeUnstageVolumeRequest{VolumeId: w.id(), StagingTargetPath: w.path("staging")})
+	_, err := call(ctx, v.Walk, "NodeUnstageVolume", v.label(""), v.node.NodeUnstageVolume,
+		&csi.NodeUnstageVolumeRequest{VolumeId: v.id(), StagingTargetPath: v.path("staging")})
 	if err != nil {
 		return err
 	}
-	w.staged = false
+	v.staged = false
 	return nil
 }

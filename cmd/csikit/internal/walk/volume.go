@@ -4,70 +4,175 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
-func (w *Walk) createRequest() *csi.CreateVolumeRequest {
+// Volume is a volume on its way.
+type Volume struct {
+	*Walk
+
+	name   string // and that of its directory
+	alias  string // what it is called in the print; "": it is the only one
+	source *csi.VolumeContentSource
+	ask    int64 // bytes; 0: none are asked for
+	block  bool
+	gid    string // volume_mount_group
+
+	vol       *csi.Volume
+	ids       []string                 // of volumes that are not deleted
+	doubt     *csi.CreateVolumeRequest // a volume may have been made
+	attached  bool                     // or may be
+	attach    map[string]string        // publish_context
+	staged    bool                     // or may be
+	published []string                 // or may be
+	size      int64                    // that the volume has
+	known     bool                     // the driver says so
+	grow      bool                     // the node is still to expand it
+
+	seen map[string]bool // by pod: its volume is here
+	has  *content
+}
+
+// newVolume is one to be created; alias tells it from the walk's own, which is "".
+func (w *Walk) newVolume(alias string) *Volume {
+	v := &Volume{Walk: w, name: w.o.Name, alias: alias, ask: w.o.Size, size: w.o.Size, block: w.o.Block, seen: map[string]bool{}}
+	if alias != "" {
+		v.name += "-" + alias
+	}
+	w.made = append(w.made, v)
+	return v
+}
+
+// label says which volume an RPC is for.
+func (v *Volume) label(what string) string {
+	switch {
+	case v.alias == "":
+		return what
+	case what == "":
+		return v.alias
+	}
+	return v.alias + ": " + what
+}
+
+func (v *Volume) capability() *csi.VolumeCapability {
+	c := &csi.VolumeCapability{AccessMode: &csi.VolumeCapability_AccessMode{Mode: csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER}}
+	if v.can.multiWriter() {
+		c.AccessMode.Mode = csi.VolumeCapability_AccessMode_SINGLE_NODE_MULTI_WRITER
+	}
+	if v.block {
+		c.AccessType = &csi.VolumeCapability_Block{Block: &csi.VolumeCapability_BlockVolume{}}
+	} else {
+		c.AccessType = &csi.VolumeCapability_Mount{Mount: &csi.VolumeCapability_MountVolume{FsType: v.o.FSType, VolumeMountGroup: v.gid}}
+	}
+	return c
+}
+
+func (v *Volume) createRequest() *csi.CreateVolumeRequest {
 	req := &csi.CreateVolumeRequest{
-		Name: w.o.Name, Parameters: w.o.Parameters, Secrets: w.o.Secrets,
-		VolumeCapabilities: []*csi.VolumeCapability{w.capability()},
+		Name: v.name, Parameters: v.o.Parameters, Secrets: v.o.Secrets, VolumeContentSource: v.source,
+		VolumeCapabilities: []*csi.VolumeCapability{v.capability()},
 	}
-	if w.o.Size > 0 {
-		req.CapacityRange = &csi.CapacityRange{RequiredBytes: w.o.Size}
+	if v.ask > 0 {
+		req.CapacityRange = &csi.CapacityRange{RequiredBytes: v.ask}
 	}
-	if here := w.info.GetAccessibleTopology(); here != nil && w.can.service[csi.PluginCapability_Service_VOLUME_ACCESSIBILITY_CONSTRAINTS] {
+	if here := v.info.GetAccessibleTopology(); here != nil && v.can.service[csi.PluginCapability_Service_VOLUME_ACCESSIBILITY_CONSTRAINTS] {
 		req.AccessibilityRequirements = &csi.TopologyRequirement{Requisite: []*csi.Topology{here}, Preferred: []*csi.Topology{here}}
 	}
 	return req
 }
 
-func (w *Walk) create(ctx context.Context) error {
-	req := w.createRequest()
-	w.doubt = req
-	resp, err := call(ctx, w, "CreateVolume", "a volume called "+req.GetName(), w.controller.CreateVolume, req)
+func (v *Volume) create(ctx context.Context) error {
+	if err := os.MkdirAll(v.dir(), 0o750); err != nil {
+		return err
+	}
+	req := v.createRequest()
+	v.doubt = req
+	resp, err := call(ctx, v.Walk, "CreateVolume", v.label("a volume called "+req.GetName()), v.controller.CreateVolume, req)
 	if err != nil {
 		if final(err) {
-			w.doubt = nil
+			v.doubt = nil
 		}
 		return err
 	}
-	w.doubt, w.vol = nil, resp.GetVolume()
-	if w.id() == "" {
-		w.doubt = req
+	v.doubt, v.vol = nil, resp.GetVolume()
+	if v.id() == "" {
+		v.doubt = req
 		return errors.New("CreateVolume answers OK and no volume_id")
 	}
-	w.made = append(w.made, w.id())
-	c := w.vol.GetCapacityBytes()
-	if c == 0 {
-		w.See("volume %s, of no known size", w.id())
-	} else {
-		w.See("volume %s, %s", w.id(), mib(c))
-		if c < w.o.Size {
-			return fmt.Errorf("CreateVolume answers %d bytes, asked for were at least %d", c, w.o.Size)
-		}
-		w.size = c
+	v.ids = append(v.ids, v.id())
+	if err := v.sized(); err != nil {
+		return err
 	}
-	return w.createAgain(ctx, req)
+	if err := v.sameSource(); err != nil {
+		return err
+	}
+	return v.createAgain(ctx, req)
+}
+
+// sized looks at the capacity that was answered.
+func (v *Volume) sized() error {
+	c := v.vol.GetCapacityBytes()
+	if c == 0 {
+		v.See("volume %s, of no known size", v.id())
+		return nil
+	}
+	v.See("volume %s, %s", v.id(), mib(c))
+	if c < v.ask {
+		return fmt.Errorf("CreateVolume answers %d bytes, asked for were at least %d", c, v.ask)
+	}
+	v.size, v.known = c, true
+	return nil
+}
+
+// sameSource: a CO deletes a volume that does not say what it was made of.
+func (v *Volume) sameSource() error {
+	got := v.vol.GetContentSource()
+	if got.GetSnapshot().GetSnapshotId() == v.source.GetSnapshot().GetSnapshotId() && got.GetVolume().GetVolumeId() == v.source.GetVolume().GetVolumeId() {
+		return nil
+	}
+	return fmt.Errorf("CreateVolume answers content_source %v, asked for was %v", got, v.source)
 }
 
 // createAgain: a CO that did not get the answer asks again.
-func (w *Walk) createAgain(ctx context.Context, req *csi.CreateVolumeRequest) error {
-	resp, err := call(ctx, w, "CreateVolume", "again: the same call", w.controller.CreateVolume, req)
+func (v *Volume) createAgain(ctx context.Context, req *csi.CreateVolumeRequest) error {
+	resp, err := call(ctx, v.Walk, "CreateVolume", v.label("again: the same call"), v.controller.CreateVolume, req)
 	if err != nil {
 		return err
 	}
-	if got := resp.GetVolume().GetVolumeId(); got != w.id() {
-		w.made = append(w.made, got)
+	if got := resp.GetVolume().GetVolumeId(); got != v.id() {
+		v.ids = append(v.ids, got)
 		return fmt.Errorf("CreateVolume repeated answers another volume, %s", got)
 	}
 	return nil
 }
 
-func (w *Walk) validate(ctx context.Context) error {
-	resp, err := call(ctx, w, "ValidateVolumeCapabilities", "", w.controller.ValidateVolumeCapabilities, &csi.ValidateVolumeCapabilitiesRequest{
-		VolumeId: w.id(), VolumeContext: w.vol.GetVolumeContext(), Parameters: w.o.Parameters, Secrets: w.o.Secrets,
-		VolumeCapabilities: []*csi.VolumeCapability{w.capability()},
+// resolve finds out whether a CreateVolume that ended in doubt made a volume, as
+// a CO does: it asks again.
+func (v *Volume) resolve(ctx context.Context) error {
+	if v.doubt == nil {
+		return nil
+	}
+	resp, err := call(ctx, v.Walk, "CreateVolume", v.label("is there one?"), v.controller.CreateVolume, v.doubt)
+	switch id := resp.GetVolume().GetVolumeId(); {
+	case err == nil && id != "":
+		v.ids = append(v.ids, id)
+	case err == nil:
+		return errors.New("CreateVolume answers OK and no volume_id")
+	case !final(err):
+		return err
+	}
+	v.doubt = nil
+	return nil
+}
+
+func (v *Volume) validate(ctx context.Context) error {
+	resp, err := call(ctx, v.Walk, "ValidateVolumeCapabilities", "", v.controller.ValidateVolumeCapabilities, &csi.ValidateVolumeCapabilitiesRequest{
+		VolumeId: v.id(), VolumeContext: v.vol.GetVolumeContext(), Parameters: v.o.Parameters, Secrets: v.o.Secrets,
+		VolumeCapabilities: []*csi.VolumeCapability{v.capability()},
 	})
 	if err != nil {
 		return err
@@ -78,64 +183,32 @@ func (w *Walk) validate(ctx context.Context) error {
 	return nil
 }
 
-// list looks for the volume where the driver can show it.
-func (w *Walk) list(ctx context.Context) error {
-	if w.can.controller[csi.ControllerServiceCapability_RPC_GET_VOLUME] {
-		resp, err := call(ctx, w, "ControllerGetVolume", "", w.controller.ControllerGetVolume, &csi.ControllerGetVolumeRequest{VolumeId: w.id()})
-		if err != nil {
-			return err
-		}
-		if got := resp.GetVolume().GetVolumeId(); got != w.id() {
-			return fmt.Errorf("ControllerGetVolume answers volume %q", got)
-		}
+func (v *Volume) deleteVolume(ctx context.Context, id, what string) error {
+	_, err := call(ctx, v.Walk, "DeleteVolume", v.label(what), v.controller.DeleteVolume, &csi.DeleteVolumeRequest{VolumeId: id, Secrets: v.o.Secrets})
+	if err != nil {
+		return err
 	}
-	if w.can.controller[csi.ControllerServiceCapability_RPC_GET_CAPACITY] {
-		resp, err := call(ctx, w, "GetCapacity", "", w.controller.GetCapacity, &csi.GetCapacityRequest{
-			VolumeCapabilities: []*csi.VolumeCapability{w.capability()}, Parameters: w.o.Parameters, AccessibleTopology: w.info.GetAccessibleTopology(),
-		})
-		if err != nil {
-			return err
-		}
-		w.See("%s are free", mib(resp.GetAvailableCapacity()))
-	}
-	return w.listed(ctx, true)
-}
-
-// maxPages bounds a list whose token goes round in circles.
-const maxPages = 10_000
-
-// listed looks through the pages of ListVolumes.
-func (w *Walk) listed(ctx context.Context, want bool) error {
-	if !w.can.controller[csi.ControllerServiceCapability_RPC_LIST_VOLUMES] {
-		return nil
-	}
-	volumes, found, token := 0, false, ""
-	for range maxPages {
-		resp, err := call(ctx, w, "ListVolumes", "", w.controller.ListVolumes, &csi.ListVolumesRequest{StartingToken: token})
-		if err != nil {
-			return err
-		}
-		for _, e := range resp.GetEntries() {
-			volumes++
-			found = found || e.GetVolume().GetVolumeId() == w.id()
-		}
-		if token = resp.GetNextToken(); token == "" {
-			break
-		}
-	}
-	w.See("%d volumes", volumes)
-	switch {
-	case token != "":
-		return fmt.Errorf("ListVolumes has not come to an end after %d pages", maxPages)
-	case found != want:
-		return fmt.Errorf("ListVolumes has volume %s: %t", w.id(), found)
-	}
+	v.ids = v.ids[1:]
 	return nil
 }
 
-func (w *Walk) delete(ctx context.Context) error {
-	if err := w.deleteVolume(ctx, w.id(), "and its data"); err != nil {
+// delete deletes the volume and looks whether the driver knows it still.
+func (v *Volume) delete(ctx context.Context) error {
+	if err := v.deleteVolume(ctx, v.id(), "and its data"); err != nil {
 		return err
 	}
-	return w.listed(ctx, false)
+	if err := v.listed(ctx, false); err != nil {
+		return err
+	}
+	if v.can.controller[csi.ControllerServiceCapability_RPC_GET_VOLUME] {
+		_, err := try(ctx, v.Walk, "ControllerGetVolume", v.label("is it gone?"), v.controller.ControllerGetVolume, &csi.ControllerGetVolumeRequest{VolumeId: v.id()})
+		if status.Code(err) != codes.NotFound {
+			return fmt.Errorf("ControllerGetVolume of a volume that was deleted: want NotFound, got %w", orOK(err))
+		}
+	}
+	if err := v.removeDirs(); err != nil {
+		return err
+	}
+	v.forget(v)
+	return nil
 }
