@@ -34,7 +34,7 @@ func child() error {
 	if err := json.Unmarshal([]byte(os.Getenv(envChild)), &o); err != nil {
 		return err
 	}
-	b, err := New(Options{Pool: o.Pool, Node: "node-1", AllowRootFS: true, Reserve: -1, Half: o.Half})
+	b, err := New(Options{Pool: o.Pool, Node: "node-1", AllowRootFS: true, Reserve: -1, Half: o.Half, EphemeralMax: 1 << 30})
 	if err != nil {
 		return err
 	}
@@ -75,7 +75,7 @@ func child() error {
 		err = b.DeleteSnapshot(ctx, backends.DeleteSnapshotRequest{ID: o.ID})
 	case "modify":
 		err = b.ModifyVolume(ctx, backends.ModifyVolumeRequest{ID: o.ID, Mutable: map[string]string{"read-bps": "1Mi"}})
-	case "life":
+	case "life", "pod":
 		err = life(ctx, b, o)
 	case "churn":
 		for i := 0; err == nil; i++ {

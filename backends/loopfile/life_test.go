@@ -32,7 +32,15 @@ func (n *node) capability() backends.Capability {
 	return backends.Capability{Mode: backends.SingleNodeWriter, FSType: n.o.Type, Block: n.o.Type == ""}
 }
 
+// inline says that the volume is a pod's own.
+func (n *node) inline() bool { return n.o.Op == "pod" }
+
 func (n *node) do(ctx context.Context) error {
+	if n.inline() {
+		return n.Publish(ctx, mounter.PublishRequest{
+			ID: n.o.ID, Path: n.target, Capability: n.capability(), Ephemeral: true, Context: map[string]string{"size": n.o.Name, "type": typeThin},
+		})
+	}
 	stage := mounter.StageRequest{ID: n.o.ID, Path: n.staging, Capability: n.capability()}
 	if err := n.Stage(ctx, stage); err != nil {
 		return err
@@ -45,6 +53,9 @@ func (n *node) do(ctx context.Context) error {
 func (n *node) undo(ctx context.Context) error {
 	if err := n.Unpublish(ctx, mounter.UnpublishRequest{ID: n.o.ID, Path: n.target}); err != nil {
 		return err
+	}
+	if n.inline() {
+		return nil
 	}
 	return n.Unstage(ctx, mounter.UnstageRequest{ID: n.o.ID, Path: n.staging})
 }
@@ -60,6 +71,11 @@ func life(ctx context.Context, b *Backend, o order) error {
 			return syscall.Kill(os.Getpid(), syscall.SIGKILL)
 		}
 		return err
+	}
+	if n.inline() {
+		if err := os.WriteFile(filepath.Join(n.target, "f"), []byte("data"), 0o600); err != nil {
+			return err
+		}
 	}
 	return errors.Join(n.undo(ctx), n.Close())
 }
