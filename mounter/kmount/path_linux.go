@@ -71,3 +71,10 @@ func forceUnmount(path string) error {
 	}
 	return os.NewSyscallError("umount2", err)
 }
+
+// isFile reports whether path is there and no directory.
+func isFile(path string) bool {
+	var st unix.Statx_t
+	err := unix.Statx(unix.AT_FDCWD, path, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT|unix.AT_STATX_DONT_SYNC, unix.STATX_TYPE, &st)
+	return err == nil && st.Mode&unix.S_IFMT != unix.S_IFDIR
+}
