@@ -67,6 +67,9 @@ type Device struct {
 	// MkfsOptions are added to mkfs's own, and win where they name a feature that
 	// would be turned off for the running kernel; never secrets.
 	MkfsOptions []string
+	// Encryption asks for a layer of LUKS between the device and its data; nil:
+	// none, and a device that has one is refused.
+	Encryption *Encryption
 }
 
 // Identity says which device is the right one: every field that is set must

@@ -34,6 +34,9 @@ func (e *Engine) closeVolume(ctx context.Context, s *store, r *record) error {
 		if claimed != nil {
 			return claimed // and closing this one would take the device away from that one
 		}
+		if err := e.closeMapping(ctx, r); err != nil {
+			return err
+		}
 		if err := e.callClose(ctx, r.Volume, r.State); err != nil {
 			return err
 		}
@@ -94,12 +97,12 @@ func (e *Engine) unheld(ctx context.Context, s *store, r *record) error {
 	if err := e.unmounted(r); err != nil {
 		return err
 	}
-	return e.unclaimed(ctx, r)
+	return e.unclaimed(ctx, r.data())
 }
 
 // unmounted looks for mounts in this mount namespace.
 func (e *Engine) unmounted(r *record) error {
-	devs := []uint64{r.Device.Num}
+	devs := []uint64{r.Device.Num, r.data().Num}
 	if r.Mounted != nil {
 		devs = append(devs, r.Mounted.Dev) // btrfs has a number of its own
 	}
@@ -121,20 +124,20 @@ func (e *Engine) unmounted(r *record) error {
 // unclaimed finds the users that are not to be seen from here: a mount in another
 // namespace, whose file system would lose what it has not written yet, or a
 // device on top. A device that is gone, or another one by now, has none.
-func (e *Engine) unclaimed(ctx context.Context, r *record) error {
-	if r.Device.Num == 0 {
+func (e *Engine) unclaimed(ctx context.Context, r *deviceRecord) error {
+	if r.Num == 0 {
 		return nil
 	}
-	d, err := e.openRecorded(ctx, r.Device)
+	d, err := e.openRecorded(ctx, r)
 	if err != nil {
 		return nil //nolint:nilerr // nothing is left to lose
 	}
 	claimed, err := d.Claimed()
 	switch err = errors.Join(err, d.Close()); {
 	case err != nil:
-		return unavailable("device %s: %w", r.Device.Path, err)
+		return unavailable("device %s: %w", r.Path, err)
 	case claimed:
-		return inUse("device %s is mounted in another mount namespace, or held by another device or program", r.Device.Path)
+		return inUse("device %s is mounted in another mount namespace, or held by another device or program", r.Path)
 	}
 	return nil
 }

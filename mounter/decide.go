@@ -51,6 +51,8 @@ func decide(e evidence) (verdict, error) {
 		return verdict{}, e.refuse("it was formatted with %s, and what is there now is no file system", e.done())
 	case c.State == blockdev.Unknown:
 		return verdict{}, e.refuse("nobody remembers an mkfs that was cut short here, so this may be somebody's data%s", e.almost())
+	case isLUKS(c):
+		return verdict{}, e.refuse("it is encrypted, and the backend does not say that the volume is to be")
 	case c.State == blockdev.Foreign:
 		return verdict{}, e.refuse("it belongs to something else")
 	default:

@@ -82,16 +82,30 @@ func (e *Engine) expandDevice(ctx context.Context, s *store, r *record, want bac
 	case want.Limit > 0 && size > want.Limit:
 		return 0, fmt.Errorf("%w: device %s has %d bytes, and %d is the limit", backends.ErrOutOfRange, r.Device.Path, size, want.Limit)
 	}
-	if !r.block() {
-		if err := e.growStaged(ctx, s, r, d, size); err != nil {
-			return 0, err
-		}
+	if err := e.expandData(ctx, s, r, d, size); err != nil {
+		return 0, err
 	}
 	if r.Device.Size == size {
 		return size, nil
 	}
 	r.Device.Size = size
 	return size, s.put(r)
+}
+
+// expandData grows what the user has on the device, which has size bytes.
+func (e *Engine) expandData(ctx context.Context, s *store, r *record, d Device, size int64) (err error) {
+	if r.Mapping != nil {
+		in, err := e.expandMapping(ctx, r, d)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, in.Close()) }()
+		d, size = in, r.Mapping.Size
+	}
+	if r.block() {
+		return nil
+	}
+	return e.growStaged(ctx, s, r, d, size)
 }
 
 // growStaged grows the file system at the staging path; targets are binds of it.

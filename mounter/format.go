@@ -21,7 +21,7 @@ func (s *staging) prepare(ctx context.Context, d Device) (fsType string, err err
 	if err != nil {
 		return "", err
 	}
-	e := s.evidence(content)
+	e := s.crypt.inside(s.evidence(content))
 	v, err := decide(e)
 	if err != nil {
 		return "", err
@@ -29,7 +29,7 @@ func (s *staging) prepare(ctx context.Context, d Device) (fsType string, err err
 	if v.Format {
 		err = s.format(ctx, d, v.FSType)
 	} else {
-		err = s.repair(ctx, d, content, e.started() != "")
+		err = s.repair(ctx, d, content, e.started() != "" || s.crypt.unused())
 	}
 	if err != nil {
 		return "", err
@@ -44,18 +44,18 @@ func (s *staging) prepare(ctx context.Context, d Device) (fsType string, err err
 func (s *staging) idle(d Device) error {
 	claimed, err := d.Claimed()
 	if err != nil {
-		return unavailable("device %s: %w", s.src.Device.Path, err)
+		return unavailable("device %s: %w", d.Path(), err)
 	}
 	if !claimed {
 		return nil
 	}
 	mounts, err := s.kernel.MountsOf(d.Num())
 	if err != nil {
-		return unavailable("mounts of device %s: %w", s.src.Device.Path, err)
+		return unavailable("mounts of device %s: %w", d.Path(), err)
 	}
 	if len(mounts) == 0 {
 		return unavailable("device %s is held by another program (an mkfs or fsck that is still running?), by another device, or by a mount that is not to be seen from here",
-			s.src.Device.Path)
+			d.Path())
 	}
 	return nil
 }
@@ -63,7 +63,7 @@ func (s *staging) idle(d Device) error {
 func (s *staging) probe(ctx context.Context, d Device) (blockdev.Content, error) {
 	content, err := d.Probe(ctx)
 	if err != nil {
-		return content, unavailable("device %s cannot be read, so nobody knows what is on it, and it is left alone: %w", s.src.Device.Path, err)
+		return content, unavailable("device %s cannot be read, so nobody knows what is on it, and it is left alone: %w", d.Path(), err)
 	}
 	return content, nil
 }
@@ -71,8 +71,8 @@ func (s *staging) probe(ctx context.Context, d Device) (blockdev.Content, error)
 func (s *staging) evidence(c blockdev.Content) evidence {
 	dev := s.src.Device
 	e := evidence{
-		Device: dev.Path, Content: c, Size: s.rec.Device.Size, Backend: dev.Format, BackendFSType: dev.FSType, Record: s.rec.Format,
-		ReadOnly: s.readOnly, Want: s.req.Capability.FSType, DefaultFS: s.opts.DefaultFS,
+		Device: s.rec.data().Path, Content: c, Backend: dev.Format, BackendFSType: dev.FSType, Record: s.rec.Format,
+		Size: s.rec.data().Size, ReadOnly: s.readOnly, Want: s.req.Capability.FSType, DefaultFS: s.opts.DefaultFS,
 	}
 	e.SameInstance = s.rec.sameInstance(s.boot)
 	if e.Backend != backends.FormatDone && s.features.FormatRecorder == nil {
@@ -99,7 +99,7 @@ func (s *staging) format(ctx context.Context, d Device, fsType string) error {
 		return err
 	}
 	if err := s.kernel.Mkfs(ctx, d, fsType, dev.MkfsOptions); err != nil {
-		return unavailable("mkfs.%s on %s: %w", fsType, dev.Path, err)
+		return unavailable("mkfs.%s on %s: %w", fsType, d.Path(), err)
 	}
 	if err := s.step(ctx, "probe device"); err != nil {
 		return err
@@ -109,7 +109,7 @@ func (s *staging) format(ctx context.Context, d Device, fsType string) error {
 		return err
 	}
 	if content.State != blockdev.Filesystem || content.Type != fsType || content.InProgress || content.Errors {
-		return unavailable("mkfs.%s on %s ended well, and the device holds %s", fsType, dev.Path, content)
+		return unavailable("mkfs.%s on %s ended well, and the device holds %s", fsType, d.Path(), content)
 	}
 	return nil
 }
@@ -117,6 +117,9 @@ func (s *staging) format(ctx context.Context, d Device, fsType string) error {
 // formatDone makes it durable that the device, of which all is known by now,
 // holds a file system.
 func (s *staging) formatDone(ctx context.Context, fsType string) error {
+	if err := s.markUsed(ctx); err != nil {
+		return err
+	}
 	s.setFormat(formatDone, fsType)
 	if err := s.store.put(s.rec); err != nil {
 		return err
@@ -167,10 +170,10 @@ func (s *staging) repair(ctx context.Context, d Device, c blockdev.Content, unfi
 			return err
 		}
 		if err := s.kernel.Check(ctx, d, c.Type, unfinished); err != nil {
-			return fmt.Errorf("%s on %s asks for a check, and that failed; it is not mounted: %w", c.Type, s.src.Device.Path, err)
+			return fmt.Errorf("%s on %s asks for a check, and that failed; it is not mounted: %w", c.Type, d.Path(), err)
 		}
 	}
-	if s.readOnly || !isExt(c.Type) || s.kernel.GrowsOnline(c.Type) || !canGrow(c.Size, s.rec.Device.Size) {
+	if s.readOnly || !isExt(c.Type) || s.kernel.GrowsOnline(c.Type) || !canGrow(c.Size, s.rec.data().Size) {
 		return nil
 	}
 	if err := s.step(ctx, "grow "+c.Type); err != nil {
@@ -178,14 +181,14 @@ func (s *staging) repair(ctx context.Context, d Device, c blockdev.Content, unfi
 	}
 	// resize2fs believes only a file system that was checked since it was mounted.
 	if err := s.kernel.Check(ctx, d, c.Type, true); err != nil {
-		return fmt.Errorf("check %s on %s before growing it: %w", c.Type, s.src.Device.Path, err)
+		return fmt.Errorf("check %s on %s before growing it: %w", c.Type, d.Path(), err)
 	}
 	if err := s.kernel.Grow(ctx, d, c.Type, ""); err != nil {
-		return fmt.Errorf("grow %s on %s: %w", c.Type, s.src.Device.Path, err)
+		return fmt.Errorf("grow %s on %s: %w", c.Type, d.Path(), err)
 	}
 	after, err := s.probe(ctx, d)
-	if err == nil && (after.State != blockdev.Filesystem || after.Type != c.Type || canGrow(after.Size, s.rec.Device.Size)) {
-		err = unavailable("after growing it, %s of %d bytes holds %s of %d bytes", s.src.Device.Path, s.rec.Device.Size, after, after.Size)
+	if err == nil && (after.State != blockdev.Filesystem || after.Type != c.Type || canGrow(after.Size, s.rec.data().Size)) {
+		err = unavailable("after growing it, %s of %d bytes holds %s of %d bytes", d.Path(), s.rec.data().Size, after, after.Size)
 	}
 	return err
 }

@@ -69,6 +69,8 @@ type Kernel interface {
 	StatFS(path string) (backends.VolumeStats, error)
 	// SetGroup gives the directory at path, and what is made in it, to a group.
 	SetGroup(path string, gid int) error
+
+	LUKS
 }
 
 // Commands runs the tools of the host: a *command.Runner, or what stands for it.

@@ -201,10 +201,10 @@ func (p *publishing) isPublished(ctx context.Context, top mnt.Info) (bool, error
 		return mountedAs(p.source).is(top), nil
 	}
 	dev, err := p.kernel.DeviceAt(p.path)
-	if err != nil || dev != p.stage.Device.Num {
+	if err != nil || dev != p.stage.data().Num {
 		return false, err
 	}
-	d, err := p.openRecorded(ctx, p.stage.Device)
+	d, err := p.openRecorded(ctx, p.stage.data())
 	if err != nil {
 		return false, soften(err)
 	}
@@ -286,7 +286,7 @@ func (p *publishing) newRecord() {
 		Access: access(c), Mode: c.Mode.String(), FSType: c.FSType, ReadOnly: p.readOnly, Group: c.Group,
 	}
 	if c.Block {
-		p.rec.Source, p.rec.Device = sourceDevice, p.stage.Device
+		p.rec.Source, p.rec.Device, p.rec.Mapping = sourceDevice, p.stage.Device, p.stage.Mapping
 	} else {
 		p.rec.Flags = newDigest(c.Flags)
 	}

@@ -16,16 +16,16 @@ import (
 // stops nobody. So it is set while every target is read-only, and besides has
 // refused a mixture.
 func (p *publishing) block(ctx context.Context) (err error) {
-	d, err := p.openRecorded(ctx, p.stage.Device)
+	d, err := p.openRecorded(ctx, p.stage.data())
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, d.Close()) }()
-	if p.stage.Device.ReadOnly && !p.readOnly {
+	if p.stage.data().ReadOnly && !p.readOnly {
 		return refuse("device %s is read-only by itself, and a writable one was asked for", d.Path())
 	}
 	return p.attach(ctx, makeFile, func() error {
-		if !p.stage.Device.ReadOnly {
+		if !p.stage.data().ReadOnly {
 			if err := d.SetReadOnly(p.readOnly); err != nil {
 				return err
 			}
@@ -40,7 +40,7 @@ func (p *publishing) keepFlag(ctx context.Context) (err error) {
 	if !p.stage.block() {
 		return nil
 	}
-	d, err := p.openRecorded(ctx, p.stage.Device)
+	d, err := p.openRecorded(ctx, p.stage.data())
 	if err != nil {
 		return soften(err)
 	}

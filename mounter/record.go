@@ -21,10 +21,22 @@ import (
 // the oldest form that its reader must understand: fields that may be ignored
 // are added without a new version, so that an older driver still works with
 // them; everything else gets a new number, and only in the records that use it.
-const recordVersion = 2
+const recordVersion = 3
 
 // versionOf is the oldest form that knows a kind of record.
 var versionOf = map[kind]int{kindStage: 1, kindPublish: 1, kindEphemeral: 2}
+
+// versionMapping is the oldest form that knows Mapping: a reader that does not
+// would take the device away below it.
+const versionMapping = 3
+
+// version is the form of r.
+func (r *record) version() int {
+	if r.Mapping != nil {
+		return versionMapping
+	}
+	return versionOf[r.Kind]
+}
 
 type kind string
 
@@ -82,6 +94,7 @@ type record struct {
 	Group       string         `json:"group,omitempty"`
 	Source      sourceKind     `json:"source,omitempty"`
 	Device      *deviceRecord  `json:"device,omitempty"`
+	Mapping     *deviceRecord  `json:"mapping,omitempty"` // what Device looks like unencrypted
 	Mount       *mountRecord   `json:"mount,omitempty"`
 	Dir         string         `json:"dir,omitempty"`
 	Mounted     *mountedRecord `json:"mounted,omitempty"`
@@ -202,6 +215,7 @@ func (r *record) cutShort(boot string) bool {
 func (r *record) clone() *record {
 	c := *r
 	c.Flags, c.Device, c.Mount = copyOf(r.Flags), copyOf(r.Device), copyOf(r.Mount)
+	c.Mapping = copyOf(r.Mapping)
 	c.Mounted, c.Format, c.State = copyOf(r.Mounted), copyOf(r.Format), slices.Clone(r.State)
 	c.Context, c.Arguments = maps.Clone(r.Context), copyOf(r.Arguments)
 	return &c
@@ -326,6 +340,8 @@ func (r *record) check(name string) error {
 		return fmt.Errorf("source %q is not described", r.Source)
 	case !slices.Contains([]sourceKind{"", sourceDevice, sourceMount, sourceDir}, r.Source):
 		return fmt.Errorf("unknown source %q", r.Source)
+	case r.Mapping != nil && r.Source != sourceDevice:
+		return errors.New("a mapping of no device")
 	case r.Format != nil && r.Format.State != formatStarted && r.Format.State != formatDone:
 		return fmt.Errorf("unknown format state %q", r.Format.State)
 	}

@@ -99,6 +99,25 @@ func forms() map[string]*record {
 		r.Access, r.FSType, r.Source, r.Device = accessBlock, "", sourceDevice, device()
 		r.Mounted = &mountedRecord{ID: 81, Dev: 6, Root: "/loop7", FSType: "devtmpfs"}
 	})
+	encrypted := func(r *record) {
+		onDevice(r)
+		const name = "csikit-vkj6tdlpxhcwvtcbkaq6lsoz4a-65bf2e84-4e7b-48c7-8fce-e0c96377143f"
+		r.Version, r.Mapping = 3, &deviceRecord{Path: "/dev/mapper/" + name, DMUUID: "CRYPT-LUKS2-65bf2e844e7b48c78fcee0c96377143f-" + name}
+	}
+	opened := func(r *record) {
+		encrypted(r)
+		r.Mapping.Num, r.Mapping.DiskSeq, r.Mapping.Size = 65024, 43, 1<<30-16<<20
+	}
+	add("stage-open-encrypted", stage(phaseOpen), func(r *record) { encrypted(r); r.Format = formatted(formatStarted) })
+	add("stage-ready-encrypted", stage(phaseReady), func(r *record) {
+		opened(r)
+		r.Mounted = &mountedRecord{ID: 77, Dev: 65024, Root: "/", FSType: "ext4"}
+	})
+	add("publish-ready-encrypted", publish(phaseReady), func(r *record) {
+		opened(r)
+		r.Access, r.FSType, r.State = accessBlock, "", nil
+		r.Mounted = &mountedRecord{ID: 81, Dev: 6, Root: "/dm-0", FSType: "devtmpfs"}
+	})
 	return all
 }
 
@@ -168,7 +187,7 @@ func TestForeignRecords(t *testing.T) {
 		"torn":             `{"version": 1, "kind": "stage", "vol`,
 		"not a record":     `[1,2]`,
 		"no version":       change(func(m map[string]any) { delete(m, "version") }),
-		"newer version":    change(func(m map[string]any) { m["version"] = 3 }),
+		"newer version":    change(func(m map[string]any) { m["version"] = 4 }),
 		"other volume":     change(func(m map[string]any) { m["volume"] = "vol-2" }),
 		"other path":       change(func(m map[string]any) { m["path"] = "/elsewhere" }),
 		"unknown kind":     change(func(m map[string]any) { m["kind"] = "move" }),

@@ -47,7 +47,7 @@ func checkDevice(d *backends.Device) error {
 	case !known && id.Unverified == "":
 		return refuse("the backend does not say how device %s is known to be the right one (Identity)", d.Path)
 	}
-	return nil
+	return checkEncryption(d.Encryption)
 }
 
 // setSource records what OpenVolume answered. What the kernel said of the device
@@ -55,6 +55,9 @@ func checkDevice(d *backends.Device) error {
 func (r *record) setSource(src *backends.Source) {
 	before := r.Device
 	r.State, r.Device, r.Mount, r.Dir = src.State, nil, nil, ""
+	if src.Device == nil {
+		r.Mapping = nil
+	}
 	switch {
 	case src.Device != nil:
 		id := src.Device.Identity
@@ -138,7 +141,7 @@ func (r *deviceRecord) describe(d Device) error {
 // knows reports whether r can tell a mount of its volume from another one: it
 // cannot before the source has been opened once.
 func (r *record) knows() bool {
-	return r.Mounted != nil || r.Source == sourceMount || r.Source == sourceDir || r.Source == sourceDevice && r.Device.Num != 0
+	return r.Mounted != nil || r.Source == sourceMount || r.Source == sourceDir || r.Source == sourceDevice && r.data().Num != 0
 }
 
 // ours reports whether mount m, seen at path, is the volume of r.
@@ -154,13 +157,14 @@ func (e *Engine) ours(s *store, m mnt.Info, path string, r *record) (bool, error
 func (e *Engine) fromSource(m mnt.Info, path string, r *record) (bool, error) {
 	switch r.Source {
 	case sourceDevice:
-		if r.Device.Num == 0 || r.BootID != e.boot {
+		dev := r.data().Num
+		if dev == 0 || r.BootID != e.boot {
 			return false, nil
 		}
-		if m.Dev == r.Device.Num {
+		if m.Dev == dev {
 			return true, nil
 		}
-		return e.backedBy(path, m.FSType, r.Device.Num)
+		return e.backedBy(path, m.FSType, dev)
 	case sourceMount:
 		return m.Source == r.Mount.Source && sameType(m.FSType, r.Mount.FSType), nil
 	case sourceDir:

@@ -57,8 +57,9 @@ type staging struct {
 	others bool       // mounts are surely not the volume
 	rec    *record
 	src    *backends.Source
-	done   bool     // an earlier call has left the memory of a file system
-	extra  []string // mount options of the engine's own
+	crypt  *encrypted // nil: it is not encrypted, or not known to be
+	done   bool       // an earlier call has left the memory of a file system
+	extra  []string   // mount options of the engine's own
 }
 
 func (s *staging) run(ctx context.Context) error {
@@ -143,7 +144,7 @@ func (s *staging) again(ctx context.Context, before *record) (staged bool, err e
 		if len(s.mounts) > 0 {
 			return false, s.foreign()
 		}
-		d, err := s.openRecorded(ctx, before.Device)
+		d, err := s.openRecorded(ctx, before.data())
 		if err != nil {
 			s.log.WarnContext(ctx, "staged device is not there any more", "volume", s.req.ID, "path", s.path, "err", err)
 			return false, s.step(ctx, "look again")
@@ -240,7 +241,7 @@ func (s *staging) newRecord(before *record) {
 			continue
 		}
 		if r.State == nil && r.Source == "" {
-			r.State, r.Source, r.Device, r.Mount, r.Dir = o.State, o.Source, o.Device, o.Mount, o.Dir
+			r.State, r.Source, r.Device, r.Mapping, r.Mount, r.Dir = o.State, o.Source, o.Device, o.Mapping, o.Mount, o.Dir
 		}
 		if r.Format == nil || r.Format.State == formatStarted && o.Format != nil && o.Format.State == formatDone {
 			r.Format = o.Format
@@ -312,7 +313,7 @@ func (s *staging) giveUp(ctx context.Context, err error) error {
 	if err == nil || !final(err) {
 		return err
 	}
-	if s.rec.cutShort(s.boot) || s.remembers(err) {
+	if !s.crypt.marked() && (s.rec.cutShort(s.boot) || s.remembers(err)) {
 		return soften(err)
 	}
 	if len(s.mounts) > 0 && !s.others {

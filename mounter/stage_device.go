@@ -36,10 +36,21 @@ func (s *staging) device(ctx context.Context) (err error) {
 	if err := s.notClaimed(s.store, s.rec); err != nil {
 		return errors.Join(err, s.store.put(s.rec)) // for the close, which may come later
 	}
-	if s.req.Capability.Block {
-		return s.block(ctx)
+	if s.src.Device.Encryption != nil {
+		return s.encrypted(ctx, d)
 	}
-	if len(s.mounts) > 0 {
+	if s.rec.Mapping != nil {
+		return refuse("device %s is open as %s, and the backend does not say any more that it is encrypted", d.Path(), s.rec.Mapping.Path)
+	}
+	return s.use(ctx, d)
+}
+
+// use brings what the volume's user is to have to the staging path.
+func (s *staging) use(ctx context.Context, d Device) error {
+	switch {
+	case s.req.Capability.Block:
+		return s.block(ctx)
+	case len(s.mounts) > 0:
 		return s.adopt(ctx, d)
 	}
 	return s.mountDevice(ctx, d)
@@ -50,6 +61,9 @@ func (s *staging) device(ctx context.Context) (err error) {
 func (s *staging) block(ctx context.Context) error {
 	if len(s.mounts) > 0 {
 		return s.foreign()
+	}
+	if err := s.markUsed(ctx); err != nil {
+		return err
 	}
 	if f := s.src.Device.Format; !s.readOnly && (f == backends.FormatNever || f == backends.FormatStarted) {
 		if err := s.recordFormat(ctx, backends.FormatDone, ""); err != nil {
@@ -148,7 +162,7 @@ func (s *staging) growMounted(ctx context.Context, d Device, fsType string) erro
 	if err != nil {
 		return unavailable("size of the %s at %s: %w", fsType, s.path, err)
 	}
-	if !canGrow(size, s.rec.Device.Size) {
+	if !canGrow(size, s.rec.data().Size) {
 		return nil
 	}
 	if err := s.step(ctx, "grow "+fsType); err != nil {

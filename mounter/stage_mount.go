@@ -153,7 +153,7 @@ func (s *staging) join(ctx context.Context, other *record) error {
 	case !other.block() && s.req.Capability.FSType != "" && s.req.Capability.FSType != other.fsType(s.req.Capability.FSType):
 		return fmt.Errorf("%w: staged at %s with %s", backends.ErrIncompatible, other.Path, other.fsType(""))
 	}
-	s.rec.Source, s.rec.Device, s.rec.Mount, s.rec.Dir = other.Source, other.Device, other.Mount, other.Dir
+	s.rec.Source, s.rec.Device, s.rec.Mapping, s.rec.Mount, s.rec.Dir = other.Source, other.Device, other.Mapping, other.Mount, other.Dir
 	s.rec.State, s.rec.Format, s.rec.Phase = other.State, other.Format, phaseOpen
 	if other.block() {
 		return s.joinBlock(ctx)
@@ -187,7 +187,7 @@ func (s *staging) joinBlock(ctx context.Context) error {
 	if len(s.mounts) > 0 {
 		return s.foreign()
 	}
-	d, err := s.openRecorded(ctx, s.rec.Device)
+	d, err := s.openRecorded(ctx, s.rec.data())
 	if err != nil {
 		return soften(err)
 	}

@@ -82,7 +82,7 @@ func (e *Engine) blockAt(s *store, id, path string) (*record, error) {
 		return nil, unavailable("look at %s: %w", path, err)
 	}
 	for _, r := range blocks {
-		if r.Device.Num == dev {
+		if r.data().Num == dev {
 			return r, nil
 		}
 	}
@@ -91,13 +91,13 @@ func (e *Engine) blockAt(s *store, id, path string) (*record, error) {
 
 func (e *Engine) figures(ctx context.Context, r *record, path string) (*Stats, error) {
 	if r.block() {
-		d, err := e.openRecorded(ctx, r.Device)
+		d, err := e.openRecorded(ctx, r.data())
 		if err != nil {
 			return nil, soften(err)
 		}
 		size, err := d.Size()
 		if err = errors.Join(err, d.Close()); err != nil {
-			return nil, unavailable("size of device %s: %w", r.Device.Path, err)
+			return nil, unavailable("size of device %s: %w", r.data().Path, err)
 		}
 		return &Stats{Block: true, VolumeStats: backends.VolumeStats{Total: size}}, nil
 	}

@@ -164,7 +164,7 @@ func (s *store) another(volume, path string, m mnt.Info) bool {
 
 // put makes r durable before it returns.
 func (s *store) put(r *record) error {
-	r.Version = versionOf[r.Kind]
+	r.Version = r.version()
 	name := r.name()
 	if err := r.check(name); err != nil {
 		return fmt.Errorf("record of volume %q: %w", r.Volume, err)

@@ -122,5 +122,5 @@ func (e *Engine) lastReadOnly(ctx context.Context, s *store, r *record) error {
 			return err
 		}
 	}
-	return e.writableAgain(ctx, r.Device, r)
+	return e.writableAgain(ctx, r.data(), r)
 }

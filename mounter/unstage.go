@@ -222,5 +222,8 @@ func (e *Engine) closeUnknown(ctx context.Context, s *store, id string) error {
 			return nil
 		}
 	}
+	if err := e.closeLeftMappings(ctx, id); err != nil {
+		return err
+	}
 	return soften(e.callClose(ctx, id, nil))
 }

@@ -1,6 +1,7 @@
 package mountertest
 
 import (
+	"maps"
 	"slices"
 
 	"github.com/csikit/csikit/mounter/mnt"
@@ -74,6 +75,11 @@ func (k *Kernel) Reboot() {
 	defer k.mu.Unlock()
 	k.boot++
 	k.mounts = nil
+	for _, d := range maps.Clone(k.devices) {
+		if d.on != nil {
+			k.closeMapping(d)
+		}
+	}
 	for _, d := range k.devices {
 		k.seq++
 		d.seq = k.seq

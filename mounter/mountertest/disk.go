@@ -21,6 +21,8 @@ type Disk struct {
 	content  blockdev.Content
 	gone     bool
 	claimed  bool
+	luks     *luks // nil: not encrypted
+	on       *Disk // of a mapping: the encrypted disk below
 }
 
 // AddDisk makes a blank disk.
@@ -154,7 +156,7 @@ func (h handle) ReadOnly() (bool, error) {
 func (h handle) Claimed() (bool, error) {
 	h.d.k.mu.Lock()
 	defer h.d.k.mu.Unlock()
-	return h.d.claimed, h.d.k.call("Claimed", "")
+	return h.d.claimed || h.d.luks != nil && h.d.luks.name != "", h.d.k.call("Claimed", "")
 }
 
 func (h handle) SetReadOnly(ro bool) error {
@@ -218,7 +220,7 @@ func (k *Kernel) Mkfs(_ context.Context, dev mounter.Device, fsType string, _ []
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	d := k.devices[dev.Path()]
-	d.content = blockdev.Content{State: blockdev.Unknown, Offset: 4096}
+	d.content, d.luks = blockdev.Content{State: blockdev.Unknown, Offset: 4096}, nil
 	err := k.call("Mkfs", "mkfs."+fsType+" "+d.path)
 	k.changed("half of Mkfs")
 	if err != nil {
