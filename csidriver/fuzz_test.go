@@ -1,19 +1,27 @@
 package csidriver
 
 import (
+	"bytes"
+	"cmp"
 	"context"
-	"log/slog"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protopath"
+	"google.golang.org/protobuf/reflect/protorange"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/backends/mem"
 )
 
 // allowedCodes are those of the spec's general scheme and of the table of each
@@ -50,199 +58,218 @@ var (
 	}
 )
 
-// directly calls an RPC through all of csikit's chain but the network.
-type directly struct {
-	driver  *Driver
-	methods []directMethod
+// fuzzID is the ID by which package mem knows what has this name.
+func fuzzID(kind, name string) string {
+	sum := sha256.Sum256([]byte(name))
+	return kind + hex.EncodeToString(sum[:16])
 }
 
-type directMethod struct {
-	name string
-	full string
-	desc *grpc.MethodDesc // nil: a stream
-	strm *grpc.StreamDesc
-	srv  any
-}
-
-func callDirectly(d *Driver) *directly {
-	c, control := &directly{driver: d}, newController(d)
-	for _, s := range []struct {
-		desc *grpc.ServiceDesc
-		srv  any
-	}{
-		{&csi.Identity_ServiceDesc, &identity{Driver: d}},
-		{&csi.Controller_ServiceDesc, control},
-		{&csi.GroupController_ServiceDesc, &groupController{controller: control}},
-		{&csi.SnapshotMetadata_ServiceDesc, &snapshotMetadata{controller: control}},
-		{&csi.Node_ServiceDesc, newNode(d)},
-	} {
-		for i := range s.desc.Methods {
-			name := s.desc.Methods[i].MethodName
-			c.methods = append(c.methods, directMethod{name, "/" + s.desc.ServiceName + "/" + name, &s.desc.Methods[i], nil, s.srv})
-		}
-		for i := range s.desc.Streams {
-			name := s.desc.Streams[i].StreamName
-			c.methods = append(c.methods, directMethod{name, "/" + s.desc.ServiceName + "/" + name, nil, &s.desc.Streams[i], s.srv})
-		}
-	}
-	return c
-}
-
-func (c *directly) chain(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-	return c.driver.server.unary(ctx, req, info, func(ctx context.Context, req any) (any, error) {
-		return c.driver.gate(ctx, req, info, func(ctx context.Context, req any) (any, error) {
-			return convertErrors(ctx, req, info, handler)
-		})
-	})
-}
-
-// call answers decoded=false when data is no message of this RPC.
-func (c *directly) call(ctx context.Context, m directMethod, data []byte) (decoded bool, err error) {
-	if m.strm != nil {
-		return c.stream(ctx, m, data)
-	}
-	_, err = m.desc.Handler(m.srv, ctx, func(into any) error {
-		err := proto.Unmarshal(data, into.(proto.Message))
-		decoded = err == nil
-		return err
-	}, c.chain)
-	return decoded, err
-}
-
-func (c *directly) stream(ctx context.Context, m directMethod, data []byte) (decoded bool, err error) {
-	ss, info := &directStream{ctx: ctx, data: data}, &grpc.StreamServerInfo{FullMethod: m.full}
-	err = c.driver.server.stream(m.srv, ss, info, func(srv any, stream grpc.ServerStream) error {
-		return c.driver.gateStream(srv, stream, info, func(srv any, stream grpc.ServerStream) error {
-			return convertStreamErrors(srv, stream, info, m.strm.Handler)
-		})
-	})
-	return ss.decoded, err
-}
-
-// directStream gives one request, and takes what comes.
-type directStream struct {
-	grpc.ServerStream
-	ctx     context.Context
-	data    []byte
-	decoded bool
-}
-
-func (s *directStream) Context() context.Context { return s.ctx }
-func (s *directStream) SendMsg(any) error        { return nil }
-
-func (s *directStream) RecvMsg(into any) error {
-	err := proto.Unmarshal(s.data, into.(proto.Message))
-	s.decoded = err == nil
-	return err
-}
-
-// fuzzDriver has every service. change, nil ok, takes some of them away.
-func fuzzDriver(t testing.TB, change func(*Config, *memory)) (*directly, *data, *fakeEngine) {
-	m, e := newMemory(), newFakeEngine()
-	m.place = backends.Segments{"a": "b"} // as fullRequests have it
-	o := &Options{NodeID: "node-1", Engine: e, Logger: slog.New(slog.DiscardHandler)}
-	cfg := Config{Name: "memory.csikit.dev", Version: "v1", Traits: memoryTraits()}
-	var a *attachments
-	withAttacher(&a)(&setup{cfg: &cfg, backend: m})
-	sick := &ill{health: map[string][]backends.Health{"v": {degraded("A", "m"), degraded("A", "n")}}, listed: []backends.VolumeHealth{{ID: "v"}}}
-	services := newData(m)
-	cfg.Traits.TopologyKeys, cfg.Traits.SnapshotTopology = []string{"a"}, true
-	b := struct {
-		*data
-		backends.Attacher
-		backends.PublishedNodesLister
-		*ill
-	}{services, a, a, sick}
-	cfg.Controller, cfg.Node = b, b
-	if change != nil {
-		change(&cfg, m)
-	}
-	d, err := New(cfg, o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(d.server.grpc.Stop) // its workers
-	d.ready.Store(true)
-	return callDirectly(d), services, e
-}
-
-// seeds are requests that find what those before them made.
+// seeds are requests that find what is in a fuzzRig.
 func seeds() []proto.Message {
-	return []proto.Message{
-		createReq("v"),
-		snapshotReq("s", "id-v"),
-		restoreReq("restored", snapshotSource("sid-s")),
-		restoreReq("cloned", volumeSource("id-v")),
-		modifyReq("iops", "5"),
-		groupReq("g", "id-v", "id-cloned"),
-		&csi.GetVolumeGroupSnapshotRequest{GroupSnapshotId: "gid-g"},
-		&csi.GetSnapshotRequest{SnapshotId: "sid-s"},
-		&csi.ListSnapshotsRequest{SnapshotId: "sid-s"},
-		&csi.ListSnapshotsRequest{SourceVolumeId: "id-v"},
-		&csi.GetMetadataAllocatedRequest{SnapshotId: "sid-s", MaxResults: 3, StartingOffset: 5 << 10},
-		&csi.GetMetadataAllocatedRequest{SnapshotId: "sid-s", StartingOffset: -1},
-		&csi.GetMetadataDeltaRequest{BaseSnapshotId: "sid-s", TargetSnapshotId: "sid-g/id-v"},
-		deleteSnapshot("sid-g/id-v"),
-		deleteGroup("gid-g"),
-		deleteSnapshot("sid-s"),
+	v, w, e := fuzzID("v-", "v"), fuzzID("v-", "w"), "csi-e"
+	s, s2, g := fuzzID("s-", "s"), fuzzID("s-", "s2"), fuzzID("g-", "g")
+	member := fuzzID("s-", g+"\x00"+v)
+	zone := &csi.Topology{Segments: map[string]string{"topology.mem.csikit.dev/zone": "zone-2"}}
+	secrets := map[string]string{"key": "x"}
+	tokens := map[string]string{"csi.storage.k8s.io/serviceAccount.tokens": "x", "csi.storage.k8s.io/ephemeral": "true"}
+	mount, size := mountCap(), &csi.CapacityRange{RequiredBytes: 2 * gi, LimitBytes: 3 * gi}
+	mount.GetMount().FsType, mount.GetMount().MountFlags = "ext4", []string{"x"}
+	made := &csi.CreateVolumeRequest{
+		Name: "x", CapacityRange: size, VolumeCapabilities: []*csi.VolumeCapability{mount, blockCap()}, Secrets: secrets,
+		Parameters: map[string]string{"tier": "fast", "csi.storage.k8s.io/pvc/name": "p"}, MutableParameters: map[string]string{"tier": "standard"},
+		AccessibilityRequirements: &csi.TopologyRequirement{Requisite: []*csi.Topology{zone}, Preferred: []*csi.Topology{zone}},
 	}
+	snap := &csi.CreateSnapshotRequest{Name: "x", SourceVolumeId: v, Secrets: secrets, Parameters: map[string]string{"a": "b"}, AccessibilityRequirements: made.AccessibilityRequirements}
+	return append(fuzzBase(), made, snap,
+		restoreReq("r", snapshotSource(s)), restoreReq("c", volumeSource(w)),
+		&csi.DeleteVolumeRequest{VolumeId: fuzzID("v-", "x"), Secrets: secrets}, &csi.DeleteVolumeRequest{VolumeId: v},
+		&csi.ControllerPublishVolumeRequest{VolumeId: fuzzID("v-", "x"), NodeId: otherNode, VolumeCapability: mount, Readonly: true, Secrets: secrets, VolumeContext: tokens},
+		&csi.ControllerUnpublishVolumeRequest{VolumeId: v, NodeId: fuzzNode, Secrets: secrets}, &csi.ControllerUnpublishVolumeRequest{VolumeId: w},
+		&csi.ValidateVolumeCapabilitiesRequest{VolumeId: v, VolumeCapabilities: []*csi.VolumeCapability{mount}, Secrets: secrets, Parameters: made.Parameters, MutableParameters: made.MutableParameters},
+		&csi.ListVolumesRequest{MaxEntries: 1}, &csi.ListVolumesRequest{StartingToken: sealToken("ListVolumes", w)},
+		&csi.ListSnapshotsRequest{MaxEntries: 1, SourceVolumeId: w}, &csi.ListSnapshotsRequest{SnapshotId: s, Secrets: secrets},
+		&csi.ListSnapshotsRequest{StartingToken: sealToken("ListSnapshots of "+w, s), SourceVolumeId: w},
+		&csi.GetSnapshotRequest{SnapshotId: s, Secrets: secrets},
+		&csi.GetCapacityRequest{VolumeCapabilities: []*csi.VolumeCapability{mount}, Parameters: map[string]string{"media": "ssd"}, AccessibleTopology: zone},
+		&csi.ControllerGetVolumeRequest{VolumeId: v},
+		&csi.ControllerGetVolumeHealthRequest{VolumeId: v, Secrets: secrets}, &csi.ControllerListVolumeHealthRequest{MaxEntries: 1, Secrets: secrets},
+		&csi.ControllerExpandVolumeRequest{VolumeId: v, CapacityRange: size, VolumeCapability: mount, Secrets: secrets},
+		&csi.ControllerModifyVolumeRequest{VolumeId: v, MutableParameters: map[string]string{"cache": "read"}, Secrets: secrets},
+		&csi.DeleteSnapshotRequest{SnapshotId: s2, Secrets: secrets}, deleteSnapshot(member),
+		&csi.GetVolumeGroupSnapshotRequest{GroupSnapshotId: g, SnapshotIds: []string{member}}, &csi.GetVolumeGroupSnapshotRequest{GroupSnapshotId: g, Secrets: secrets}, deleteGroup(g),
+		&csi.GetMetadataAllocatedRequest{SnapshotId: s, MaxResults: 1, StartingOffset: 5 << 12, Secrets: secrets},
+		&csi.GetMetadataAllocatedRequest{SnapshotId: s, StartingOffset: -1},
+		&csi.GetMetadataDeltaRequest{BaseSnapshotId: s, TargetSnapshotId: s2, Secrets: secrets},
+		&csi.NodeStageVolumeRequest{VolumeId: w, StagingTargetPath: "/w", VolumeCapability: blockCap(), Secrets: secrets, VolumeContext: tokens},
+		&csi.NodeUnstageVolumeRequest{VolumeId: v, StagingTargetPath: "/s"},
+		&csi.NodePublishVolumeRequest{VolumeId: v, StagingTargetPath: "/s", TargetPath: "/t2", VolumeCapability: mount, Readonly: true, Secrets: secrets},
+		&csi.NodePublishVolumeRequest{VolumeId: "csi-f", TargetPath: "/f", VolumeCapability: mount, VolumeContext: tokens, Secrets: secrets},
+		&csi.NodeUnpublishVolumeRequest{VolumeId: v, TargetPath: "/t"}, &csi.NodeUnpublishVolumeRequest{VolumeId: e, TargetPath: "/e"},
+		&csi.NodeGetVolumeStatsRequest{VolumeId: v, VolumePath: "/t", StagingTargetPath: "/s"}, &csi.NodeGetVolumeStatsRequest{VolumeId: e, VolumePath: "/e"},
+		&csi.NodeExpandVolumeRequest{VolumeId: v, VolumePath: "/t", CapacityRange: &csi.CapacityRange{RequiredBytes: gi}, VolumeCapability: mount, Secrets: secrets},
+		&csi.NodeGetVolumeHealthRequest{VolumeId: v, VolumePublishPath: "/t"}, &csi.NodeGetVolumeHealthRequest{VolumeId: e, StagingTargetPath: "/e"},
+		&csi.NodeGetStorageHealthRequest{Secrets: secrets},
+	)
 }
 
-// FuzzRequests sends whatever decodes to every RPC: nothing panics, and no code
-// is outside of the spec's tables.
-func FuzzRequests(f *testing.F) {
-	c, m, e := fuzzDriver(f, nil)
-	for which, method := range c.methods {
-		f.Add(uint8(which), []byte{})
-		for _, full := range fullRequests() {
-			if name := string(full.ProtoReflect().Descriptor().Name()); name != method.name+"Request" {
-				continue
-			}
-			data, err := proto.Marshal(full)
-			if err != nil {
-				f.Fatal(err)
-			}
-			f.Add(uint8(which), data)
+// shorten cuts what is longer than a limit needs: mutants of long texts are slow.
+func shorten(m proto.Message) proto.Message {
+	short := proto.Clone(m)
+	_ = protorange.Range(short.ProtoReflect(), func(v protopath.Values) error { // its only errors are those of this function
+		if last := v.Index(-1); last.Step.Kind() == protopath.FieldAccessStep && last.Step.FieldDescriptor().Kind() == protoreflect.StringKind &&
+			!last.Step.FieldDescriptor().IsList() && len(last.Value.String()) > maxString {
+			v.Index(-2).Value.Message().Set(last.Step.FieldDescriptor(), protoreflect.ValueOfString(last.Value.String()[:maxString]))
 		}
+		return nil
+	})
+	return short
+}
+
+// FuzzRequests sends whatever decodes to every RPC, over package mem: nothing
+// panics, no code is outside of the spec's tables, no response breaks a rule, and
+// no secret is in an answer, an error or the log.
+func FuzzRequests(f *testing.F) {
+	r := newFuzzRig(f)
+	indexes := make(map[string]uint8)
+	for which, method := range r.methods {
+		indexes[method.name] = uint8(which)
+		f.Add(uint8(which), []byte{})
 	}
-	for _, m := range seeds() {
-		data, err := proto.Marshal(m)
+	for _, m := range append(fullRequests(), seeds()...) {
+		data, err := proto.Marshal(shorten(m))
 		if err != nil {
 			f.Fatal(err)
 		}
-		for which, method := range c.methods {
-			if method.name+"Request" == string(m.ProtoReflect().Descriptor().Name()) {
-				f.Add(uint8(which), data)
-			}
-		}
+		f.Add(indexes[rpcOf(m)], data)
 	}
 	f.Fuzz(func(t *testing.T, which uint8, data []byte) {
-		method := c.methods[int(which)%len(c.methods)]
-		decoded, err := c.call(t.Context(), method, data)
+		if r.objects > 50 {
+			r = newFuzzRig(t)
+		}
+		method := r.methods[int(which)%len(r.methods)]
+		decoded, err := r.once(method, data)
+		if err != nil {
+			t.Errorf("%s: %v", method.name, err)
+		}
 		if !decoded {
 			t.Skip("no message of this RPC")
 		}
-		st := status.Convert(err)
-		allowed := slices.Concat(generalCodes, tableCodes[method.name])
-		if !c.driver.served[method.full] {
-			allowed = []codes.Code{codes.Unimplemented}
-		}
-		if !slices.Contains(allowed, st.Code()) || strings.Contains(st.Message(), "panic") {
-			t.Errorf("%s answered %v", method.name, st)
-		}
-		m.mu.Lock()
-		if len(m.volumes) > 1000 {
-			m.volumes = make(map[string]*backends.Volume)
-		}
-		if len(m.snapshots) > 1000 {
-			m.snapshots, m.groups = make(map[string]*backends.Snapshot), make(map[string]*backends.GroupSnapshot)
-		}
-		m.modified, m.restored = nil, nil
-		m.mu.Unlock()
-		e.mu.Lock()
-		if len(e.paths) > 1000 {
-			e.paths = make(map[string]string)
-		}
-		e.mu.Unlock()
 	})
+}
+
+// once makes one call and says what is wrong with anything that comes of it.
+func (r *fuzzRig) once(method directMethod, data []byte) (decoded bool, wrong error) {
+	r.plant = plantSecrets
+	r.answers = func(_ directMethod, req, resp proto.Message) {
+		wrong = cmp.Or(wrong, wrongIn(resp.ProtoReflect()), wrongAnswer(req, resp))
+		out, err := proto.Marshal(resp)
+		if _, repeats := resp.(*csi.ValidateVolumeCapabilitiesResponse); err != nil || leaks(out) && !repeats {
+			wrong = cmp.Or(wrong, fmt.Errorf("a response with a secret, or one that cannot be sent: %w", err))
+		}
+	}
+	decoded, err := r.call(context.Background(), method, data)
+	r.log.take(func(text []byte, bad string) {
+		if bad != "" || leaks(text) {
+			wrong = cmp.Or(wrong, fmt.Errorf("logged %q: %s", bad, text))
+		}
+	})
+	if decoded {
+		wrong = cmp.Or(wrong, wrongStatus(method.name, status.Convert(err)))
+	}
+	r.after(method.name, data, err)
+	return decoded, wrong
+}
+
+func wrongStatus(rpc string, st *status.Status) error {
+	switch msg := st.Message(); {
+	case !slices.Contains(generalCodes, st.Code()) && !slices.Contains(tableCodes[rpc], st.Code()):
+		return fmt.Errorf("a code that it has not: %w", st.Err())
+	case st.Code() == codes.OK:
+		return nil
+	case msg == "" || len(msg) > maxMessageText+maxClipped || !utf8.ValidString(msg) || len(st.Details()) > 0:
+		return fmt.Errorf("no message, too long a one, or details: %w", st.Err())
+	case leaks([]byte(msg)):
+		return fmt.Errorf("a message with a secret: %w", st.Err())
+	}
+	return nil
+}
+
+// after keeps the rig as it was, or nearly.
+func (r *fuzzRig) after(rpc string, data []byte, err error) {
+	switch {
+	case err != nil:
+	case strings.HasPrefix(rpc, "Create"), rpc == "NodePublishVolume", rpc == "NodeStageVolume":
+		r.objects++
+	case strings.HasPrefix(rpc, "Delete"), strings.Contains(rpc, "Unpublish"), strings.Contains(rpc, "Unstage"):
+		if slices.ContainsFunc(r.ids, func(id []byte) bool { return bytes.Contains(data, id) }) {
+			r.base()
+		}
+	}
+}
+
+// TestSeeds: each RPC has a seed that it answers OK, and nothing is wrong.
+func TestSeeds(t *testing.T) {
+	r, ok := newFuzzRig(t), make(map[string]bool)
+	for _, m := range append(seeds(), &csi.GetPluginInfoRequest{}, &csi.GetPluginCapabilitiesRequest{}, &csi.ProbeRequest{}, &csi.NodeGetInfoRequest{},
+		&csi.ControllerGetCapabilitiesRequest{}, &csi.GroupControllerGetCapabilitiesRequest{}, &csi.NodeGetCapabilitiesRequest{}) {
+		data, err := proto.Marshal(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		name := rpcOf(m)
+		if _, err := r.once(r.byName[name], data); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		_, err = r.call(t.Context(), r.byName[name], data)
+		ok[name] = ok[name] || err == nil
+		r.base()
+	}
+	for _, m := range r.methods {
+		if !ok[m.name] {
+			t.Errorf("%s was never OK", m.name)
+		}
+	}
+}
+
+// TestFuzzNotices what it is there to find.
+func TestFuzzNotices(t *testing.T) {
+	data, err := proto.Marshal(&csi.ControllerGetVolumeRequest{VolumeId: fuzzID("v-", "v")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for say, fault := range map[string]mem.Fault{
+		"":                            {Method: "Probe"},
+		"logged \"panic in a handler": {Method: "Volume", Panic: "x"},
+		"a code that it has not":      {Method: "Volume", Err: backends.ErrNoSpace},
+	} {
+		r := newFuzzRig(t)
+		r.backend.Inject(fault)
+		_, wrong := r.once(r.byName["ControllerGetVolume"], data)
+		if (wrong == nil) != (say == "") || wrong != nil && !strings.Contains(wrong.Error(), say) {
+			t.Errorf("%q: %v", say, wrong)
+		}
+	}
+	if wrongStatus("Probe", status.New(codes.InvalidArgument, "x "+canary)) == nil || wrongStatus("Probe", status.New(codes.Aborted, "")) == nil {
+		t.Error("a bad message is not noticed")
+	}
+	for _, bad := range []proto.Message{
+		&csi.CreateVolumeResponse{}, &csi.CreateVolumeResponse{Volume: &csi.Volume{VolumeId: strings.Repeat("v", 129)}},
+		&csi.CreateVolumeResponse{Volume: &csi.Volume{VolumeId: "v", CapacityBytes: -1}},
+		&csi.CreateVolumeResponse{Volume: &csi.Volume{VolumeId: "v", VolumeContext: map[string]string{"a": strings.Repeat("v", 4096)}}},
+		&csi.NodeGetVolumeStatsResponse{Usage: []*csi.VolumeUsage{{Total: 1}}},
+	} {
+		if wrongIn(bad.ProtoReflect()) == nil {
+			t.Errorf("%v is fine", bad)
+		}
+	}
+	for _, bad := range []struct{ req, resp proto.Message }{
+		{&csi.CreateVolumeRequest{CapacityRange: &csi.CapacityRange{LimitBytes: 5}}, &csi.CreateVolumeResponse{Volume: &csi.Volume{CapacityBytes: 6}}},
+		{&csi.CreateVolumeRequest{VolumeContentSource: snapshotSource("s")}, &csi.CreateVolumeResponse{}},
+		{&csi.ListVolumesRequest{MaxEntries: 1}, &csi.ListVolumesResponse{Entries: make([]*csi.ListVolumesResponse_Entry, 2)}},
+		{&csi.ValidateVolumeCapabilitiesRequest{}, &csi.ValidateVolumeCapabilitiesResponse{}},
+	} {
+		if wrongAnswer(bad.req, bad.resp) == nil {
+			t.Errorf("%v is fine for %v", bad.resp, bad.req)
+		}
+	}
 }
