@@ -60,7 +60,11 @@ func against(ctx context.Context, dir string, cfg *Config, p childProcess) (spec
 			return nil, err
 		}
 	}
-	return spawn(ctx, dir, cfg, p)
+	if err := checkServices(ctx, cfg); err != nil {
+		return nil, err
+	}
+	specs, err = spawn(ctx, dir, cfg, p)
+	return specs, errors.Join(err, stillThere(ctx, cfg))
 }
 
 // waitReady waits until the driver says that it is ready.
@@ -76,7 +80,7 @@ func waitReady(ctx context.Context, endpoint string) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	if err := csiclient.WaitReady(ctx, conn); err != nil {
-		return fmt.Errorf("sanity: the driver at %s: %w", endpoint, err)
+		return fmt.Errorf("sanity: the driver at %s: %w", csiclient.Endpoint(endpoint), err)
 	}
 	return nil
 }

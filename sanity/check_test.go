@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,27 +11,12 @@ import (
 	"testing"
 
 	"github.com/csikit/csikit/backends"
-	"github.com/csikit/csikit/csidriver"
 )
 
 // serve gives the endpoint of a driver of s.
 func serve(t *testing.T, s *storage) string {
 	t.Helper()
-	d, err := csidriver.New(s.config().Driver, &csidriver.Options{NodeID: "n", Engine: engine{s}, Logger: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(t.TempDir(), "csi.sock")
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- d.Run(ctx, path) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	})
-	return path
+	return serveConfig(t, s.config().Driver, s)
 }
 
 // heard notes what a Listener is told.

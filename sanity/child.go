@@ -24,6 +24,7 @@ type order struct {
 	Config      Config // without the driver
 	SecretsFile string
 	Report      string // where ginkgo's JSON report goes
+	Left        string // where it goes what was made and not deleted
 	Live        bool   // descriptor liveFD wants to hear of each spec
 }
 
@@ -46,8 +47,7 @@ func obey(ctx context.Context) (was bool, err error) {
 	if err := json.Unmarshal(b, &o); err != nil {
 		return true, fmt.Errorf("sanity: %s: %w", file, err)
 	}
-	runSpecs(ctx, &o)
-	return true, nil
+	return true, runSpecs(ctx, &o)
 }
 
 // failed takes the verdict, which is in the report.
@@ -55,7 +55,7 @@ type failed struct{}
 
 func (failed) Fail() {}
 
-func runSpecs(ctx context.Context, o *order) {
+func runSpecs(ctx context.Context, o *order) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go func() {
@@ -64,7 +64,8 @@ func runSpecs(ctx context.Context, o *order) {
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		cancel()
 	}()
-	c := csitestConfig(ctx, o)
+	var l ledger
+	c := csitestConfig(ctx, o, &l)
 	suite, reporter := ginkgo.GinkgoConfiguration()
 	suite.Timeout = o.Config.Timeout
 	suite.GracePeriod = 5 * time.Second
@@ -79,9 +80,10 @@ func runSpecs(ctx context.Context, o *order) {
 	gomega.RegisterFailHandler(ginkgo.Fail)
 	ginkgo.RunSpecs(failed{}, "csi-sanity", suite, reporter)
 	tests.Finalize()
+	return writeJSON(o.Left, l.made)
 }
 
-func csitestConfig(ctx context.Context, o *order) *csitest.TestConfig {
+func csitestConfig(ctx context.Context, o *order, l *ledger) *csitest.TestConfig {
 	c := csitest.NewTestConfig()
 	c.Address, c.ControllerAddress = o.Config.Endpoint, o.Config.ControllerEndpoint
 	c.TargetPath, c.StagingPath = o.Config.Dir+"/target", o.Config.Dir+"/staging"
@@ -94,7 +96,7 @@ func csitestConfig(ctx context.Context, o *order) *csitest.TestConfig {
 	if o.Config.Block {
 		c.TestVolumeAccessType = "block"
 	}
-	c.DialOptions = append(csiclient.DialOptions(), grpc.WithChainUnaryInterceptor(bounded(ctx, o.Config.CallTimeout)))
+	c.DialOptions = append(csiclient.DialOptions(), grpc.WithChainUnaryInterceptor(bounded(ctx, o.Config.CallTimeout), l.intercept))
 	c.ControllerDialOptions = c.DialOptions
 	return &c
 }

@@ -23,7 +23,7 @@ type childProcess struct {
 
 // spawn runs csi-sanity in a child process; dir is for its files.
 func spawn(ctx context.Context, dir string, cfg *Config, p childProcess) ([]Spec, error) {
-	o := order{Config: *cfg, Report: filepath.Join(dir, "report.json"), Live: p.live != nil}
+	o := order{Config: *cfg, Report: filepath.Join(dir, "report.json"), Left: filepath.Join(dir, "left.json"), Live: p.live != nil}
 	o.Config.Driver, o.Config.Options, o.Config.Secrets = csidriver.Config{}, nil, nil
 	var err error
 	if o.SecretsFile, err = writeSecrets(dir, cfg.Secrets); err != nil {
@@ -34,14 +34,15 @@ func spawn(ctx context.Context, dir string, cfg *Config, p childProcess) ([]Spec
 		return nil, err
 	}
 	out, err := p.run(ctx, file, cfg.Timeout)
+	lerr := takeBack(ctx, o.Left, cfg)
 	specs, rerr := readReport(o.Report)
 	if rerr != nil {
-		return nil, errors.Join(fmt.Errorf("sanity: the child process did not report. It printed:\n%s", out), err, rerr)
+		return nil, errors.Join(fmt.Errorf("sanity: the child process did not report. It printed:\n%s", out), err, rerr, lerr)
 	}
 	if err != nil {
-		return specs, fmt.Errorf("sanity: the child process: %w; it printed:\n%s", err, out)
+		return specs, errors.Join(fmt.Errorf("sanity: the child process: %w; it printed:\n%s", err, out), lerr)
 	}
-	return specs, nil
+	return specs, lerr
 }
 
 // run gives the child more time than csi-sanity gets, which ends by itself and

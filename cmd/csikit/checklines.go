@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/csikit/csikit/cmd/csikit/internal/walk"
 	"github.com/csikit/csikit/sanity"
 )
 
@@ -43,11 +44,11 @@ func (l lines) End(s sanity.Spec) {
 	case sanity.Passed:
 		fmt.Fprintf(l.out, "ok    %6.2f s  %s\n", s.Took.Seconds(), s.Name)
 	case sanity.Skipped:
-		fmt.Fprintf(l.out, "skip            %s (%s)\n", s.Name, firstLine(s.Message))
+		fmt.Fprintf(l.out, "skip            %s (%s)\n", s.Name, walk.Printable(firstLine(s.Message)))
 	default:
 		fmt.Fprintf(l.out, "FAIL  %6.2f s  %s\n", s.Took.Seconds(), s.Name)
 		for _, line := range shorten(s.Message) {
-			fmt.Fprintf(l.out, "      | %s\n", line)
+			fmt.Fprintf(l.out, "      | %s\n", walk.Printable(line))
 		}
 	}
 }
@@ -88,7 +89,7 @@ func (r *report) summary(out io.Writer) {
 	fmt.Fprintf(out, "\n%d passed, %d failed, %d skipped, %v\n", r.Passed, r.Failed, r.Skipped, r.took.Round(10*time.Millisecond))
 	for _, s := range r.Specs {
 		if s.Outcome == sanity.Failed {
-			fmt.Fprintf(out, "  failed: %s: %s\n", s.Name, firstLine(s.Message))
+			fmt.Fprintf(out, "  failed: %s: %s\n", s.Name, walk.Printable(firstLine(s.Message)))
 		}
 	}
 }

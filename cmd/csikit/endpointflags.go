@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/csikit/csikit/csidriver"
 	"github.com/csikit/csikit/internal/csiclient"
@@ -20,9 +21,10 @@ type endpointFlags struct {
 	access, secretFile string
 	size               int64
 	dir                string
+	timeout            time.Duration // 0: the command's own
 
-	block               bool
-	parameters, secrets map[string]string
+	block                        bool
+	parameters, mutable, secrets map[string]string
 }
 
 func newEndpointFlags(command string) *endpointFlags {
@@ -32,9 +34,11 @@ func newEndpointFlags(command string) *endpointFlags {
 	f.set.StringVar(&f.node, "node-endpoint", "", "")
 	f.set.StringVar(&f.access, "access", "mount", "")
 	f.set.Func("parameters", "", func(s string) (err error) { f.parameters, err = pairs(s); return err })
+	f.set.Func("mutable-parameters", "", func(s string) (err error) { f.mutable, err = pairs(s); return err })
 	f.set.StringVar(&f.secretFile, "secrets", "", "")
 	f.set.Int64Var(&f.size, "size", 1<<30, "")
 	f.set.StringVar(&f.dir, "dir", "", "")
+	f.set.DurationVar(&f.timeout, "timeout", 0, "")
 	return f
 }
 
@@ -52,8 +56,8 @@ func (f *endpointFlags) parse(args []string) error {
 	if f.access != "mount" && f.access != "block" {
 		return fmt.Errorf("%w: -access %q is neither mount nor block", errUsage, f.access)
 	}
-	if f.size < 0 {
-		return fmt.Errorf("%w: -size %d", errUsage, f.size)
+	if f.size < 0 || f.timeout < 0 {
+		return fmt.Errorf("%w: -size %d, -timeout %v", errUsage, f.size, f.timeout)
 	}
 	f.block = f.access == "block"
 	for _, e := range []*string{&f.endpoint, &f.node} {

@@ -15,6 +15,7 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/csikit/csikit/cmd/csikit/internal/walk"
 	"github.com/csikit/csikit/sanity"
 )
 
@@ -41,12 +42,15 @@ const usage = `csikit: the tool for authors of CSI drivers
         name. FILE holds a JSON object of secrets.
 
   csikit check -endpoint unix:///csi.sock [-node-endpoint unix:///node.sock]
-        [-access mount|block] [-parameters k=v,...] [-secrets FILE]
-        [-size BYTES] [-dir DIR] [-timeout 5m] [-json FILE] [-junit FILE]
-        runs csi-sanity against a running driver and prints each spec.
+        [-access mount|block] [-parameters k=v,...] [-mutable-parameters k=v,...]
+        [-secrets FILE] [-size BYTES] [-dir DIR] [-timeout 5m] [-json FILE]
+        [-junit FILE]
+        runs csi-sanity against a running driver and prints each spec. csi-sanity
+        wants volumes of exactly BYTES: say a size that the driver does not round.
 
-Without -endpoint it is what CSI_ENDPOINT says. -size 0 asks for none (walk) or
-for csi-sanity's (check).
+Without -endpoint it is what CSI_ENDPOINT says; -node-endpoint is for a driver
+whose Node service answers elsewhere. BYTES are 1 GiB if not given; 0 asks for no
+size (walk), or for the 1 GiB (check).
 
 Exit code 0: all went well and nothing was left. 1: not so. 2: wrong usage.
 `
@@ -63,20 +67,22 @@ func main() {
 	err := run(ctx, os.Args[1:], os.Stdout)
 	stop()
 	switch {
-	case err == nil || errors.Is(err, flag.ErrHelp):
+	case err == nil:
+	case errors.Is(err, flag.ErrHelp):
+		fmt.Fprint(os.Stdout, usage)
 	case errors.Is(err, errUsage):
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(2)
 	default:
 		if !errors.Is(err, errSaid) {
-			fmt.Fprintln(os.Stderr, "csikit:", err)
+			fmt.Fprintln(os.Stderr, "csikit:", walk.Printable(err.Error()))
 		}
 		os.Exit(1)
 	}
 }
 
 var (
-	errUsage = errors.New("wrong usage: csikit help")
+	errUsage = errors.New("wrong usage (see csikit help)")
 	errSaid  = errors.New("already told") // the message is on the screen
 )
 

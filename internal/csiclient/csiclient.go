@@ -13,6 +13,9 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 )
 
+// passthrough is gRPC's scheme for an address that is dialed as it is.
+const passthrough = "passthrough:///"
+
 // Target is what gRPC calls an endpoint: unix:///path, unix:/path, /path, or
 // tcp://host:port. "" stays "".
 func Target(endpoint string) (string, error) {
@@ -26,9 +29,19 @@ func Target(endpoint string) (string, error) {
 	case isUnix && strings.HasPrefix(strings.TrimPrefix(path, "//"), "/"):
 		return "unix://" + strings.TrimPrefix(path, "//"), nil
 	case isTCP:
-		return "passthrough:///" + address, nil
+		return passthrough + address, nil
+	case strings.HasPrefix(endpoint, passthrough):
+		return endpoint, nil // is a target already
 	}
 	return "", fmt.Errorf("endpoint %q: want unix:///path or tcp://host:port", endpoint)
+}
+
+// Endpoint is a target as people write it.
+func Endpoint(target string) string {
+	if address, ok := strings.CutPrefix(target, passthrough); ok {
+		return "tcp://" + address
+	}
+	return target
 }
 
 // SocketPath is the path of a target that is a Unix socket, else "".

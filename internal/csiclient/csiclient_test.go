@@ -9,6 +9,7 @@ func TestTarget(t *testing.T) {
 		"unix:/a/csi.sock":   "unix:///a/csi.sock",
 		"unix:///a/csi.sock": "unix:///a/csi.sock",
 		"tcp://h:1":          "passthrough:///h:1",
+		"passthrough:///h:1": "passthrough:///h:1",
 	} {
 		if got, err := Target(in); got != want || err != nil {
 			t.Errorf("Target(%q) = %q, %v", in, got, err)
@@ -18,6 +19,9 @@ func TestTarget(t *testing.T) {
 		if got, err := Target(in); err == nil {
 			t.Errorf("Target(%q) = %q", in, got)
 		}
+	}
+	if Endpoint("passthrough:///h:1") != "tcp://h:1" || Endpoint("unix:///a") != "unix:///a" {
+		t.Error("Endpoint")
 	}
 	if SocketPath("unix:///a/csi.sock") != "/a/csi.sock" || SocketPath("passthrough:///h:1") != "" {
 		t.Error("SocketPath")

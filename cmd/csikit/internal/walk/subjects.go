@@ -105,7 +105,7 @@ func (w *Walk) one(ctx context.Context, s subject) error {
 		err = fmt.Errorf("interrupted: %w", ctx.Err())
 	}
 	if err != nil {
-		fmt.Fprintf(w.Out, "\nwrong: %v\n", err)
+		fmt.Fprintf(w.Out, "\nwrong: %s\n", Printable(err.Error()))
 	}
 	return errors.Join(err, w.cleanUp(ctx))
 }
