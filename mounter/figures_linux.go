@@ -139,69 +139,6 @@ func xfsSize(path string) (int64, error) {
 	return int64(g.DataBlocks) * int64(g.BlockSize), err
 }
 
-// btrfsInfo is the head of struct btrfs_ioctl_fs_info_args.
-type btrfsInfo struct {
-	MaxID, NumDevices uint64
-	_                 [1008]byte
-}
-
-// btrfsDev is struct btrfs_ioctl_dev_info_args.
-type btrfsDev struct {
-	ID               uint64
-	UUID             [16]byte
-	Used, TotalBytes uint64
-	_                [379]uint64
-	Path             [1024]byte
-}
-
-// eachBtrfsDev calls f for each device of a mounted btrfs, until f is content.
-func eachBtrfsDev(path string, f func(*btrfsDev) (enough bool)) error {
-	return onMount(path, func(fd uintptr) error {
-		var info btrfsInfo
-		if err := ioctl(fd, ioc(iocRead, 0x94, 31, unsafe.Sizeof(info)), unsafe.Pointer(&info)); err != nil { // BTRFS_IOC_FS_INFO
-			return err
-		}
-		for id := uint64(0); id <= info.MaxID; id++ {
-			dev := btrfsDev{ID: id}
-			err := ioctl(fd, ioc(iocRead|iocWrite, 0x94, 30, unsafe.Sizeof(dev)), unsafe.Pointer(&dev)) // BTRFS_IOC_DEV_INFO
-			switch {
-			case errors.Is(err, unix.ENODEV):
-				continue // ids have holes
-			case err != nil:
-				return err
-			}
-			if f(&dev) {
-				return nil
-			}
-		}
-		return nil
-	})
-}
-
-// isBtrfsDev reports whether d is the device with this number.
-func isBtrfsDev(d *btrfsDev, num uint64) bool {
-	st, err := look(unix.ByteSliceToString(d.Path[:]), 0)
-	return err == nil && st.Mode&unix.S_IFMT == unix.S_IFBLK && unix.Mkdev(st.Rdev_major, st.Rdev_minor) == num
-}
-
-func (linux) BackedBy(path, fsType string, num uint64) (is bool, err error) {
-	if fsType != "btrfs" {
-		return false, nil
-	}
-	err = eachBtrfsDev(path, func(d *btrfsDev) bool { is = is || isBtrfsDev(d, num); return is })
-	return is, err
-}
-
-func btrfsSize(path string, num uint64) (size int64, err error) {
-	err = eachBtrfsDev(path, func(d *btrfsDev) bool {
-		if isBtrfsDev(d, num) {
-			size = int64(d.TotalBytes)
-		}
-		return size > 0
-	})
-	return size, err
-}
-
 const (
 	iocWrite = 1
 	iocRead  = 2

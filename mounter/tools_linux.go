@@ -133,7 +133,11 @@ func (k linux) Grow(ctx context.Context, dev Device, fsType, path string) error 
 	case fsType == "xfs":
 		c.Path, c.Args = "xfs_growfs", []string{"-d", path}
 	case fsType == "btrfs":
-		c.Path, c.Args = "btrfs", []string{"filesystem", "resize", "max", path}
+		dev, err := btrfsDevOf(path, d.Num())
+		if err != nil {
+			return err
+		}
+		c.Path, c.Args = "btrfs", []string{"filesystem", "resize", strconv.FormatUint(dev.ID, 10) + ":max", path}
 	default:
 		return refuse("csikit does not grow %s", fsType)
 	}
