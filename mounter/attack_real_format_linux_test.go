@@ -107,32 +107,6 @@ func TestRealBtrfsOfTwoVolumes(t *testing.T) {
 	r.gone("w")
 }
 
-// TestRealClone: a copy of a volume has the same UUID. Each is mounted as itself,
-// or not at all.
-func TestRealClone(t *testing.T) {
-	for _, fsType := range []string{"ext4", "xfs", "btrfs"} {
-		t.Run(fsType, func(t *testing.T) {
-			n := newLoopNode(t)
-			r := newRealRig(t, n, n)
-			n.make("v", 320*mib)
-			r.stage("v", fsType)
-			must(t, os.WriteFile(r.path("staging-v/file"), []byte("v"), 0o600))
-			r.unstage("v")
-			run(t, "cp", "--sparse=always", n.file("v"), n.file("w"))
-			r.stage("v", "")
-			must(t, os.WriteFile(r.path("staging-v/file"), []byte("later"), 0o600))
-			if err := r.Stage(t.Context(), r.stageReq("w", "")); err == nil {
-				if b, _ := os.ReadFile(r.path("staging-w/file")); string(b) != "v" {
-					t.Errorf("the clone holds %q", b)
-				}
-			}
-			r.unstage("w")
-			r.unstage("v")
-			r.gone("v")
-		})
-	}
-}
-
 // TestRealMkfsOutlivesItsDriver: an mkfs that goes on after its driver was killed
 // is seen by the next one. mkfs.btrfs does not open the device exclusively.
 func TestRealMkfsOutlivesItsDriver(t *testing.T) {

@@ -60,13 +60,16 @@ func (d *btrfsDev) is(num uint64) bool {
 	return err == nil && st.Mode&unix.S_IFMT == unix.S_IFBLK && unix.Mkdev(st.Rdev_major, st.Rdev_minor) == num
 }
 
+func uuidText(u [16]byte) string {
+	return fmt.Sprintf("%x-%x-%x-%x-%x", u[:4], u[4:6], u[6:8], u[8:10], u[10:])
+}
+
 const sysBtrfs = "/sys/fs/btrfs"
 
 // btrfsHas reports whether the device is part of a mounted btrfs. sysfs knows that by
 // number; without it paths must do.
 func btrfsHas(info *btrfsInfo, devs []btrfsDev, num uint64) (bool, error) {
-	u := info.FSID
-	links, err := filepath.Glob(filepath.Join(sysBtrfs, fmt.Sprintf("%x-%x-%x-%x-%x", u[:4], u[4:6], u[6:8], u[8:10], u[10:]), "devices/*"))
+	links, err := filepath.Glob(filepath.Join(sysBtrfs, uuidText(info.FSID), "devices/*"))
 	if len(links) == 0 || err != nil {
 		return slices.ContainsFunc(devs, func(d btrfsDev) bool { return d.is(num) }), err
 	}

@@ -29,6 +29,7 @@ func (s *staging) prepare(ctx context.Context, d Device) (fsType string, err err
 	if v.Format {
 		err = s.format(ctx, d, v.FSType)
 	} else {
+		s.uuid = content.UUID
 		err = s.repair(ctx, d, content, e.started() != "" || s.crypt.unused())
 	}
 	if err != nil {

@@ -51,6 +51,10 @@ type Kernel interface {
 	// device with this number, as the file system itself says.
 	BackedBy(path, fsType string, dev uint64) (bool, error)
 
+	// Copies lists the other devices from which a file system with this UUID is
+	// mounted now, in this namespace or another.
+	Copies(ctx context.Context, d Device, fsType, uuid string) ([]Copy, error)
+
 	// Mkfs makes a file system on d, over whatever is there.
 	Mkfs(ctx context.Context, d Device, fsType string, options []string) error
 	// Check repairs an unmounted file system as far as that is safe without
@@ -100,12 +104,20 @@ type Device interface {
 	Close() error
 }
 
+// Copy is a mounted file system with the UUID of another one.
+type Copy struct {
+	Device   string // for messages
+	Relation blockdev.Relation
+}
+
 // MountRequest is one mount to make.
 type MountRequest struct {
 	Device Device // nil: Source is what to mount
 	Source string
 	FSType string
 	Target string
+	// Copy says that a file system with the same UUID is mounted from another disk.
+	Copy bool
 	// Options as in mount(8): the backend's and the CO's, which may hold
 	// secrets. ReadOnly besides them.
 	Options  []string

@@ -158,6 +158,11 @@ func (k linux) Mount(ctx context.Context, m MountRequest) error {
 	if err != nil {
 		return err
 	}
+	if m.Copy {
+		if m, err = besideCopy(m, sysBtrfs); err != nil {
+			return err
+		}
+	}
 	return mountKernel(source, m)
 }
 

@@ -1,6 +1,7 @@
 package mounter
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -69,5 +70,24 @@ func TestBootID(t *testing.T) {
 	id, err := linux{}.BootID()
 	if err != nil || len(id) != 36 {
 		t.Errorf("%q, %v", id, err)
+	}
+}
+
+// TestBesideCopy: a kernel before 6.7 takes a copy of a btrfs for the other one.
+func TestBesideCopy(t *testing.T) {
+	sys := t.TempDir()
+	if _, err := besideCopy(MountRequest{FSType: "btrfs"}, sys); !errors.Is(err, backends.ErrPrecondition) {
+		t.Errorf("got %v", err)
+	}
+	if err := os.MkdirAll(filepath.Join(sys, "features/temp_fsid"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if m, err := besideCopy(MountRequest{FSType: "btrfs"}, sys); err != nil || len(m.Options) > 0 {
+		t.Errorf("got %v, %v", m.Options, err)
+	}
+	options := append(make([]string, 0, 2), "discard")
+	m, err := besideCopy(MountRequest{FSType: "xfs", Options: options}, sys)
+	if err != nil || len(m.Options) != 2 || m.Options[1] != "nouuid" || options[:2][1] != "" {
+		t.Errorf("got %v of %v, %v", m.Options, options[:2], err)
 	}
 }

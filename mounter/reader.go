@@ -31,7 +31,7 @@ func (s *staging) isReader(d Device) (bool, error) {
 	}
 	ro, err := d.ReadOnly()
 	if err != nil {
-		return false, unavailable("device %s: %w", s.src.Device.Path, err)
+		return false, unavailable("device %s: %w", d.Path(), err)
 	}
 	return ro, nil
 }
@@ -44,11 +44,11 @@ func (s *staging) readAsIs(ctx context.Context, d Device, c blockdev.Content, un
 	replay, err := d.NeedsReplay(ctx, c)
 	switch {
 	case err != nil:
-		return unavailable("journal of the %s on %s: %w", c.Type, s.src.Device.Path, err)
+		return unavailable("journal of the %s on %s: %w", c.Type, d.Path(), err)
 	case replay:
-		return s.notAsIs(c, "was not unmounted in order, or is in use: its journal has to be replayed")
+		return notAsIs(d, c, "was not unmounted in order, or is in use: its journal has to be replayed")
 	case needsCheck(c) || unfinished:
-		return s.notAsIs(c, "asks for a check")
+		return notAsIs(d, c, "asks for a check")
 	}
 	if isExt(c.Type) && c.Type != "ext2" || c.Type == "xfs" { // the word for btrfs differs between kernels
 		s.extra = append(s.extra, noReplay[c.Type])
@@ -56,13 +56,13 @@ func (s *staging) readAsIs(ctx context.Context, d Device, c blockdev.Content, un
 	return nil
 }
 
-func (s *staging) notAsIs(c blockdev.Content, why string) error {
+func notAsIs(d Device, c blockdev.Content, why string) error {
 	or := ""
 	if o := noReplay[c.Type]; o != "" {
 		or = ", or give it the mount flag " + o + " to read what is there"
 	}
 	return refuse("the %s on %s %s, and a volume that is used read-only is not written to. Stage it once where it may be written to%s",
-		c.Type, s.src.Device.Path, why, or)
+		c.Type, d.Path(), why, or)
 }
 
 // saysNoReplay reports whether the CO's flags say it already.

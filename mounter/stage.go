@@ -60,6 +60,7 @@ type staging struct {
 	crypt  *encrypted // nil: it is not encrypted, or not known to be
 	done   bool       // an earlier call has left the memory of a file system
 	extra  []string   // mount options of the engine's own
+	uuid   string     // of the file system that was there; "": it is new
 }
 
 func (s *staging) run(ctx context.Context) error {

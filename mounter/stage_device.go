@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 
 	"github.com/csikit/csikit/backends"
 	"github.com/csikit/csikit/mounter/mnt"
@@ -128,10 +127,7 @@ func (s *staging) mountDevice(ctx context.Context, d Device) error {
 	if err := s.step(ctx, "mount "+fsType); err != nil {
 		return err
 	}
-	err = s.kernel.Mount(ctx, MountRequest{
-		Device: d, FSType: fsType, Target: s.path, Options: slices.Concat(s.req.Capability.Flags.Reveal(), s.extra), ReadOnly: s.readOnly,
-	})
-	if err != nil {
+	if err := s.mountFS(ctx, d, fsType); err != nil {
 		return fmt.Errorf("mount %s (%s): %w", s.src.Device.Path, fsType, err)
 	}
 	m, err := s.look(func(m mnt.Info) (bool, error) { return s.fromSource(m, s.path, s.rec) })

@@ -74,33 +74,46 @@ func (d *Device) verifySize(want int64) error {
 // verifySerial: NVMe and MMC have device/serial, virtio has serial, SCSI has the
 // unit serial number page.
 func (d *Device) verifySerial(want string) error {
-	var got []string
-	for _, f := range []string{"serial", "device/serial"} {
-		v, err := d.attr(f)
-		if err != nil {
-			return err
-		}
-		got = appendSet(got, strings.TrimSpace(v))
-	}
-	page, err := d.attr("device/vpd_pg80")
+	got, err := d.serials()
 	if err != nil {
 		return err
 	}
-	got = appendSet(got, vpdSerial([]byte(page)))
 	if slices.Contains(got, strings.TrimSpace(want)) {
 		return nil
 	}
 	return d.mismatch("serial", show(got), strconv.Quote(want))
 }
 
+func (d *Device) serials() (got []string, err error) {
+	for _, f := range []string{"serial", "device/serial"} {
+		v, err := d.attr(f)
+		if err != nil {
+			return nil, err
+		}
+		got = appendSet(got, strings.TrimSpace(v))
+	}
+	page, err := d.attr("device/vpd_pg80")
+	return appendSet(got, vpdSerial([]byte(page))), err
+}
+
 // verifyWWID: NVMe namespaces have wwid, uuid, nguid and eui, SCSI has
 // device/wwid and the device identification page.
 func (d *Device) verifyWWID(want string) error {
-	var got []string
+	got, err := d.wwids()
+	if err != nil {
+		return err
+	}
+	if slices.ContainsFunc(got, func(g string) bool { return sameWWID(g, want) }) {
+		return nil
+	}
+	return d.mismatch("wwid", show(got), strconv.Quote(want))
+}
+
+func (d *Device) wwids() (got []string, err error) {
 	for _, f := range []string{"wwid", "device/wwid", "uuid", "nguid", "eui"} {
 		v, err := d.attr(f)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if v = strings.TrimSpace(v); v != "" && (f == "uuid" || f == "nguid" || f == "eui") {
 			v = f + "." + v
@@ -109,23 +122,24 @@ func (d *Device) verifyWWID(want string) error {
 	}
 	page, err := d.attr("device/vpd_pg83")
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, id := range vpdDesignators([]byte(page)) {
 		got = appendSet(got, id)
 	}
-	if slices.ContainsFunc(got, func(g string) bool { return sameWWID(g, want) }) {
-		return nil
-	}
-	return d.mismatch("wwid", show(got), strconv.Quote(want))
+	return got, nil
+}
+
+func (d *Device) dmNames() ([]string, error) {
+	v, err := d.attrOf(d.sysDir(), "dm/uuid")
+	return appendSet(nil, strings.TrimSpace(v)), err
 }
 
 func (d *Device) verifyDM(want string) error {
-	v, err := d.attrOf(d.sysDir(), "dm/uuid")
+	got, err := d.dmNames()
 	if err != nil {
 		return err
 	}
-	got := appendSet(nil, strings.TrimSpace(v))
 	if slices.Contains(got, want) {
 		return nil
 	}

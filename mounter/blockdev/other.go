@@ -42,6 +42,9 @@ func (d *Device) Probe(context.Context) (Content, error) { return Content{}, uns
 // NeedsReplay needs Linux.
 func (d *Device) NeedsReplay(context.Context, Content) (bool, error) { return false, unsupported() }
 
+// Relate needs Linux.
+func (d *Device) Relate(uint64) (Relation, error) { return Unrelated, unsupported() }
+
 // AttachLoop needs Linux.
 func AttachLoop(context.Context, *os.File, AttachOptions) (*Loop, error) { return nil, unsupported() }
 

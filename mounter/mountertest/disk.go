@@ -214,6 +214,19 @@ func (h handle) NeedsReplay(_ context.Context, c blockdev.Content) (bool, error)
 	return !c.Clean && (c.Journal || c.Type == "xfs" || c.Type == "btrfs"), h.d.k.call("NeedsReplay", "")
 }
 
+// Copies implements mounter.Kernel.
+func (k *Kernel) Copies(_ context.Context, dev mounter.Device, fsType, uuid string) ([]mounter.Copy, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	var copies []mounter.Copy
+	for _, m := range k.mounts {
+		if d := m.dev; d != nil && m.FSType == fsType && d.content.UUID == uuid && d.path != dev.Path() {
+			copies = append(copies, mounter.Copy{Device: d.path, Relation: blockdev.Different})
+		}
+	}
+	return copies, k.call("Copies", "")
+}
+
 // Mkfs implements mounter.Kernel. A failure leaves data without a signature, as
 // a killed mkfs does.
 func (k *Kernel) Mkfs(_ context.Context, dev mounter.Device, fsType string, _ []string) error {

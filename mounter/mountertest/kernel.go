@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"syscall"
 
 	"github.com/csikit/csikit/backends"
 	"github.com/csikit/csikit/mounter"
@@ -161,11 +162,18 @@ func (k *Kernel) Mount(_ context.Context, m mounter.MountRequest) error {
 		if d == nil || d.content.Type != m.FSType || d.content.InProgress {
 			return fmt.Errorf("mount %s: %w", source, fs.ErrInvalid)
 		}
+		if m.FSType == "xfs" && !m.Copy && k.hasCopy(d) {
+			return fmt.Errorf("mount %s: duplicate UUID: %w", source, syscall.EINVAL)
+		}
 		n.Dev, n.Source, n.dev = d.num, source, d
 	}
 	k.add(n, m.ReadOnly)
 	k.changed("Mount")
 	return nil
+}
+
+func (k *Kernel) hasCopy(d *Disk) bool {
+	return slices.ContainsFunc(k.mounts, func(m mount) bool { return m.dev != nil && m.dev != d && m.dev.content.UUID == d.content.UUID })
 }
 
 func isDir(path string) error {
