@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 
 	"github.com/csikit/csikit/backends"
 )
@@ -94,10 +95,7 @@ func (e *Engine) unheld(ctx context.Context, s *store, r *record) error {
 			return errors.Join(err, inUse("it is published at %s", p.Path))
 		}
 	}
-	if err := e.unmounted(r); err != nil {
-		return err
-	}
-	return e.unclaimed(ctx, r.data())
+	return e.unclaimed(ctx, r)
 }
 
 // unmounted looks for mounts in this mount namespace.
@@ -121,23 +119,44 @@ func (e *Engine) unmounted(r *record) error {
 	return nil
 }
 
-// unclaimed finds the users that are not to be seen from here: a mount in another
-// namespace, whose file system would lose what it has not written yet, or a
-// device on top. A device that is gone, or another one by now, has none.
-func (e *Engine) unclaimed(ctx context.Context, r *deviceRecord) error {
-	if r.Num == 0 {
-		return nil
+// unclaimed finds the users of a device. A mount of it claims it, in whatever
+// namespace, where its file system would lose what it has not written yet; so does
+// a device on top. Only to name them is the mount table looked through. A device
+// that is gone, or another one by now, can still have mounts here.
+func (e *Engine) unclaimed(ctx context.Context, r *record) error {
+	dev := r.data()
+	if dev.Num == 0 {
+		return e.unmounted(r)
 	}
-	d, err := e.openRecorded(ctx, r)
+	d, err := e.openRecorded(ctx, dev)
 	if err != nil {
-		return nil //nolint:nilerr // nothing is left to lose
+		return e.unmounted(r)
 	}
 	claimed, err := d.Claimed()
 	switch err = errors.Join(err, d.Close()); {
 	case err != nil:
-		return unavailable("device %s: %w", r.Path, err)
-	case claimed:
-		return inUse("device %s is mounted in another mount namespace, or held by another device or program", r.Path)
+		return unavailable("device %s: %w", dev.Path, err)
+	case !claimed:
+		return nil
 	}
-	return nil
+	if err := e.unmounted(r); err != nil {
+		return err
+	}
+	return inUse("device %s is mounted in another mount namespace, or held by another device or program%s", dev.Path, e.usersOf(dev.Num))
+}
+
+// userFinder is a Kernel that can name who uses a device.
+type userFinder interface{ UsersOf(dev uint64) []string }
+
+// usersOf is the end of a message about a device that is in use.
+func (e *Engine) usersOf(dev uint64) string {
+	k, ok := e.kernel.(userFinder)
+	if !ok {
+		return ""
+	}
+	who := k.UsersOf(dev)
+	if len(who) == 0 {
+		return ""
+	}
+	return ": " + strings.Join(who, ", ")
 }

@@ -65,6 +65,7 @@ func (linux) Shared(path string) (bool, error)              { return mnt.Propaga
 func (linux) IsMountPoint(path string) (bool, error)        { return mnt.IsMountPoint(path) }
 func (linux) MountsAt(path string) ([]mnt.Info, error)      { return mnt.At(path) }
 func (linux) MountsOf(dev uint64) ([]mnt.Info, error)       { return mnt.OfDevice(dev) }
+func (linux) UsersOf(dev uint64) []string                   { return mnt.FindUsers(dev) }
 func (linux) Unwind(path string) (int, error)               { return mnt.Unwind(path) }
 func (linux) Bind(src, dst string, o mnt.BindOptions) error { return mnt.Bind(src, dst, o) }
 

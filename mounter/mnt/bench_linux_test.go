@@ -6,6 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/csikit/csikit/internal/testenv"
+	"github.com/csikit/csikit/mounter/internal/mountapi"
 	"github.com/csikit/csikit/mounter/mnt"
 )
 
@@ -68,4 +69,49 @@ func Benchmark(b *testing.B) {
 			}
 		}
 	})
+}
+
+// BenchmarkManyMounts looks for a file system among many others, as on a node with
+// many pods.
+func BenchmarkManyMounts(b *testing.B) {
+	testenv.Root(b)
+	for _, n := range []int{10, 1000, 10_000} {
+		d := tempDir(b)
+		src, many := mkdir(b, d, "src"), mkdir(b, d, "many")
+		for i := range n {
+			bind(b, src, mkdir(b, many, itoa(i)))
+		}
+		p := mkdir(b, d, "p")
+		must(b, unix.Mount("none", p, "tmpfs", 0, ""))
+		dev := top(b, p).Dev
+		for _, k := range []struct {
+			name string
+			hide mountapi.Part
+		}{{"statmount", mountapi.None}, {"mountinfo", mountapi.Statmount}} {
+			name := itoa(n) + "/" + k.name
+			restore := mountapi.Hide(k.hide)
+			b.Run("OfDevice/"+name, func(b *testing.B) {
+				for b.Loop() {
+					if l, err := mnt.OfDevice(dev); len(l) != 1 || err != nil {
+						b.Fatal(l, err)
+					}
+				}
+			})
+			b.Run("At/"+name, func(b *testing.B) {
+				for b.Loop() {
+					if l, err := mnt.At(p); len(l) != 1 || err != nil {
+						b.Fatal(l, err)
+					}
+				}
+			})
+			b.Run("IsMountPoint/"+name, func(b *testing.B) {
+				for b.Loop() {
+					if is, err := mnt.IsMountPoint(p); !is || err != nil {
+						b.Fatal(is, err)
+					}
+				}
+			})
+			restore()
+		}
+	}
 }

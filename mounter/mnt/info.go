@@ -44,6 +44,41 @@ func parse(text []byte) ([]Info, error) {
 	return list, nil
 }
 
+// parseDevice is parse of the lines of one device. The others are not taken apart,
+// which is most of the work.
+func parseDevice(text []byte, dev uint64) ([]Info, error) {
+	var list []Info
+	for line := range bytes.Lines(text) {
+		if d, ok := lineDev(line); ok && d != dev {
+			continue
+		}
+		more, err := parse(line)
+		if err != nil {
+			return nil, err
+		}
+		for _, i := range more {
+			if i.Dev == dev {
+				list = append(list, i)
+			}
+		}
+	}
+	return list, nil
+}
+
+// lineDev finds the device number in a line, quickly.
+func lineDev(line []byte) (dev uint64, ok bool) {
+	for range 2 {
+		_, rest, found := bytes.Cut(line, []byte{' '})
+		if !found {
+			return 0, false
+		}
+		line = rest
+	}
+	field, _, _ := bytes.Cut(line, []byte{' '})
+	d, err := parseDev(string(field))
+	return d, err == nil
+}
+
 // parseLine reads
 //
 //	36 35 98:0 /mnt1 /mnt2 rw,noatime shared:1 master:2 - ext3 /dev/root rw

@@ -76,6 +76,9 @@ func At(path string) ([]Info, error) {
 	if err != nil || !is {
 		return nil, err
 	}
+	if stack, err := stackAt(p); err == nil {
+		return stack, nil
+	}
 	id, err := mountID(p, unix.STATX_MNT_ID)
 	if err != nil {
 		return nil, err
@@ -110,10 +113,22 @@ func stackOf(list []Info, id int) []Info {
 }
 
 // OfDevice returns the mounts of the file system with this device number in this
-// mount namespace. btrfs shows a number of its own, and not its device's.
+// mount namespace. btrfs shows a number of its own, and not its device's. Its
+// time grows with the number of all mounts: about 0.6 µs each, and 1.5 before
+// Linux 6.13.
 func OfDevice(dev uint64) ([]Info, error) {
-	list, err := List()
-	return slices.DeleteFunc(list, func(i Info) bool { return i.Dev != dev }), err
+	if list, err := mountsOfDevice(dev); err == nil {
+		return list, nil
+	}
+	for try := 1; ; try++ {
+		text, changed, err := readMountinfo()
+		if err != nil {
+			return nil, err
+		}
+		if !changed || try == listTries {
+			return parseDevice(text, dev)
+		}
+	}
 }
 
 // Propagation reports whether mounts that are made at path reach other mount
@@ -133,6 +148,9 @@ func Propagation(path string) (shared bool, err error) {
 }
 
 func propagation(fd int) (shared bool, err error) {
+	if shared, err := sharedAt(fd); err == nil {
+		return shared, nil
+	}
 	id, err := fdMountID(fd)
 	if err != nil {
 		return false, err

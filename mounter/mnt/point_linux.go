@@ -90,7 +90,10 @@ func ID(path string) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	return mountID(p, unix.STATX_MNT_ID_UNIQUE)
+	if mountapi.Has(mountapi.UniqueID) {
+		return mountID(p, unix.STATX_MNT_ID_UNIQUE)
+	}
+	return mountID(p, unix.STATX_MNT_ID)
 }
 
 // mountID returns the id that mask asks for, or the plain one.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
+	"slices"
 
 	"github.com/csikit/csikit/backends"
 	"github.com/csikit/csikit/mounter"
@@ -156,7 +157,8 @@ func (h handle) ReadOnly() (bool, error) {
 func (h handle) Claimed() (bool, error) {
 	h.d.k.mu.Lock()
 	defer h.d.k.mu.Unlock()
-	return h.d.claimed || h.d.luks != nil && h.d.luks.name != "", h.d.k.call("Claimed", "")
+	mounted := slices.ContainsFunc(h.d.k.mounts, func(m mount) bool { return m.dev == h.d && m.Dev == h.d.num })
+	return h.d.claimed || mounted || h.d.luks != nil && h.d.luks.name != "", h.d.k.call("Claimed", "")
 }
 
 func (h handle) SetReadOnly(ro bool) error {

@@ -13,9 +13,11 @@ const (
 	Openat2                    // openat2 with RESOLVE_NO_XDEV (5.6)
 	Tree                       // open_tree, mount_setattr, move_mount (5.2, 5.12)
 	Context                    // fsopen, fsconfig, fsmount (5.2)
+	Statmount                  // listmount and statmount with all that is used of it (6.8, 6.13)
+	UniqueID                   // statx: mount ids that are not used again (6.8)
 
 	None Part = 0
-	All  Part = MountRoot | Openat2 | Tree | Context
+	All  Part = MountRoot | Openat2 | Tree | Context | Statmount | UniqueID
 )
 
 var hidden atomic.Uint32
