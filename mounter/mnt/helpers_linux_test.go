@@ -25,6 +25,7 @@ var kernels = []struct {
 	{"new", mountapi.None},
 	{"old", mountapi.All},
 	{"without statx root", mountapi.MountRoot},
+	{"without statmount", mountapi.Statmount | mountapi.UniqueID},
 }
 
 // onKernels runs test as root with each of the interfaces.

@@ -16,7 +16,7 @@ import (
 // Mount mounts the file system on source at target. Source may be any path that
 // the kernel understands, /proc/self/fd/N too. When it fails, the error holds
 // what the kernel said about it as far as the file system uses the mount
-// context's log; many write to the kernel's own log only. An option that the
+// context's log, and else points to the kernel's own. An option that the
 // kernel refuses is [backends.ErrInvalid], a type that it does not know
 // [backends.ErrPrecondition]. On failure nothing is left mounted.
 func Mount(source, fstype, target string, o Options) error {
@@ -174,15 +174,34 @@ func said(fd int, o Options, err error) error {
 		if readErr != nil || n == 0 { // ENODATA: that was all
 			break
 		}
-		log = append(log, strings.TrimSpace(string(buf[:n])))
+		log = append(log, strings.TrimSpace(untagged(string(buf[:n]))))
 	}
 	if len(log) == 0 {
-		return err
+		return hint(err)
 	}
 	return fmt.Errorf("%w; kernel: %s", err, redact(strings.Join(log, "; "), o.Data))
 }
 
+// untagged takes the letter of its weight off a message: "e ext4: bad value".
+func untagged(message string) string {
+	if len(message) > 2 && message[1] == ' ' && strings.IndexByte("ewi", message[0]) >= 0 {
+		return message[2:]
+	}
+	return message
+}
+
+// hint says where the reason is when the kernel gave it to its own log only: that
+// of a bad superblock, and with mount(2) every one.
+func hint(err error) error {
+	for _, e := range []syscall.Errno{unix.EINVAL, unix.EUCLEAN, unix.EIO, unix.EBADMSG} {
+		if errors.Is(err, e) {
+			return fmt.Errorf("%w; the kernel's log (dmesg) may say why", err)
+		}
+	}
+	return err
+}
+
 // mountOld mounts with mount(2).
 func mountOld(source, fstype string, t *target, o Options) error {
-	return mount2(source, procPath(t.fd), fstype, o.ms(), o.Data)
+	return hint(mount2(source, procPath(t.fd), fstype, o.ms(), o.Data))
 }

@@ -145,21 +145,7 @@ func needStatmount(t testing.TB) {
 // same in both interfaces, also for a subvolume.
 func TestOfDeviceBtrfs(t *testing.T) {
 	testenv.Root(t)
-	testenv.Tool(t, "mkfs.btrfs", "losetup", "mount", "umount")
-	dir := t.TempDir()
-	img := filepath.Join(dir, "img")
-	must(t, os.WriteFile(img, nil, 0o600))
-	must(t, os.Truncate(img, 128<<20))
-	sh := func(name string, args ...string) string {
-		out, err := exec.Command(name, args...).CombinedOutput()
-		if err != nil {
-			t.Fatalf("%s: %v\n%s", name, err, out)
-		}
-		return strings.TrimSpace(string(out))
-	}
-	sh("mkfs.btrfs", "-q", img)
-	loop := sh("losetup", "-f", "--show", img)
-	t.Cleanup(func() { sh("losetup", "-d", loop) })
+	loop, _ := loopOf(t, "btrfs")
 	d := tempDir(t)
 	p := mkdir(t, d, "p")
 	must(t, mnt.Mount(loop, "btrfs", p, mnt.Options{}))

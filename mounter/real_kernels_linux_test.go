@@ -1,0 +1,63 @@
+package mounter_test
+
+import (
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/csikit/csikit/internal/testenv"
+	"github.com/csikit/csikit/mounter/mnt"
+)
+
+// TestOldKernel runs every test of the engine on this machine once more, without
+// what Linux has got for mounts since 4.18: mount(2), mountinfo and fdinfo alone.
+func TestOldKernel(t *testing.T) {
+	testenv.Root(t)
+	again(t, "old")
+}
+
+// TestVM runs every test of the engine on the VM's kernel, twice: as it is, and
+// without the newer calls.
+func TestVM(t *testing.T) {
+	t.Setenv("VM_MEM", "2048") // some tests hold a volume in memory
+	if !testenv.InVM(t, "8G") {
+		return
+	}
+	// The rest of the VM's disk is memory.
+	disk := t.TempDir()
+	run(t, "mkfs.ext4", "-q", "-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard", "/dev/ubdb")
+	must(t, mnt.Mount("/dev/ubdb", "ext4", disk, mnt.Options{}))
+	t.Cleanup(func() {
+		if _, err := mnt.Unwind(disk); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Setenv("TMPDIR", disk)
+	for _, api := range []string{"new", "old"} {
+		t.Run(api, func(t *testing.T) { again(t, api) })
+	}
+}
+
+// again runs the tests of the engine on a real kernel in a process of their own,
+// which is told what to use of it.
+func again(t *testing.T, api string) {
+	if testing.Short() {
+		t.Skip("short")
+	}
+	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^TestReal", "-test.v", "-test.timeout=10m")
+	cmd.Env = append(os.Environ(), envAPI+"="+api)
+	out, err := cmd.CombinedOutput()
+	passed := 0
+	for line := range strings.Lines(string(out)) {
+		switch {
+		case strings.HasPrefix(line, "--- PASS: "):
+			passed++
+		case strings.Contains(line, "--- FAIL: "), strings.Contains(line, "--- SKIP: "):
+			t.Logf("%s: %s", api, strings.TrimSpace(line))
+		}
+	}
+	if err != nil || passed < 30 {
+		t.Errorf("%s: %d tests passed, %v\n%s", api, passed, err, out)
+	}
+}
