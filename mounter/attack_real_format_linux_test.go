@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -55,8 +56,7 @@ func TestRealShrunkDevice(t *testing.T) {
 			r.stage("v", fsType)
 			must(t, os.WriteFile(r.path("staging-v/file"), []byte("data"), 0o600))
 			r.unstage("v")
-			whole, err := os.ReadFile(n.file("v"))
-			must(t, err)
+			run(t, "cp", "--sparse=always", n.file("v"), n.file("whole"))
 			must(t, os.Truncate(n.file("v"), 160*mib))
 			for range 2 {
 				if err := r.Stage(t.Context(), r.stageReq("v", fsType)); err == nil {
@@ -64,12 +64,8 @@ func TestRealShrunkDevice(t *testing.T) {
 				}
 			}
 			r.unstage("v")
-			cut, err := os.ReadFile(n.file("v"))
-			must(t, err)
-			if string(cut) != string(whole[:160*mib]) {
-				t.Error("the device was written to")
-			}
-			must(t, os.WriteFile(n.file("v"), whole, 0o600))
+			run(t, "cmp", "-n", strconv.Itoa(160*mib), n.file("v"), n.file("whole"))
+			run(t, "cp", "--sparse=always", n.file("whole"), n.file("v")) // into the same file
 			r.stage("v", fsType)
 			if b, _ := os.ReadFile(r.path("staging-v/file")); string(b) != "data" {
 				t.Errorf("read back %q", b)
