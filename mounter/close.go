@@ -95,7 +95,7 @@ func (e *Engine) unheld(ctx context.Context, s *store, r *record) error {
 			return errors.Join(err, inUse("it is published at %s", p.Path))
 		}
 	}
-	return e.unclaimed(ctx, r)
+	return e.unclaimed(ctx, r, r.data())
 }
 
 // unmounted looks for mounts in this mount namespace.
@@ -123,8 +123,7 @@ func (e *Engine) unmounted(r *record) error {
 // namespace, where its file system would lose what it has not written yet; so does
 // a device on top. Only to name them is the mount table looked through. A device
 // that is gone, or another one by now, can still have mounts here.
-func (e *Engine) unclaimed(ctx context.Context, r *record) error {
-	dev := r.data()
+func (e *Engine) unclaimed(ctx context.Context, r *record, dev *deviceRecord) error {
 	if dev.Num == 0 {
 		return e.unmounted(r)
 	}

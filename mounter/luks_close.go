@@ -27,7 +27,7 @@ func (e *Engine) closeMapping(ctx context.Context, r *record) error {
 			return err
 		}
 	}
-	return e.unclaimed(ctx, r.Device)
+	return e.unclaimed(ctx, r, r.Device)
 }
 
 func (e *Engine) luksClose(ctx context.Context, name string) error {
