@@ -24,7 +24,7 @@ func (c *controller) ValidateVolumeCapabilities(ctx context.Context, in *csi.Val
 	case err == nil:
 		return &csi.ValidateVolumeCapabilitiesResponse{Confirmed: pbconv.Confirmed(in)}, nil
 	case refuses(err):
-		return &csi.ValidateVolumeCapabilitiesResponse{Message: clip(err.Error(), maxString-maxClipped)}, nil
+		return &csi.ValidateVolumeCapabilitiesResponse{Message: shortMessage(c.server.redact.scrub(in, err.Error()))}, nil
 	default:
 		return nil, err
 	}

@@ -8,6 +8,8 @@ import (
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/csikit/csikit/csidriver/internal/pbconv"
 )
 
 // answered are the fields of responses that the spec calls REQUIRED, but for
@@ -136,7 +138,8 @@ func wrongAnswer(req, resp proto.Message) error {
 		if err := wrongSize(q.GetCapacityRange(), v.GetCapacityBytes()); err != nil {
 			return err
 		}
-		if !proto.Equal(q.GetVolumeContentSource(), v.GetContentSource()) {
+		// Not proto.Equal: what a newer CO adds to a source is not repeated.
+		if pbconv.Source(q.GetVolumeContentSource()) != pbconv.Source(v.GetContentSource()) {
 			return fmt.Errorf("made of %v", v.GetContentSource())
 		}
 	case *csi.ControllerExpandVolumeResponse:

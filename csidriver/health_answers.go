@@ -8,8 +8,9 @@ import (
 )
 
 // mergeHealth checks what a backend says of one volume, and makes one entry of
-// those that CSI takes for one: the same status for the same reason.
-func mergeHealth(id string, list []backends.Health) ([]backends.Health, error) {
+// those that CSI takes for one: the same status for the same reason. clean takes the
+// request's secrets out of a message.
+func mergeHealth(id string, list []backends.Health, clean func(string) string) ([]backends.Health, error) {
 	var merged []backends.Health
 	for _, h := range list {
 		if h.Status < backends.HealthDegraded || h.Status > backends.HealthDataLoss {
@@ -18,7 +19,7 @@ func mergeHealth(id string, list []backends.Health) ([]backends.Health, error) {
 		if err := checkReason(h.Reason); err != nil {
 			return nil, badAnswer("the health of volume %q: %w", id, err)
 		}
-		h.Message = shortMessage(h.Message)
+		h.Message = shortMessage(clean(h.Message))
 		i := slices.IndexFunc(merged, func(m backends.Health) bool { return m.Status == h.Status && m.Reason == h.Reason })
 		if i < 0 {
 			merged = append(merged, h)
@@ -30,7 +31,7 @@ func mergeHealth(id string, list []backends.Health) ([]backends.Health, error) {
 }
 
 // mergeStorageHealth is mergeHealth for the storage behind volumes.
-func mergeStorageHealth(list []backends.StorageHealth) ([]backends.StorageHealth, error) {
+func mergeStorageHealth(list []backends.StorageHealth, clean func(string) string) ([]backends.StorageHealth, error) {
 	var merged []backends.StorageHealth
 	for _, h := range list {
 		if h.Status < backends.StorageDegraded || h.Status > backends.StorageUnreachable {
@@ -42,7 +43,7 @@ func mergeStorageHealth(list []backends.StorageHealth) ([]backends.StorageHealth
 		if c := h.Capability; c != nil && (c.Mode < backends.SingleNodeWriter || c.Mode > backends.MultiNodeMultiWriter) {
 			return nil, badAnswer("storage health %s concerns volumes of access mode %d, which CSI does not know", h.Reason, c.Mode)
 		}
-		h.Message = shortMessage(h.Message)
+		h.Message = shortMessage(clean(h.Message))
 		i := slices.IndexFunc(merged, func(m backends.StorageHealth) bool {
 			return m.Status == h.Status && m.Reason == h.Reason && sameCapability(m.Capability, h.Capability)
 		})

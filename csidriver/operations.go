@@ -112,13 +112,38 @@ func do[T any](ctx context.Context, d *Driver, op idempotency.Operation, fn func
 	op.Owner = RequestID(ctx)
 	work := func(ctx context.Context) (v T, err error) {
 		defer d.recovered(op.Name, op.Request, &err)
-		return fn(backends.WithActivity(ctx, idempotency.FromContext(ctx)))
+		v, err = fn(backends.WithActivity(ctx, idempotency.FromContext(ctx)))
+		return v, d.withoutSecrets(op.Request, err)
 	}
 	if d.telemetry != nil {
 		return idempotency.Do(ctx, d.operations, op, observed(d, op, work))
 	}
 	return idempotency.Do(ctx, d.operations, op, work)
 }
+
+// withoutSecrets takes the secrets of the request that began an operation out of
+// its error: callers with other secrets may get it too, and their secrets alone
+// are known where an RPC ends.
+func (d *Driver) withoutSecrets(request any, err error) error {
+	a, ok := request.(asked)
+	if err == nil || !ok {
+		return err
+	}
+	text := err.Error()
+	if clean := d.server.redact.scrub(a.message, text); clean != text {
+		return &cleanError{clean, err}
+	}
+	return err
+}
+
+// cleanError is an error with another text.
+type cleanError struct {
+	text string
+	err  error
+}
+
+func (e *cleanError) Error() string { return e.text }
+func (e *cleanError) Unwrap() error { return e.err }
 
 // run is do for what answers nothing but an error.
 func run(ctx context.Context, d *Driver, op idempotency.Operation, fn func(context.Context) error) error {

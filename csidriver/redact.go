@@ -209,6 +209,11 @@ func (r *redactor) scrub(req any, text string) string {
 	return strings.NewReplacer(pairs...).Replace(text)
 }
 
+// cleaner is scrub for the texts of a backend that are no errors.
+func (d *Driver) cleaner(req proto.Message) func(string) string {
+	return func(text string) string { return d.server.redact.scrub(req, text) }
+}
+
 // secrets calls yield with every secret string in m.
 func (r *redactor) secrets(m protoreflect.Message, yield func(string)) {
 	for _, f := range r.plan(m) {

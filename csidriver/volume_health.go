@@ -20,7 +20,7 @@ func (c *controller) ControllerGetVolumeHealth(ctx context.Context, in *csi.Cont
 	if err != nil {
 		return nil, aboutVolume(err, req.ID)
 	}
-	if list, err = mergeHealth(req.ID, list); err != nil {
+	if list, err = mergeHealth(req.ID, list, c.cleaner(in)); err != nil {
 		return nil, err
 	}
 	return &csi.ControllerGetVolumeHealthResponse{VolumeHealth: pbconv.VolumeHealth(req.ID, list)}, nil
@@ -34,14 +34,14 @@ func (c *controller) ControllerListVolumeHealth(ctx context.Context, in *csi.Con
 	list := listing[*csi.ControllerListVolumeHealthResponse]{
 		name: "ControllerListVolumeHealth",
 		page: func(page backends.Page) (*csi.ControllerListVolumeHealthResponse, error) {
-			return c.healthPage(ctx, backends.ListVolumeHealthRequest{Page: page, Secrets: secrets})
+			return c.healthPage(ctx, backends.ListVolumeHealthRequest{Page: page, Secrets: secrets}, c.cleaner(in))
 		},
 		look: func(r *csi.ControllerListVolumeHealthResponse) (int, *string) { return len(r.Entries), &r.NextToken },
 	}
 	return list.answer(ctx, in.GetStartingToken(), in.GetMaxEntries())
 }
 
-func (c *controller) healthPage(ctx context.Context, req backends.ListVolumeHealthRequest) (*csi.ControllerListVolumeHealthResponse, error) {
+func (c *controller) healthPage(ctx context.Context, req backends.ListVolumeHealthRequest, clean func(string) string) (*csi.ControllerListVolumeHealthResponse, error) {
 	vols, next, err := c.can.HealthLister.ListVolumeHealth(ctx, req)
 	if err != nil {
 		return nil, aboutVolume(err, "")
@@ -49,13 +49,13 @@ func (c *controller) healthPage(ctx context.Context, req backends.ListVolumeHeal
 	if err := checkPage(req.Page, len(vols), next); err != nil {
 		return nil, err
 	}
-	entries, err := healthEntries(vols)
+	entries, err := healthEntries(vols, clean)
 	return &csi.ControllerListVolumeHealthResponse{Entries: entries, NextToken: next}, err
 }
 
 // healthEntries leaves the healthy volumes out, and makes one entry of several
 // for one volume.
-func healthEntries(vols []backends.VolumeHealth) ([]*csi.VolumeHealth, error) {
+func healthEntries(vols []backends.VolumeHealth, clean func(string) string) ([]*csi.VolumeHealth, error) {
 	var order []string
 	byID := make(map[string][]backends.Health, len(vols))
 	for _, v := range vols {
@@ -72,7 +72,7 @@ func healthEntries(vols []backends.VolumeHealth) ([]*csi.VolumeHealth, error) {
 	}
 	entries := make([]*csi.VolumeHealth, len(order))
 	for i, id := range order {
-		list, err := mergeHealth(id, byID[id])
+		list, err := mergeHealth(id, byID[id], clean)
 		if err != nil {
 			return nil, err
 		}
@@ -90,7 +90,7 @@ func (n *node) NodeGetVolumeHealth(ctx context.Context, in *csi.NodeGetVolumeHea
 	if err != nil {
 		return nil, aboutVolume(err, req.ID)
 	}
-	if list, err = mergeHealth(req.ID, list); err != nil {
+	if list, err = mergeHealth(req.ID, list, n.cleaner(in)); err != nil {
 		return nil, err
 	}
 	return &csi.NodeGetVolumeHealthResponse{VolumeHealth: pbconv.VolumeHealth(in.GetVolumeId(), list)}, nil
@@ -126,7 +126,7 @@ func (n *node) NodeGetStorageHealth(ctx context.Context, in *csi.NodeGetStorageH
 	if err != nil {
 		return nil, aboutVolume(err, "")
 	}
-	if list, err = mergeStorageHealth(list); err != nil {
+	if list, err = mergeStorageHealth(list, n.cleaner(in)); err != nil {
 		return nil, err
 	}
 	return &csi.NodeGetStorageHealthResponse{BackendHealth: pbconv.StorageHealth(list)}, nil
