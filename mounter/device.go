@@ -54,7 +54,7 @@ func NewDevices(o *DeviceOptions) (*Devices, error) {
 	if err != nil {
 		return nil, fmt.Errorf("mounter: %w", err)
 	}
-	e := &Engine{node: noNode{}, opts: opts, kernel: opts.Kernel, log: opts.Logger}
+	e := &Engine{node: noNode{}, opts: opts, kernel: opts.Kernel, log: opts.Logger, tools: make(slots, opts.MaxTools)}
 	if e.boot, err = e.kernel.BootID(); err != nil {
 		return nil, fmt.Errorf("mounter: boot id: %w", err)
 	}

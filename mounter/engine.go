@@ -29,6 +29,7 @@ type Engine struct {
 	locks    keyLocks
 	stats    flights[backends.VolumeStats]
 	groups   flights[struct{}]
+	tools    slots
 
 	mu    sync.Mutex
 	store *store // nil before Start and after Close
@@ -44,7 +45,9 @@ func New(node backends.Node, o *Options) (*Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("mounter: %w", err)
 	}
-	return &Engine{node: node, features: backends.DetectNode(node), opts: opts, kernel: opts.Kernel, log: opts.Logger}, nil
+	return &Engine{
+		node: node, features: backends.DetectNode(node), opts: opts, kernel: opts.Kernel, log: opts.Logger, tools: make(slots, opts.MaxTools),
+	}, nil
 }
 
 // Close gives the state directory back. What is staged stays so.

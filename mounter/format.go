@@ -99,7 +99,8 @@ func (s *staging) format(ctx context.Context, d Device, fsType string) error {
 	if err := s.step(ctx, "mkfs."+fsType); err != nil {
 		return err
 	}
-	if err := s.kernel.Mkfs(ctx, d, fsType, dev.MkfsOptions); err != nil {
+	err := s.tools.do(ctx, "mkfs."+fsType, func() error { return s.kernel.Mkfs(ctx, d, fsType, dev.MkfsOptions) })
+	if err != nil {
 		return unavailable("mkfs.%s on %s: %w", fsType, d.Path(), err)
 	}
 	if err := s.step(ctx, "probe device"); err != nil {
@@ -170,7 +171,8 @@ func (s *staging) repair(ctx context.Context, d Device, c blockdev.Content, unfi
 		if err := s.step(ctx, "check "+c.Type); err != nil {
 			return err
 		}
-		if err := s.kernel.Check(ctx, d, c.Type, unfinished); err != nil {
+		err := s.tools.do(ctx, "fsck."+c.Type, func() error { return s.kernel.Check(ctx, d, c.Type, unfinished) })
+		if err != nil {
 			return fmt.Errorf("%s on %s asks for a check, and that failed; it is not mounted: %w", c.Type, d.Path(), err)
 		}
 	}
@@ -180,18 +182,26 @@ func (s *staging) repair(ctx context.Context, d Device, c blockdev.Content, unfi
 	if err := s.step(ctx, "grow "+c.Type); err != nil {
 		return err
 	}
-	// resize2fs believes only a file system that was checked since it was mounted.
-	if err := s.kernel.Check(ctx, d, c.Type, true); err != nil {
-		return fmt.Errorf("check %s on %s before growing it: %w", c.Type, d.Path(), err)
-	}
-	if err := s.kernel.Grow(ctx, d, c.Type, ""); err != nil {
-		return fmt.Errorf("grow %s on %s: %w", c.Type, d.Path(), err)
+	err = s.tools.do(ctx, "resize2fs", func() error { return s.growOffline(ctx, d, c.Type) })
+	if err != nil {
+		return err
 	}
 	after, err := s.probe(ctx, d)
 	if err == nil && (after.State != blockdev.Filesystem || after.Type != c.Type || canGrow(after.Size, s.rec.data().Size)) {
 		err = unavailable("after growing it, %s of %d bytes holds %s of %d bytes", d.Path(), s.rec.data().Size, after, after.Size)
 	}
 	return err
+}
+
+func (s *staging) growOffline(ctx context.Context, d Device, fsType string) error {
+	// resize2fs believes only a file system that was checked since it was mounted.
+	if err := s.kernel.Check(ctx, d, fsType, true); err != nil {
+		return fmt.Errorf("check %s on %s before growing it: %w", fsType, d.Path(), err)
+	}
+	if err := s.kernel.Grow(ctx, d, fsType, ""); err != nil {
+		return fmt.Errorf("grow %s on %s: %w", fsType, d.Path(), err)
+	}
+	return nil
 }
 
 // needsCheck: a journal is replayed by the kernel at mount, and xfs and btrfs

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"time"
 
@@ -36,6 +37,9 @@ type Options struct {
 	SharedDirs []string
 	// StatsTimeout bounds the wait for figures of a mounted file system; 0: 10 s.
 	StatsTimeout time.Duration
+	// MaxTools bounds how many mkfs, fsck and offline resizes run at once; 0: as many
+	// as there are CPUs. The others wait.
+	MaxTools int
 	// Observer is told of each step before it is done, under the volume's lock;
 	// for tests and metrics. nil ok.
 	Observer func(step string)
@@ -68,6 +72,9 @@ func (o *Options) withDefaults() (Options, error) {
 	}
 	if c.StatsTimeout <= 0 {
 		c.StatsTimeout = defaultStatsTimeout
+	}
+	if c.MaxTools <= 0 {
+		c.MaxTools = runtime.NumCPU()
 	}
 	if c.Observer == nil {
 		c.Observer = func(string) {}

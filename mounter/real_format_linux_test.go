@@ -11,7 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/mounter"
 	"github.com/csikit/csikit/mounter/blockdev"
+	"github.com/csikit/csikit/mounter/mnt"
 )
 
 // TestRealUnreadableDevice: a device that cannot be read is not blank. The error
@@ -145,6 +147,50 @@ func TestRealDoneIsNeverFormatted(t *testing.T) {
 	if n.format["v"] != backends.FormatDone || n.fsType["v"] != "ext4" {
 		t.Errorf("recorded %s %s", n.format["v"], n.fsType["v"])
 	}
+	r.unstage("v")
+	r.gone("v")
+}
+
+// TestRealDefaultTypeChanged: a release with another default type mounts what the
+// one before made, with a CO that names no type; whoever names another one than is
+// there is refused, and nothing is formatted.
+func TestRealDefaultTypeChanged(t *testing.T) {
+	n := newLoopNode(t)
+	r := newRealRig(t, n, n)
+	release := func(types ...string) {
+		must(t, r.Close())
+		e, err := mounter.New(n, &mounter.Options{StateDir: r.state, AllowVolatileState: true, FSTypes: types})
+		must(t, err)
+		must(t, e.Start(t.Context()))
+		r.Engine = e
+	}
+	fsType := func(id string) string {
+		mounts, err := mnt.At(r.path("staging-" + id))
+		must(t, err)
+		return mounts[0].FSType
+	}
+	release("ext4", "xfs")
+	r.formatted("v", "")
+	r.stage("v", "")
+	release("xfs") // with the volume in use
+	r.stage("v", "")
+	r.unstage("v")
+	before := n.sum("v")
+	wantKind(t, r.Stage(t.Context(), r.stageReq("v", "xfs")), backends.ErrPrecondition)
+	if n.sum("v") != before {
+		t.Error("something was written")
+	}
+	r.stage("v", "")
+	if b, _ := os.ReadFile(r.path("staging-v/file")); string(b) != "data" || fsType("v") != "ext4" {
+		t.Errorf("read back %q from %s", b, fsType("v"))
+	}
+	wantKind(t, r.Stage(t.Context(), r.stageReq("v", "xfs")), backends.ErrIncompatible)
+	r.formatted("new", "")
+	r.stage("new", "")
+	if fsType("new") != "xfs" {
+		t.Errorf("a new volume has %s", fsType("new"))
+	}
+	r.unstage("new")
 	r.unstage("v")
 	r.gone("v")
 }
