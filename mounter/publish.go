@@ -141,7 +141,7 @@ func (p *publishing) staged(ctx context.Context) error {
 		return unavailable("the staging mount %s is read-only, and a writable one was asked for (a file system that found errors makes itself read-only)", p.staging)
 	}
 	p.source = m
-	return nil
+	return p.checkLabel(m)
 }
 
 // recoverStage makes the record of a staging path anew if a mount is there: the

@@ -21,7 +21,7 @@ import (
 // [backends.ErrPrecondition]. On failure nothing is left mounted.
 func Mount(source, fstype, target string, o Options) error {
 	if err := mount(source, fstype, target, o); err != nil {
-		return fmt.Errorf("mount %s (%s) on %s: %w", source, fstype, target, err)
+		return fmt.Errorf("mount %s (%s) on %s: %w", source, fstype, target, withoutSELinux(o, err))
 	}
 	return nil
 }

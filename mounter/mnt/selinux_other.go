@@ -1,0 +1,5 @@
+//go:build !linux
+
+package mnt
+
+func hasSELinux() bool { return false }
