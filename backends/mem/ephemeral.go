@@ -116,7 +116,7 @@ func (b *Backend) beginEphemeral(req backends.CreateEphemeralRequest) (string, e
 		Context: map[string]string{domain + "/volume": id},
 	})
 	v.home = b.o.Node
-	s.ephemeral[id] = v
+	s.putEphemeral(v)
 	return id, nil
 }
 
@@ -133,7 +133,7 @@ func (b *Backend) DeleteEphemeral(ctx context.Context, req backends.DeleteEpheme
 		}
 		b.store.mu.Lock()
 		defer b.store.mu.Unlock()
-		delete(b.store.ephemeral, id)
+		b.store.dropEphemeral(id)
 		return nil
 	})
 }

@@ -92,10 +92,10 @@ func (b *Backend) beginGroup(req backends.CreateGroupSnapshotRequest) (*group, e
 // cutMember adds a snapshot to a group that is being made. s.mu is held.
 func (s *Store) cutMember(g *group, v *volume) {
 	id := idOf(snapshotPrefix, g.ID+"\x00"+v.ID)
-	s.snapshots[id] = &snapshot{half: true, blocks: v.blocks.clone(), formatted: v.formatted, Snapshot: backends.Snapshot{
+	s.putSnapshot(&snapshot{half: true, blocks: v.blocks.clone(), formatted: v.formatted, Snapshot: backends.Snapshot{
 		ID: id, VolumeID: v.ID, Size: v.Capacity, Created: g.Created, Ready: !s.hold, GroupID: g.ID,
 		Topology: cloneSegments(v.Topology),
-	}}
+	}})
 	g.members = append(g.members, id)
 }
 

@@ -3,7 +3,6 @@ package mem
 import (
 	"context"
 	"fmt"
-	"maps"
 	"regexp"
 	"slices"
 
@@ -19,7 +18,7 @@ func (b *Backend) ListVolumes(ctx context.Context, req backends.ListVolumesReque
 		s := b.store
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		ids, next, err := cut(s.volumes, req.Page, func(v *volume) bool { return !v.half })
+		ids, next, err := cut(s.volumes, &s.volumeIDs, req.Page, func(v *volume) bool { return !v.half })
 		vols := make([]*backends.Volume, len(ids))
 		for i, id := range ids {
 			vols[i] = s.volumes[id].answer()
@@ -34,7 +33,7 @@ func (b *Backend) ListSnapshots(ctx context.Context, req backends.ListSnapshotsR
 		s := b.store
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		ids, next, err := cut(s.snapshots, req.Page, func(snap *snapshot) bool {
+		ids, next, err := cut(s.snapshots, &s.snapshotIDs, req.Page, func(snap *snapshot) bool {
 			return !snap.half && (req.VolumeID == "" || snap.VolumeID == req.VolumeID)
 		})
 		snaps := make([]*backends.Snapshot, len(ids))
@@ -51,7 +50,7 @@ func (b *Backend) ListVolumeHealth(ctx context.Context, req backends.ListVolumeH
 		s := b.store
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		ids, next, err := cut(s.volumes, req.Page, func(v *volume) bool { return !v.half && len(v.health[""]) > 0 })
+		ids, next, err := cut(s.volumes, &s.volumeIDs, req.Page, func(v *volume) bool { return !v.half && len(v.health[""]) > 0 })
 		vols := make([]backends.VolumeHealth, len(ids))
 		for i, id := range ids {
 			vols[i] = backends.VolumeHealth{ID: id, Health: slices.Clone(s.volumes[id].health[""])}
@@ -65,12 +64,17 @@ func (b *Backend) ListVolumeHealth(ctx context.Context, req backends.ListVolumeH
 var token = regexp.MustCompile(`^[a-z]-[0-9a-f]{32}$`)
 
 // cut gives one page of the IDs whose entries are wanted, in order.
-func cut[T any](set map[string]T, page backends.Page, wanted func(T) bool) (ids []string, next string, err error) {
+func cut[T any](set map[string]T, order *[]string, page backends.Page, wanted func(T) bool) (ids []string, next string, err error) {
 	if page.Token != "" && !token.MatchString(page.Token) {
 		return nil, "", fmt.Errorf("%w: %q", backends.ErrStaleToken, page.Token)
 	}
-	for _, id := range slices.Sorted(maps.Keys(set)) {
-		if id <= page.Token || !wanted(set[id]) {
+	all := inOrder(set, order)
+	start, found := slices.BinarySearch(all, page.Token)
+	if found {
+		start++
+	}
+	for _, id := range all[start:] {
+		if !wanted(set[id]) {
 			continue
 		}
 		if page.Limit > 0 && len(ids) == page.Limit {

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"maps"
 	"slices"
 
 	"github.com/csikit/csikit/backends"
@@ -71,24 +70,6 @@ func zoneOf(topology []backends.Segments) string {
 		return defaultZone
 	}
 	return cmp.Or(topology[0][TopologyKey], defaultZone)
-}
-
-// free is how many bytes nobody has in a zone. s.mu is held.
-func (s *Store) free(zone string) int64 {
-	n := s.o.Size
-	for _, set := range []map[string]*volume{s.volumes, s.ephemeral} {
-		for v := range maps.Values(set) {
-			if zoneOf(v.Topology) == zone {
-				n -= v.Capacity
-			}
-		}
-	}
-	for snap := range maps.Values(s.snapshots) {
-		if zoneOf(snap.Topology) == zone {
-			n -= snap.Size
-		}
-	}
-	return max(n, 0)
 }
 
 // Capacity sums up what is free in the zones that are asked for.

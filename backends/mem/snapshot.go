@@ -68,7 +68,7 @@ func (b *Backend) beginSnapshot(req backends.CreateSnapshotRequest) (*snapshot, 
 	if err != nil {
 		return nil, err
 	}
-	delete(s.snapshots, id) // a half-made one of an earlier call
+	s.forgetSnapshot(id) // a half-made one of an earlier call
 	place, err := b.placeSnapshot(v, req.Topology)
 	if err != nil {
 		return nil, err
@@ -77,7 +77,7 @@ func (b *Backend) beginSnapshot(req backends.CreateSnapshotRequest) (*snapshot, 
 		ID: id, Name: req.Name, VolumeID: v.ID, Size: v.Capacity, Created: s.o.Now().UTC(),
 		Ready: !s.hold, Topology: place, Fingerprint: req.Fingerprint,
 	}}
-	s.snapshots[id] = snap
+	s.putSnapshot(snap)
 	return snap, nil
 }
 
@@ -136,7 +136,7 @@ func (s *Store) dropSnapshot(id string) error {
 	if err := s.removeDir(id); err != nil {
 		return fmt.Errorf("snapshot %s: %w", id, err)
 	}
-	delete(s.snapshots, id)
+	s.forgetSnapshot(id)
 	return nil
 }
 

@@ -36,7 +36,10 @@ type Store struct {
 	snapshots map[string]*snapshot
 	groups    map[string]*group
 	nodes     map[string]*node
+	used      map[string]int64 // bytes, by zone
 	hold      bool
+
+	volumeIDs, snapshotIDs []string // in order; nil: something came or went
 }
 
 // volume is one volume. Its zone is in Topology.
@@ -100,6 +103,7 @@ func NewStore(o *StoreOptions) *Store {
 		snapshots: make(map[string]*snapshot),
 		groups:    make(map[string]*group),
 		nodes:     make(map[string]*node),
+		used:      make(map[string]int64),
 	}
 	if o != nil {
 		s.o = *o

@@ -119,7 +119,7 @@ func (b *Backend) beginVolume(req backends.CreateVolumeRequest, from origin) (*v
 	if from.source != (backends.ContentSource{}) {
 		v.blocks, v.formatted = from.blocks.clone(), from.formatted
 	}
-	s.volumes[id] = v
+	s.putVolume(v)
 	return v, nil
 }
 
@@ -213,9 +213,6 @@ func (s *Store) beginDelete(id string) error {
 	return nil
 }
 
-// dropVolume forgets a volume. s.mu is held.
-func (s *Store) dropVolume(id string) { delete(s.volumes, id) }
-
 // volume is a finished volume. s.mu is held.
 func (s *Store) volume(id string) (*volume, error) {
 	v := s.volumes[id]
@@ -253,6 +250,7 @@ func (b *Backend) ExpandVolume(ctx context.Context, req backends.ExpandVolumeReq
 		if free := s.free(zoneOf(v.Topology)); size-v.Capacity > free {
 			return 0, fmt.Errorf("%w: volume %s needs %d bytes more, %d are free", backends.ErrNoSpace, v.ID, size-v.Capacity, free)
 		}
+		s.take(v.Topology, size-v.Capacity)
 		v.Capacity = size
 		return size, nil
 	})
