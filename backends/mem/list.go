@@ -12,16 +12,18 @@ import (
 // ListsPublishedNodes marks the lists as complete.
 func (b *Backend) ListsPublishedNodes() {}
 
-// ListVolumes lists by ID.
+// ListVolumes lists by ID. The maps and slices of its volumes are the store's own,
+// to be read: copies would be what a long list costs.
 func (b *Backend) ListVolumes(ctx context.Context, req backends.ListVolumesRequest) ([]*backends.Volume, string, error) {
 	return list(ctx, b, Call{"ListVolumes", req.Page.Token, req}, func() ([]*backends.Volume, string, error) {
 		s := b.store
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		ids, next, err := cut(s.volumes, &s.volumeIDs, req.Page, func(v *volume) bool { return !v.half })
-		vols := make([]*backends.Volume, len(ids))
+		vols, values := make([]*backends.Volume, len(ids)), make([]backends.Volume, len(ids))
 		for i, id := range ids {
-			vols[i] = s.volumes[id].answer()
+			s.volumes[id].show(&values[i])
+			vols[i] = &values[i]
 		}
 		return vols, next, err
 	})

@@ -78,7 +78,9 @@ func (b *Backend) ModifyVolume(ctx context.Context, req backends.ModifyVolumeReq
 		if err := errorsOf(nil, req.Mutable); err != nil {
 			return err
 		}
-		maps.Copy(v.Mutable, req.Mutable)
+		mutable := maps.Clone(v.Mutable) // a list may have the old one
+		maps.Copy(mutable, req.Mutable)
+		v.Mutable = mutable
 		return nil
 	})
 }

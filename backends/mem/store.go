@@ -244,12 +244,21 @@ func newVolume(v backends.Volume) *volume {
 
 // answer is v as a caller may keep it.
 func (v *volume) answer() *backends.Volume {
-	out := v.Volume
+	out := new(backends.Volume)
+	v.show(out)
 	out.Context = maps.Clone(v.Context)
 	out.Mutable = maps.Clone(v.Mutable)
 	out.Topology = cloneSegments(v.Topology)
-	out.Nodes = slices.Sorted(maps.Keys(v.attached))
-	return &out
+	return out
+}
+
+// show fills in v with the maps of the store, which are replaced and never
+// written to.
+func (v *volume) show(out *backends.Volume) {
+	*out = v.Volume
+	if len(v.attached) > 0 {
+		out.Nodes = slices.Sorted(maps.Keys(v.attached))
+	}
 }
 
 // closeOn forgets that v is open on a node.
