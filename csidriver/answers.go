@@ -13,41 +13,70 @@ import (
 
 // checkVolume checks a volume that a backend gave before it is sent on.
 func checkVolume(t *backends.Traits, v *backends.Volume) error {
+	_, err := measureVolume(t, v)
+	return err
+}
+
+// overhead is more than protobuf adds to a string, or to a message of them.
+const overhead = 10
+
+// measureVolume is checkVolume, and says how many bytes an entry of a list with
+// this volume has at most: to look at each map for its size alone is a fifth of
+// the time of a list.
+func measureVolume(t *backends.Traits, v *backends.Volume) (size int, err error) {
 	switch {
 	case v == nil:
-		return badAnswer("no volume and no error")
+		return 0, badAnswer("no volume and no error")
 	case v.ID == "":
-		return badAnswer("a volume without an ID")
+		return 0, badAnswer("a volume without an ID")
 	case !fits(v.ID, maxString):
-		return badAnswer("volume ID %.200q: more than %d bytes, or not UTF-8", v.ID, maxString)
+		return 0, badAnswer("volume ID %.200q: more than %d bytes, or not UTF-8", v.ID, maxString)
 	case v.Capacity < 0:
-		return badAnswer("volume %q has a capacity of %d bytes", v.ID, v.Capacity)
+		return 0, badAnswer("volume %q has a capacity of %d bytes", v.ID, v.Capacity)
 	case v.Source.SnapshotID != "" && v.Source.VolumeID != "":
-		return badAnswer("volume %q was made of a snapshot and of a volume", v.ID)
+		return 0, badAnswer("volume %q was made of a snapshot and of a volume", v.ID)
 	case !fits(v.Source.SnapshotID, maxString) || !fits(v.Source.VolumeID, maxString):
-		return badAnswer("volume %q has a content source of more than %d bytes, or not UTF-8", v.ID, maxString)
-	case !smallMap(v.Context):
-		return badAnswer("the context of volume %q has more than %d bytes, or is not UTF-8", v.ID, maxMap)
+		return 0, badAnswer("volume %q has a content source of more than %d bytes, or not UTF-8", v.ID, maxString)
 	case slices.ContainsFunc(v.Nodes, func(n string) bool { return n == "" || !fits(n, maxNodeID) }):
-		return badAnswer("volume %q is attached to a node without an ID, or with one of more than %d bytes or not UTF-8", v.ID, maxNodeID)
+		return 0, badAnswer("volume %q is attached to a node without an ID, or with one of more than %d bytes or not UTF-8", v.ID, maxNodeID)
 	}
-	return checkTopology(t, "volume", v.ID, v.Topology)
+	context, ok := sizeOfMap(v.Context)
+	if !ok || context > maxMap {
+		return 0, badAnswer("the context of volume %q has more than %d bytes, or is not UTF-8", v.ID, maxMap)
+	}
+	places, err := measureTopology(t, "volume", v.ID, v.Topology)
+	// The entry, the volume, its ID, its capacity and its status; a source in a
+	// message in a message.
+	size = 5*overhead + len(v.ID) + 3*overhead + len(v.Source.SnapshotID) + len(v.Source.VolumeID) +
+		context + 2*overhead*len(v.Context) + places
+	for _, n := range v.Nodes {
+		size += overhead + len(n)
+	}
+	return size, err
 }
 
 // checkTopology checks the places of a volume or of a snapshot.
 func checkTopology(t *backends.Traits, what, id string, places []backends.Segments) error {
+	_, err := measureTopology(t, what, id, places)
+	return err
+}
+
+// measureTopology is checkTopology, and says how many bytes it has at most.
+func measureTopology(t *backends.Traits, what, id string, places []backends.Segments) (size int, err error) {
 	if len(places) > 0 && len(t.TopologyKeys) == 0 {
-		return badAnswer("%s %q has a topology, and Traits.TopologyKeys is empty", what, id)
+		return 0, badAnswer("%s %q has a topology, and Traits.TopologyKeys is empty", what, id)
 	}
 	for _, s := range places {
 		if len(s) == 0 {
-			return badAnswer("%s %q has an empty topology", what, id)
+			return 0, badAnswer("%s %q has an empty topology", what, id)
 		}
-		if err := checkSegments(t, s); err != nil {
-			return badAnswer("%s %q: %w", what, id, err)
+		n, err := measureSegments(t, s)
+		if err != nil {
+			return 0, badAnswer("%s %q: %w", what, id, err)
 		}
+		size += n + overhead + 2*overhead*len(s)
 	}
-	return nil
+	return size, nil
 }
 
 // fits is what a string of an answer must be: gRPC cannot send what is not
@@ -55,14 +84,19 @@ func checkTopology(t *backends.Traits, what, id string, places []backends.Segmen
 func fits(s string, limit int) bool { return len(s) <= limit && utf8.ValidString(s) }
 
 func smallMap(m map[string]string) bool {
-	total := 0
+	size, ok := sizeOfMap(m)
+	return ok && size <= maxMap
+}
+
+// sizeOfMap is the bytes of keys and values; ok is false when one is not UTF-8.
+func sizeOfMap(m map[string]string) (size int, ok bool) {
 	for k, v := range m {
 		if !utf8.ValidString(k) || !utf8.ValidString(v) {
-			return false
+			return 0, false
 		}
-		total += len(k) + len(v)
+		size += len(k) + len(v)
 	}
-	return total <= maxMap
+	return size, true
 }
 
 // How long a secret value must be to be looked for in a context: "true" and

@@ -18,6 +18,8 @@ type controller struct {
 	can     backends.ControllerFeatures
 	backend backends.Controller
 	schema  schema
+
+	volumePages, snapshotPages, healthPages pager
 }
 
 func newController(d *Driver) *controller {

@@ -14,33 +14,38 @@ func (c *controller) ListVolumes(ctx context.Context, in *csi.ListVolumesRequest
 	if err := c.validator.check(in); err != nil {
 		return nil, err
 	}
+	size := 0
 	list := listing[*csi.ListVolumesResponse]{
-		name: "ListVolumes",
-		page: func(page backends.Page) (*csi.ListVolumesResponse, error) { return c.listPage(ctx, page) },
-		look: func(r *csi.ListVolumesResponse) (int, *string) { return len(r.Entries), &r.NextToken },
+		pager: &c.volumePages,
+		name:  "ListVolumes",
+		page: func(page backends.Page) (resp *csi.ListVolumesResponse, err error) {
+			resp, size, err = c.listPage(ctx, page)
+			return resp, err
+		},
+		look:   func(r *csi.ListVolumesResponse) (int, *string) { return len(r.Entries), &r.NextToken },
+		atMost: func() int { return size },
 	}
 	return list.answer(ctx, in.GetStartingToken(), in.GetMaxEntries())
 }
 
-func (c *controller) listPage(ctx context.Context, page backends.Page) (*csi.ListVolumesResponse, error) {
+// listPage answers one page, and says how many bytes it has at most.
+func (c *controller) listPage(ctx context.Context, page backends.Page) (*csi.ListVolumesResponse, int, error) {
 	vols, next, err := c.can.VolumeLister.ListVolumes(ctx, backends.ListVolumesRequest{Page: page})
 	if err != nil {
-		return nil, aboutVolume(err, "")
+		return nil, 0, aboutVolume(err, "")
 	}
 	if err := checkPage(page, len(vols), next); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	resp := &csi.ListVolumesResponse{NextToken: next, Entries: make([]*csi.ListVolumesResponse_Entry, len(vols))}
-	for i, v := range vols {
-		if err := checkVolume(&c.traits, v); err != nil {
-			return nil, err
+	size := maxString + overhead // of the token
+	for _, v := range vols {
+		n, err := measureVolume(&c.traits, v)
+		if err != nil {
+			return nil, 0, err
 		}
-		resp.Entries[i] = &csi.ListVolumesResponse_Entry{Volume: pbconv.Volume(v)}
-		if c.can.PublishedNodesLister != nil {
-			resp.Entries[i].Status = &csi.ListVolumesResponse_VolumeStatus{PublishedNodeIds: v.Nodes}
-		}
+		size += n
 	}
-	return resp, nil
+	return &csi.ListVolumesResponse{NextToken: next, Entries: pbconv.Entries(vols, c.can.PublishedNodesLister != nil)}, size, nil
 }
 
 func (c *controller) GetCapacity(ctx context.Context, in *csi.GetCapacityRequest) (*csi.GetCapacityResponse, error) {

@@ -21,7 +21,8 @@ func (c *controller) ListSnapshots(ctx context.Context, in *csi.ListSnapshotsReq
 		return c.listOne(ctx, id, req)
 	}
 	list := listing[*csi.ListSnapshotsResponse]{
-		name: "ListSnapshots of " + req.VolumeID,
+		pager: &c.snapshotPages,
+		name:  "ListSnapshots of " + req.VolumeID,
 		page: func(page backends.Page) (*csi.ListSnapshotsResponse, error) {
 			req.Page = page
 			return c.listSnapshots(ctx, req)

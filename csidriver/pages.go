@@ -5,6 +5,7 @@ import (
 	"encoding/base32"
 	"encoding/binary"
 	"hash/crc32"
+	"sync/atomic"
 
 	"google.golang.org/protobuf/proto"
 
@@ -14,20 +15,51 @@ import (
 // A page has to stay under the 4 MiB that gRPC clients take. An entry is 200
 // bytes or so (two context keys and a topology), and 5 KiB at the worst.
 const (
-	maxPage      = 4000    // entries
+	maxPage      = 10_000  // entries
 	maxPageBytes = 7 << 19 // 3.5 MiB
 	// maxEmpty is how many pages of a backend may come to nothing before one is
 	// answered without entries: whoever filters a long list asks again.
 	maxEmpty = 1000
 )
 
+// pager is what is remembered of the pages of one kind of list.
+type pager struct {
+	// usual is how many entries fitted after a page had too many bytes; 0: none
+	// had. Without it every page of a driver with large entries would be asked for
+	// twice.
+	usual atomic.Int64
+}
+
+func (p *pager) limit(maxEntries int32) int {
+	limit := maxPage
+	if n := int(p.usual.Load()); n > 0 {
+		limit = n
+	}
+	if n := int(maxEntries); n > 0 {
+		limit = min(n, limit)
+	}
+	return limit
+}
+
+// fitted lets the usual page grow again, to where it would be near its bytes.
+func (p *pager) fitted(entries, size int) {
+	usual := p.usual.Load()
+	if usual > 0 && int64(entries) == usual && size <= maxPageBytes/2 {
+		p.usual.CompareAndSwap(usual, min(2*usual, maxPage))
+	}
+}
+
 // listing is a list that is answered page by page.
 type listing[R proto.Message] struct {
+	*pager
 	name string // of the RPC, with what is filtered by: a token is good for it alone
 	page func(backends.Page) (R, error)
 	// look tells how many entries are left of the backend's page, and where its
 	// token for the next one stands.
 	look func(R) (entries int, next *string)
+	// atMost is how many bytes the last page has at most, where that is known
+	// without asking protobuf; nil: it is not.
+	atMost func() int
 }
 
 // answer gives one page of a list. The token is the backend's, and stands for the
@@ -40,32 +72,40 @@ func (l listing[R]) answer(ctx context.Context, token string, maxEntries int32) 
 	if !ok {
 		return none, backends.ErrStaleToken
 	}
-	page := backends.Page{Token: start, Limit: maxPage}
-	if n := int(maxEntries); n > 0 {
-		page.Limit = min(n, maxPage)
-	}
+	page := backends.Page{Token: start, Limit: l.limit(maxEntries)}
 	for empty := 0; ; {
 		resp, err := l.page(page)
 		if err != nil {
 			return none, err
 		}
 		entries, next := l.look(resp)
-		switch size := proto.Size(resp); {
+		switch size := l.size(resp); {
 		case size > maxPageBytes && page.Limit > 1:
-			page.Limit = fewer(page.Limit, size)
+			page.Limit = fewer(min(page.Limit, entries), size)
+			l.usual.Store(int64(page.Limit))
 		case entries == 0 && *next != "" && empty < maxEmpty && ctx.Err() == nil:
 			page.Token, empty = *next, empty+1
 		default:
 			*next = sealToken(l.name, *next)
+			l.fitted(entries, size)
 			return resp, nil
 		}
 	}
 }
 
-// fewer is how many entries to ask for when limit entries took size bytes.
-func fewer(limit, size int) int {
-	fitting := int64(limit) * maxPageBytes / int64(size)
-	return max(1, min(limit/2, int(fitting)))
+func (l listing[R]) size(resp R) int {
+	if l.atMost != nil {
+		if n := l.atMost(); n <= maxPageBytes {
+			return n
+		}
+	}
+	return proto.Size(resp)
+}
+
+// fewer is how many entries to ask for when so many took size bytes.
+func fewer(entries, size int) int {
+	fitting := int64(entries) * maxPageBytes / int64(size)
+	return max(1, min(entries*9/10, int(fitting)))
 }
 
 // checkPage checks what a page of a backend's must be, whatever is listed.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -271,33 +270,5 @@ func TestTelemetryOff(t *testing.T) {
 	}
 	if d.telemetry != nil || CommandObserver(nil, nil) != nil || d.engineOptions().Command != nil {
 		t.Error("telemetry that nobody asked for")
-	}
-}
-
-// BenchmarkTelemetry is the whole chain, off as it is without this feature, and
-// with providers that do next to nothing.
-func BenchmarkTelemetry(b *testing.B) {
-	quiet := slog.New(slog.DiscardHandler)
-	for name, o := range map[string]*ServerOptions{
-		"Off":  {Logger: quiet},
-		"Noop": {Logger: quiet, TracerProvider: noopTracers, MeterProvider: noopMeters},
-	} {
-		b.Run(name, func(b *testing.B) {
-			s := NewServer(o, new(fakeServices).register)
-			unary, _ := s.interceptors()
-			req, resp := publishReq("v", "/staging", "/target"), &csi.NodePublishVolumeResponse{}
-			info := &grpc.UnaryServerInfo{FullMethod: csi.Node_NodePublishVolume_FullMethodName}
-			handler := func(context.Context, any) (any, error) { return resp, nil }
-			for _, u := range slices.Backward(unary) {
-				next := handler
-				handler = func(ctx context.Context, req any) (any, error) { return u(ctx, req, info, next) }
-			}
-			b.ReportAllocs()
-			for b.Loop() {
-				if _, err := handler(b.Context(), req); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
 	}
 }

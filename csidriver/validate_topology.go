@@ -76,15 +76,22 @@ func checkTopologyKeys(keys []string) error {
 
 // checkSegments checks one place that a request or a backend names.
 func checkSegments(t *backends.Traits, s backends.Segments) error {
+	_, err := measureSegments(t, s)
+	return err
+}
+
+// measureSegments is checkSegments, and gives the bytes of keys and values.
+func measureSegments(t *backends.Traits, s backends.Segments) (size int, err error) {
 	for k, v := range s {
 		switch {
 		case !slices.Contains(t.TopologyKeys, k):
-			return fmt.Errorf("topology key %q is not one of this driver's (%s)", k, strings.Join(t.TopologyKeys, ", "))
+			return 0, fmt.Errorf("topology key %q is not one of this driver's (%s)", k, strings.Join(t.TopologyKeys, ", "))
 		case !topologyName(v):
-			return fmt.Errorf("topology value %q of %q is not of at most %d characters of [A-Za-z0-9._-]", v, k, maxLength)
+			return 0, fmt.Errorf("topology value %q of %q is not of at most %d characters of [A-Za-z0-9._-]", v, k, maxLength)
 		}
+		size += len(k) + len(v)
 	}
-	return nil
+	return size, nil
 }
 
 // checkRequirement checks accessibility_requirements.

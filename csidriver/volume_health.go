@@ -32,7 +32,8 @@ func (c *controller) ControllerListVolumeHealth(ctx context.Context, in *csi.Con
 	}
 	secrets := pbconv.Secrets(in.GetSecrets(), nil)
 	list := listing[*csi.ControllerListVolumeHealthResponse]{
-		name: "ControllerListVolumeHealth",
+		pager: &c.healthPages,
+		name:  "ControllerListVolumeHealth",
 		page: func(page backends.Page) (*csi.ControllerListVolumeHealthResponse, error) {
 			return c.healthPage(ctx, backends.ListVolumeHealthRequest{Page: page, Secrets: secrets}, c.cleaner(in))
 		},

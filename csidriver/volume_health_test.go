@@ -302,8 +302,8 @@ func TestPagesByBytes(t *testing.T) {
 	if next != volumes {
 		t.Errorf("%d of %d volumes", next, volumes)
 	}
-	// Two questions a page: the second is cut to what fits.
-	if len(i.pages) > 14 || i.pages[0] != maxPage || i.pages[1] >= maxPage/2+1 {
+	// The first page is asked for twice, the second time with what fits.
+	if len(i.pages) > 8 || i.pages[0] != maxPage || i.pages[1] >= maxPage/2+1 {
 		t.Errorf("asked for pages of %v", i.pages)
 	}
 }
@@ -311,13 +311,44 @@ func TestPagesByBytes(t *testing.T) {
 func TestFewer(t *testing.T) {
 	for _, tc := range []struct{ limit, size, want int }{
 		{4000, 2 * maxPageBytes, 2000},
-		{4000, 3 * maxPageBytes / 2, 2000},
+		{4000, 3 * maxPageBytes / 2, 2666},
+		{4000, maxPageBytes + 1, 3600},
 		{4000, 100 * maxPageBytes, 40},
 		{2, 100 * maxPageBytes, 1},
-		{3, maxPageBytes + 1, 1},
+		{3, maxPageBytes + 1, 2},
 	} {
 		if got := fewer(tc.limit, tc.size); got != tc.want {
 			t.Errorf("fewer(%d, %d) = %d, want %d", tc.limit, tc.size, got, tc.want)
 		}
+	}
+}
+
+// TestPager: after a page that was too large its driver is asked for less, and
+// for more again when entries are small.
+func TestPager(t *testing.T) {
+	var asked []int
+	l := listing[*csi.ControllerListVolumeHealthResponse]{
+		pager: new(pager), name: "x",
+		look: func(r *csi.ControllerListVolumeHealthResponse) (int, *string) { return len(r.Entries), &r.NextToken },
+	}
+	answer := func(entry string, maxEntries int32) {
+		l.page = func(p backends.Page) (*csi.ControllerListVolumeHealthResponse, error) {
+			asked = append(asked, p.Limit)
+			resp := new(csi.ControllerListVolumeHealthResponse)
+			for range p.Limit {
+				resp.Entries = append(resp.Entries, &csi.VolumeHealth{VolumeId: entry})
+			}
+			return resp, nil
+		}
+		if _, err := l.answer(t.Context(), "", maxEntries); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, size := range []int{4 << 10, 4 << 10, 100, 100, 100, 100, 100, 100} {
+		answer(strings.Repeat("x", size), 0)
+	}
+	answer("x", 7)
+	if want := []int{10000, 894, 894, 894, 1788, 3576, 7152, 10000, 10000, 7}; !slices.Equal(asked, want) {
+		t.Errorf("asked for %v, want %v", asked, want)
 	}
 }

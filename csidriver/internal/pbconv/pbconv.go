@@ -92,13 +92,51 @@ func segmentsList(in []*csi.Topology) []backends.Segments {
 
 // Volume converts a volume for an answer.
 func Volume(v *backends.Volume) *csi.Volume {
-	return &csi.Volume{
-		CapacityBytes:      v.Capacity,
-		VolumeId:           v.ID,
-		VolumeContext:      v.Context,
-		ContentSource:      contentSource(v.Source),
-		AccessibleTopology: accessible(v.Topology),
+	out := new(csi.Volume)
+	setVolume(out, v)
+	out.AccessibleTopology = accessible(v.Topology)
+	return out
+}
+
+func setVolume(out *csi.Volume, v *backends.Volume) {
+	out.CapacityBytes = v.Capacity
+	out.VolumeId = v.ID
+	out.VolumeContext = v.Context
+	out.ContentSource = contentSource(v.Source)
+}
+
+// entry is what a volume of a list is made of, in one piece: a list of ten
+// thousand is made of three allocations for each page and not of sixty thousand.
+type entry struct {
+	entry  csi.ListVolumesResponse_Entry
+	volume csi.Volume
+	status csi.ListVolumesResponse_VolumeStatus
+	place  csi.Topology
+	places [1]*csi.Topology
+}
+
+// Entries converts a page of volumes; with published, they have the nodes where
+// they are attached.
+func Entries(vols []*backends.Volume, published bool) []*csi.ListVolumesResponse_Entry {
+	parts := make([]entry, len(vols))
+	out := make([]*csi.ListVolumesResponse_Entry, len(vols))
+	for i, v := range vols {
+		e := &parts[i]
+		setVolume(&e.volume, v)
+		if len(v.Topology) == 1 && len(v.Topology[0]) > 0 {
+			e.place.Segments, e.places[0] = v.Topology[0], &e.place
+			e.volume.AccessibleTopology = e.places[:]
+		} else {
+			e.volume.AccessibleTopology = accessible(v.Topology)
+		}
+		e.entry.Volume = &e.volume
+		if published {
+			e.status.PublishedNodeIds = v.Nodes
+			e.entry.Status = &e.status
+		}
+		out[i] = &e.entry
 	}
+	return out
 }
 
 func contentSource(s backends.ContentSource) *csi.VolumeContentSource {
