@@ -22,7 +22,7 @@ test: setup
 unit:
 	$(GO) test -short ./...
 
-## bench: size, start, memory, lifecycles a second, beside a bare gRPC server
+## bench: what csikit costs, beside bare gRPC and what drivers do otherwise, with the goals
 bench: setup
 	$(GO) run ./internal/bench
 

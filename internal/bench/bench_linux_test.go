@@ -5,9 +5,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -16,9 +16,9 @@ import (
 
 func TestMain(m *testing.M) { testenv.Main(m) }
 
-// The benchmark itself, as short as it can be: all drivers are measured, and
-// nothing is left.
-func TestRun(t *testing.T) {
+// TestQuick: the benchmark itself, as short as it can be, prints every row, each
+// with a figure, and leaves nothing.
+func TestQuick(t *testing.T) {
 	testenv.Root(t)
 	testenv.Tool(t, "go", "mkfs.ext4")
 	if testing.Short() {
@@ -26,14 +26,25 @@ func TestRun(t *testing.T) {
 	}
 	dir := t.TempDir()
 	var b strings.Builder
-	err := run(t.Context(), &b, config{rounds: 1, duration: 10 * time.Millisecond, size: 64 << 20, dir: dir})
-	if err != nil {
-		t.Fatal(err)
+	if err := run(t.Context(), &b, config{dir: dir}.quick()); err != nil {
+		t.Fatalf("%v\n%s", err, &b)
 	}
-	for _, name := range []string{"bare gRPC", "minimal", "loopfile"} {
-		if !strings.Contains(b.String(), name) {
-			t.Errorf("%s was not measured:\n%s", name, &b)
+	for _, item := range []string{
+		"logging off", "a line each call", "a line each call and the request",
+		"telemetry off", "telemetry, no-op providers", "telemetry, recording providers",
+		"1 goroutines", "16 goroutines", "64 goroutines",
+		"Probe, p50, c=1", "Probe, c=16", "NodePublishVolume, p50, c=1", "NodePublishVolume, c=16",
+		"mem, 300 volumes, 1 page", "mem, 300 volumes, 3 pages", "loopfile, 300 volumes, 1 page", "loopfile, 300 volumes, 3 pages",
+		"binary, stripped, grpcnotrace", "start to first Probe", "RSS at rest", "lifecycles, c=1", "lifecycles, c=16",
+		"  NodeStageVolume, c=1",
+	} {
+		row := regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(item) + ` +\| [0-9]`)
+		if n := len(row.FindAllString(b.String(), -1)); n != 1 {
+			t.Errorf("%d rows %q", n, item)
 		}
+	}
+	if t.Failed() {
+		t.Log(b.String())
 	}
 	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
 		t.Errorf("left: %v, %v", left, err)

@@ -29,14 +29,17 @@ type driver struct {
 
 	binary string
 	size   float64 // MB
-	start  series  // ms
+	start  series  // ns
 	rss    series  // MiB
 	rate   [2]series
-	steps  [len(stepNames)]series // ms, at one call at a time
+	steps  [len(stepNames)]series // ns, at one call at a time
 }
 
-// concurrency of the two lifecycle measurements.
-var concurrency = [2]int{1, 16}
+// concurrency of the two lifecycle measurements, and the goal of each.
+var (
+	concurrency = [2]int{1, 16}
+	leastRate   = [2]float64{250, 600}
+)
 
 func all() []*driver {
 	data := func(dir string) string { return filepath.Join(dir, "data") }
@@ -54,13 +57,14 @@ func all() []*driver {
 	}
 }
 
-// build builds all drivers as they would be shipped.
-func build(ctx context.Context, dir string) ([]*driver, error) {
+// moduleRoot is where go.mod lies.
+func moduleRoot(ctx context.Context) (string, error) {
 	mod, err := exec.CommandContext(ctx, "go", "env", "GOMOD").Output()
-	if err != nil {
-		return nil, err
-	}
-	root := filepath.Dir(strings.TrimSpace(string(mod)))
+	return filepath.Dir(strings.TrimSpace(string(mod))), err
+}
+
+// build builds all drivers as they would be shipped.
+func build(ctx context.Context, root, dir string) ([]*driver, error) {
 	drivers := all()
 	for _, d := range drivers {
 		d.binary = filepath.Join(dir, "bin-"+filepath.Base(d.pkg))
@@ -76,6 +80,27 @@ func build(ctx context.Context, dir string) ([]*driver, error) {
 		d.size = float64(fi.Size()) / 1e6
 	}
 	return drivers, nil
+}
+
+// measureDrivers starts each driver once a round.
+func measureDrivers(ctx context.Context, c config, root, dir string) (*table, error) {
+	drivers, err := build(ctx, root, dir)
+	if err != nil {
+		return nil, err
+	}
+	var tasks []task
+	for _, d := range drivers {
+		tasks = append(tasks, func(ctx context.Context) error {
+			if err := measure(ctx, c, dir, d); err != nil {
+				return fmt.Errorf("%s: %w", d.name, err)
+			}
+			return nil
+		})
+	}
+	if err := interleave(ctx, c.driverRounds, tasks...); err != nil {
+		return nil, err
+	}
+	return driverTable(drivers), nil
 }
 
 // measure is one driver's part of a round.
@@ -99,7 +124,7 @@ func measure(ctx context.Context, c config, base string, d *driver) (err error) 
 		return err
 	}
 	defer func() { err = errors.Join(err, p.stop()) }()
-	d.start.add(p.ready.Seconds() * 1e3)
+	d.start.add(float64(p.ready))
 	// At rest: what the start has left to do is done, and the memory is as it
 	// will be on most nodes most of the time.
 	time.Sleep(300 * time.Millisecond)
@@ -157,7 +182,7 @@ func startDriver(ctx context.Context, d *driver, dir string) (*child, error) {
 	if err := p.cmd.Start(); err != nil {
 		return nil, errors.Join(err, p.conn.Close())
 	}
-	if err := p.awaitReady(ctx); err != nil {
+	if err := awaitReady(ctx, p.conn); err != nil {
 		return nil, errors.Join(err, p.stop(), p.said())
 	}
 	p.ready = time.Since(begin)
@@ -179,11 +204,12 @@ func dial(socket string) (*grpc.ClientConn, error) {
 		}))
 }
 
-func (p *child) awaitReady(ctx context.Context) error {
+// awaitReady waits for the first Probe that says so.
+func awaitReady(ctx context.Context, conn *grpc.ClientConn) error {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
 	for {
-		r, err := csi.NewIdentityClient(p.conn).Probe(ctx, &csi.ProbeRequest{}, grpc.WaitForReady(true))
+		r, err := csi.NewIdentityClient(conn).Probe(ctx, &csi.ProbeRequest{}, grpc.WaitForReady(true))
 		if err != nil {
 			return fmt.Errorf("first Probe: %w", err)
 		}

@@ -142,3 +142,15 @@ func diskOf(dir string) string {
 	}
 	return fmt.Sprintf("on a file system of type %#x", s.Type)
 }
+
+// mountMemory makes a directory that is a file system in memory.
+func mountMemory(dir string) error {
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	return unix.Mount("bench", dir, "tmpfs", 0, "mode=700,nr_inodes=0")
+}
+
+func unmountMemory(dir string) error {
+	return errors.Join(unix.Unmount(dir, unix.UMOUNT_NOFOLLOW), os.Remove(dir))
+}

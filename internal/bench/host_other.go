@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"syscall"
@@ -18,3 +19,7 @@ func childAttributes() *syscall.SysProcAttr { return nil }
 func cleanUp(dir string) error { return os.RemoveAll(dir) }
 
 func diskOf(string) string { return "" }
+
+func mountMemory(string) error { return errors.ErrUnsupported }
+
+func unmountMemory(string) error { return errors.ErrUnsupported }

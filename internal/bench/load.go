@@ -31,7 +31,7 @@ type load struct {
 	serial     atomic.Int64
 
 	mu    sync.Mutex
-	times [len(stepNames)]series // ms
+	times [len(stepNames)]series // ns
 }
 
 func newLoad(ctx context.Context, conn *grpc.ClientConn, c config, params map[string]string, dir string) (*load, error) {
@@ -63,24 +63,7 @@ func (l *load) medians() (m [len(stepNames)]float64) {
 // run keeps n lifecycles going for d, lets them end, and gives how many there
 // were a second.
 func (l *load) run(ctx context.Context, d time.Duration, n int) (float64, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	var wg sync.WaitGroup
-	var done atomic.Int64
-	begin := time.Now()
-	for range n {
-		wg.Go(func() {
-			for time.Since(begin) < d && ctx.Err() == nil {
-				if err := l.lifecycle(ctx); err != nil {
-					cancel(err)
-					return
-				}
-				done.Add(1)
-			}
-		})
-	}
-	wg.Wait()
-	return float64(done.Load()) / time.Since(begin).Seconds(), context.Cause(ctx)
+	return flood(ctx, d, n, func() error { return l.lifecycle(ctx) })
 }
 
 // lifecycle is one volume from its creation to its deletion. The directories
@@ -149,7 +132,7 @@ func (l *load) lifecycle(ctx context.Context) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for i, d := range took {
-		l.times[i].add(d.Seconds() * 1e3)
+		l.times[i].add(float64(d))
 	}
 	return nil
 }

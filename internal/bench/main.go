@@ -1,14 +1,14 @@
-// Command bench measures what a driver of csikit costs beside a gRPC server that
-// serves the same CSI services and does nothing: size of the binary, time from
-// start to the first successful Probe, memory at rest, and full lifecycles of a
-// volume a second (create, stage, publish, stats, unpublish, unstage, delete).
+// Command bench measures csikit beside what a driver would otherwise do, in one
+// run: the interceptors, whole RPCs and lists beside bare gRPC, operations beside
+// a map of locks, and drivers, each a process of its own, beside a server that
+// does nothing.
 //
 //	go run ./internal/bench
 //
-// All drivers are measured in one run, in turns, each as a process of its own
-// behind a unix socket: compare the columns of one table, not tables of two
-// machines or days. The first number is the median of the rounds, the ones in
-// parentheses the least and the greatest, the last the ratio to the bare server.
+// Compare within one run, not runs of two machines or days: what a row compares
+// is measured in turns. Figures are medians, in parentheses the least and the
+// greatest of the rounds; the ratio is to the first thing beside csikit. "bare" is
+// grpc-go as it comes.
 //
 // It needs Linux and root, runs in a mount namespace of its own, and ends with
 // an error when anything is left behind.
@@ -21,24 +21,33 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
 	"time"
 )
 
 type config struct {
-	rounds   int
-	duration time.Duration
-	size     int64
-	dir      string
+	rounds       int           // of what is measured in this process
+	slice        time.Duration // of a round, for one thing
+	volumes      []int         // to be listed
+	driverRounds int           // each starts every driver once
+	duration     time.Duration // of each of a driver round's two lifecycle measurements
+	size         int64         // of a volume
+	dir          string
 }
 
 func main() {
-	var c config
-	flag.IntVar(&c.rounds, "rounds", 5, "rounds; each starts every driver once")
-	flag.DurationVar(&c.duration, "duration", time.Second, "length of each of a round's two lifecycle measurements")
+	c := config{slice: 200 * time.Millisecond, volumes: []int{10_000, 100_000}}
+	flag.IntVar(&c.rounds, "rounds", 7, "rounds of what is measured in one process")
+	flag.IntVar(&c.driverRounds, "driver-rounds", 5, "rounds of drivers; each starts every driver once")
+	flag.DurationVar(&c.duration, "duration", time.Second, "length of each of a driver round's two lifecycle measurements")
 	flag.Int64Var(&c.size, "size", 1<<30, "bytes of a volume")
 	flag.StringVar(&c.dir, "dir", os.TempDir(), "where pools and volumes are; a disk, not memory")
+	quick := flag.Bool("quick", false, "every row, and no figure to rely on: a test of the benchmark")
 	flag.Parse()
+	if *quick {
+		c = c.quick()
+	}
 	os.Exit(inNamespace(func() int {
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 		defer stop()
@@ -48,6 +57,14 @@ func main() {
 		}
 		return 0
 	}))
+}
+
+// quick is as short as it can be.
+func (c config) quick() config {
+	c.rounds, c.driverRounds = 1, 1
+	c.slice, c.duration = time.Millisecond, 10*time.Millisecond
+	c.size, c.volumes = 64<<20, []int{300}
+	return c
 }
 
 // run measures in a directory of its own, and takes it back.
@@ -61,26 +78,30 @@ func run(ctx context.Context, w io.Writer, c config) (err error) {
 			err = e
 		}
 	}()
-	start := time.Now()
-	drivers, err := build(ctx, dir)
+	root, err := moduleRoot(ctx)
 	if err != nil {
 		return err
 	}
-	built := time.Since(start)
-	for i := range c.rounds {
-		// Each round begins with another driver, so that what the machine does
-		// besides does not always meet the same one.
-		for j := range drivers {
-			d := drivers[(i+j)%len(drivers)]
-			if err := measure(ctx, c, dir, d); err != nil {
-				return fmt.Errorf("%s: %w", d.name, err)
-			}
-		}
-	}
-	measured := time.Since(start) - built
-	if err := report(w, c, drivers); err != nil {
+	if _, err := fmt.Fprintf(w, "%s/%s, %d CPUs, %s; %d rounds of %v; drivers: %d rounds of %v, volumes of %d MiB; %s\n\n", runtime.GOOS, runtime.GOARCH,
+		runtime.NumCPU(), runtime.Version(), c.rounds, c.slice, c.driverRounds, c.duration, c.size>>20, diskOf(c.dir)); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(w, "built in %.1f s, measured in %.1f s\n", built.Seconds(), measured.Seconds())
+	start := time.Now()
+	for _, part := range []func() (*table, error){
+		func() (*table, error) { return chains(ctx, c, root, dir) },
+		func() (*table, error) { return operations(ctx, c) },
+		func() (*table, error) { return rpcs(ctx, c, dir) },
+		func() (*table, error) { return lists(ctx, c, dir) },
+		func() (*table, error) { return measureDrivers(ctx, c, root, dir) },
+	} {
+		t, err := part()
+		if err != nil {
+			return err
+		}
+		if err := t.print(w); err != nil {
+			return err
+		}
+	}
+	_, err = fmt.Fprintf(w, "took %.0f s, builds included\n", time.Since(start).Seconds())
 	return err
 }
