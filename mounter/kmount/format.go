@@ -71,12 +71,12 @@ func (f *Formatter) FormatAndMount(source, target, fstype string, options []stri
 
 // FormatAndMountSensitive is FormatAndMount with options that must not be seen.
 func (f *Formatter) FormatAndMountSensitive(source, target, fstype string, options, sensitiveOptions []string) error {
-	return f.guarded(source, target, fstype, slices.Concat(options, sensitiveOptions), nil)
+	return f.FormatAndMountSensitiveWithFormatOptions(source, target, fstype, options, sensitiveOptions, nil) //nolint:forbidigo // not the one of mount-utils
 }
 
 // FormatAndMountSensitiveWithFormatOptions adds options of mkfs.
 func (f *Formatter) FormatAndMountSensitiveWithFormatOptions(source, target, fstype string, options, sensitiveOptions, formatOptions []string) error {
-	return f.guarded(source, target, fstype, slices.Concat(options, sensitiveOptions), formatOptions)
+	return scrub(f.guarded(source, target, fstype, slices.Concat(options, sensitiveOptions), formatOptions), sensitiveOptions)
 }
 
 func (f *Formatter) guarded(source, target, fstype string, flags, formatOptions []string) error {

@@ -74,7 +74,7 @@ type overInterface struct {
 // IsMountPoint takes a mount whose server is dead for the mount that it is.
 func (k *overInterface) IsMountPoint(path string) (bool, error) {
 	is, err := k.m.IsMountPoint(path)
-	if mount.IsCorruptedMnt(err) {
+	if mnt.IsCorrupted(err) {
 		return true, nil
 	}
 	return is, err

@@ -87,7 +87,7 @@ func (m *Mounter) MountSensitiveWithoutSystemdWithMountFlags(source, target, fst
 func (m *Mounter) mountAll(source, target, fstype string, options, sensitive, flags []string) error {
 	err := m.mount(source, target, fstype, options, sensitive, flags)
 	if err != nil {
-		return fmt.Errorf("kmount: mount %s at %s: %w", source, target, err)
+		return scrub(fmt.Errorf("kmount: mount %s at %s: %w", source, target, err), sensitive)
 	}
 	return nil
 }

@@ -242,8 +242,10 @@ func TestSecrets(t *testing.T) {
 	if _, err := os.Lstat(seen); err == nil {
 		t.Error("the helper was run with a secret")
 	}
-	if err := m.MountSensitive("tmpfs", dst, "tmpfs", nil, []string{"size=hunter2"}); err == nil || strings.Contains(err.Error(), "hunter2") {
-		t.Errorf("kernel: %v", err)
+	for _, secret := range []string{"size=hunter2", "hunter2", "hunter2=1"} {
+		if err := m.MountSensitive("tmpfs", dst, "tmpfs", nil, []string{secret}); err == nil || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("kernel: %v", err)
+		}
 	}
 }
 
