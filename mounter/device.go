@@ -135,7 +135,7 @@ func (s *staging) takeBack(err error) error {
 // that has not ended. The next disk may have the path.
 func (s *staging) forgetDevice(err error) error {
 	for _, r := range s.store.of(s.req.ID) {
-		if err != nil && r.Format != nil && r.Format.State == formatStarted {
+		if r.Format != nil && r.Format.State == formatStarted {
 			continue
 		}
 		if left := s.store.remove(r); left != nil {

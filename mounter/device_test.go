@@ -102,6 +102,16 @@ func TestDevicesRemember(t *testing.T) {
 		if err := mount(); !errors.Is(err, backends.ErrPrecondition) {
 			t.Errorf("another disk at the path: %v", err)
 		}
+		disk.SetContent(blockdev.Content{State: blockdev.Blank})
+		must(t, mount())
+		if _, err := k.Unwind(filepath.Join(dir, "dst")); err != nil {
+			t.Fatal(err)
+		}
+		again()
+		disk.Replace(backends.Identity{}) // blank
+		if err := mount(); err != nil {
+			t.Errorf("a new disk at the path of one that was formatted: %v", err)
+		}
 		must(t, d.Close())
 	}
 }

@@ -34,22 +34,26 @@ func (m *Mounter) Unmount(target string) error {
 // does not return in time either, the error is context.DeadlineExceeded, and the
 // kernel may still do it.
 func (m *Mounter) UnmountWithForce(target string, umountTimeout time.Duration) error {
-	err := within(umountTimeout, func() error { return m.Unmount(target) })
+	return escalate(umountTimeout, func() error { return m.Unmount(target) }, func() error {
+		m.log.Warn("unmount takes too long; trying with force", "target", target, "timeout", umountTimeout)
+		path, err := follow(target)
+		if err == nil {
+			err = forceUnmount(path)
+		}
+		if err != nil {
+			return fmt.Errorf("kmount: unmount %s with force: %w", target, err)
+		}
+		return nil
+	})
+}
+
+// escalate calls second when first does not return in time.
+func escalate(d time.Duration, first, second func() error) error {
+	err := within(d, first)
 	if !errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
-	m.log.Warn("unmount takes too long; trying with force", "target", target, "timeout", umountTimeout)
-	err = within(umountTimeout, func() error {
-		path, err := follow(target)
-		if err != nil {
-			return err
-		}
-		return forceUnmount(path)
-	})
-	if err != nil {
-		return fmt.Errorf("kmount: unmount %s with force: %w", target, err)
-	}
-	return nil
+	return within(d, second)
 }
 
 // within gives up waiting for call after a while. A call that never returns keeps

@@ -34,6 +34,7 @@ func TestRemount(t *testing.T) {
 			{dst, false, []string{"size=2m"}, backends.ErrPrecondition, nil, nil},
 			{dst, false, []string{"rw", "size=2m", "noatime"}, nil, []string{"rw", "nosuid", "noatime"}, []string{"rw", "sync", "size=2048k"}},
 			{src, false, []string{"ro,async"}, nil, []string{"rw", "nosuid", "noatime"}, []string{"ro", "size=2048k"}},
+			{dst, true, []string{"noexec"}, nil, []string{"rw", "nosuid", "noexec", "noatime"}, []string{"ro"}},
 			{dst, true, []string{"remount"}, backends.ErrInvalid, nil, nil},
 			{d + "/none", true, []string{"ro"}, os.ErrNotExist, nil, nil},
 			{mkdir(t, d, "plain"), true, []string{"ro"}, unix.EINVAL, nil, nil},
