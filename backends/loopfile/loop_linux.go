@@ -1,8 +1,10 @@
 package loopfile
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 )
@@ -26,4 +28,40 @@ func renewLoop(path string) error {
 	// for those who expect the same devices as before.
 	_ = unix.IoctlSetInt(int(c.Fd()), unix.LOOP_CTL_ADD, n)
 	return nil
+}
+
+// loopsNamed are the loop devices that were attached under a name.
+func loopsNamed(name string) ([]string, error) {
+	attached, err := filepath.Glob("/sys/block/loop*/loop")
+	if err != nil {
+		return nil, err
+	}
+	var paths []string
+	for _, dir := range attached {
+		path := "/dev/" + filepath.Base(filepath.Dir(dir))
+		is, err := loopHasName(path, name)
+		if err != nil {
+			return nil, err
+		}
+		if is {
+			paths = append(paths, path)
+		}
+	}
+	return paths, nil
+}
+
+func loopHasName(path, name string) (bool, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = f.Close() }() // read only
+	info, err := unix.IoctlLoopGetStatus64(int(f.Fd()))
+	if errors.Is(err, unix.ENXIO) {
+		return false, nil // detached meanwhile
+	}
+	if err != nil {
+		return false, &os.PathError{Op: "LOOP_GET_STATUS64", Path: path, Err: err}
+	}
+	return unix.ByteSliceToString(info.File_name[:]) == name, nil
 }

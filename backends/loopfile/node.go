@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/csikit/csikit/backends"
 	"github.com/csikit/csikit/mounter/blockdev"
@@ -193,12 +194,12 @@ func (b *Backend) CloseVolume(ctx context.Context, req backends.CloseVolumeReque
 	}
 	p, done, err := b.enter(NodeHalf)
 	if err != nil {
-		return b.closeByState(ctx, s, err)
+		return b.closeAway(ctx, req.ID, s, err)
 	}
 	defer done()
 	dir, err := p.decode(req.ID)
 	if err != nil {
-		return b.closeByState(ctx, s, err)
+		return b.closeAway(ctx, req.ID, s, err)
 	}
 	v, err := p.lockDir(ctx, dir)
 	if errors.Is(err, backends.ErrNotFound) {
@@ -211,6 +212,31 @@ func (b *Backend) CloseVolume(ctx context.Context, req backends.CloseVolumeReque
 	defer v.unlock()
 	if err := b.detachVolume(ctx, v, s); err != nil {
 		return fmt.Errorf("close volume %s: %w", v.id, err)
+	}
+	b.opened.drop(dir)
+	return nil
+}
+
+// closeAway closes a volume whose pool is not there. Without a State (an unstage is
+// repeated, or the record was lost) what is attached tells: it carries the volume's
+// ID, and no such loop device is nothing to close. One that is there waits for the
+// pool, which alone can say whose it is.
+func (b *Backend) closeAway(ctx context.Context, id string, s *state, away error) error {
+	_, dir, _ := splitID(id)
+	if known, open, _ := b.opened.get(dir); s == nil && open {
+		s = &known
+	}
+	if s == nil {
+		left, err := loopsNamed(id)
+		if err != nil {
+			return errors.Join(away, err)
+		}
+		if len(left) > 0 {
+			return fmt.Errorf("%w: volume %s is open as %s", away, id, strings.Join(left, " "))
+		}
+	}
+	if err := b.closeByState(ctx, s, nil); err != nil {
+		return err
 	}
 	b.opened.drop(dir)
 	return nil

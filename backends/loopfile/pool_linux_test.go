@@ -13,6 +13,7 @@ import (
 
 	"github.com/csikit/csikit/backends"
 	"github.com/csikit/csikit/internal/testenv"
+	"github.com/csikit/csikit/mounter/blockdev"
 )
 
 func run(t testing.TB, name string, args ...string) string {
@@ -66,7 +67,6 @@ func TestUnmountedPool(t *testing.T) {
 		_, openIt := b.OpenVolume(t.Context(), backends.OpenVolumeRequest{ID: v.ID})
 		for call, err := range map[string]error{
 			"get": get, "find": find, "find other": findOther, "create": makeOne, "expand": expand, "list": ls, "capacity": capacity, "open": openIt,
-			"close":  b.CloseVolume(t.Context(), backends.CloseVolumeRequest{ID: v.ID}),
 			"delete": b.DeleteVolume(t.Context(), backends.DeleteVolumeRequest{ID: v.ID}),
 			"format": b.RecordFormat(t.Context(), backends.RecordFormatRequest{ID: v.ID, Format: backends.FormatDone}),
 		} {
@@ -74,6 +74,7 @@ func TestUnmountedPool(t *testing.T) {
 				t.Errorf("%s: %v", call, err)
 			}
 		}
+		closeIt(t, b, v.ID, nil) // it is attached to nothing, as can be seen without the pool
 		if err := b.Probe(t.Context()); !errors.Is(err, backends.ErrNotReady) {
 			t.Errorf("probe: %v", err)
 		}
@@ -120,6 +121,64 @@ func TestUnmountedPool(t *testing.T) {
 		}
 		remove(t, b, v.ID)
 	})
+}
+
+// TestCloseWhilePoolIsAway: an unstage that is repeated finds no State, and no pool.
+func TestCloseWhilePoolIsAway(t *testing.T) {
+	img, dir := disk(t, "ext4", "64M")
+	mountDisk(t, img, dir)
+	keep := t.TempDir()
+	run(t, "mount", "--bind", dir, keep)
+	t.Cleanup(func() { run(t, "umount", keep) })
+	away := func() { t.Helper(); run(t, "umount", "-l", dir) }
+	back := func() { t.Helper(); run(t, "mount", "--bind", keep, dir) }
+	o := testOptions(t)
+	o.Pool = dir
+	b := openNode(t, o)
+	o.Init = false
+	v := create(t, b, "v", 8*mib)
+	fi := stat(t, imgPath(b, v.ID))
+	attached := func(when string, want int) {
+		t.Helper()
+		if left, err := blockdev.LoopOf(device(fi), inode(fi)); err != nil || len(left) != want {
+			t.Errorf("%s: attached to %v, %v", when, left, err)
+		}
+	}
+
+	s := openIt(t, b, v.ID, nil)
+	away()
+	for range 2 {
+		closeIt(t, b, v.ID, s.State)
+	}
+	closeIt(t, b, v.ID, nil)
+	attached("closed by State", 0)
+	b.Close()
+	b = openNode(t, o)
+	closeIt(t, b, v.ID, nil) // another process, that never saw the pool
+	back()
+	b.Close()
+	b = openNode(t, o)
+
+	openIt(t, b, v.ID, nil)
+	away()
+	closeIt(t, b, v.ID, nil) // this process knows what it opened
+	attached("closed without State", 0)
+	back()
+
+	s = openIt(t, b, v.ID, nil)
+	away()
+	b.Close()
+	b = openNode(t, o)
+	// Attached, and neither State nor pool to say by whom.
+	if err := b.CloseVolume(t.Context(), backends.CloseVolumeRequest{ID: v.ID}); !errors.Is(err, backends.ErrUnavailable) || !strings.Contains(err.Error(), s.Device.Path) {
+		t.Errorf("closed by its name alone: %v", err)
+	}
+	attached("waiting for the pool", 1)
+	back()
+	closeIt(t, b, v.ID, nil)
+	attached("the pool is back", 0)
+	remove(t, b, v.ID) // nobody thinks that it is open
+	b.Close()
 }
 
 func TestNoSpace(t *testing.T) {

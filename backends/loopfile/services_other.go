@@ -22,6 +22,8 @@ func needLinux(what string) error {
 // isCgroup2: there are none.
 func isCgroup2(string) (bool, error) { return false, needLinux("cgroups") }
 
+func loopsNamed(string) ([]string, error) { return nil, needLinux("loop devices") }
+
 func reflink(_, _ *os.File) (bool, error) { return false, nil }
 
 func (p *pool) reflinks() bool {
