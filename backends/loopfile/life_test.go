@@ -5,8 +5,6 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"strings"
-	"syscall"
 
 	"github.com/csikit/csikit/backends"
 	"github.com/csikit/csikit/mounter"
@@ -67,9 +65,6 @@ func life(ctx context.Context, b *Backend, o order) error {
 		return err
 	}
 	if err := n.do(ctx); err != nil {
-		if strings.Contains(err.Error(), "signal: killed") { // mkfs was, and the driver goes with it
-			return syscall.Kill(os.Getpid(), syscall.SIGKILL)
-		}
 		return err
 	}
 	if n.inline() {

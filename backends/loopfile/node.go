@@ -204,7 +204,7 @@ func (b *Backend) CloseVolume(ctx context.Context, req backends.CloseVolumeReque
 	v, err := p.lockDir(ctx, dir)
 	if errors.Is(err, backends.ErrNotFound) {
 		b.opened.drop(dir)
-		return b.closeByState(ctx, s, nil)
+		return b.closeByState(ctx, s)
 	}
 	if err != nil {
 		return err
@@ -235,18 +235,17 @@ func (b *Backend) closeAway(ctx context.Context, id string, s *state, away error
 			return fmt.Errorf("%w: volume %s is open as %s", away, id, strings.Join(left, " "))
 		}
 	}
-	if err := b.closeByState(ctx, s, nil); err != nil {
+	if err := b.closeByState(ctx, s); err != nil {
 		return err
 	}
 	b.opened.drop(dir)
 	return nil
 }
 
-// closeByState detaches exactly the attachment that State speaks of. Without a
-// State there is nothing to go by: the answer is then otherwise.
-func (b *Backend) closeByState(ctx context.Context, s *state, otherwise error) error {
+// closeByState detaches exactly the attachment that State speaks of. nil: none.
+func (b *Backend) closeByState(ctx context.Context, s *state) error {
 	if s == nil {
-		return otherwise
+		return nil
 	}
 	is, err := blockdev.LoopIs(s.Loop, s.Dev, s.Ino)
 	if err != nil || !is {
@@ -265,7 +264,7 @@ func (b *Backend) detachVolume(ctx context.Context, v *volume, hint *state) erro
 	var err error
 	if v.img, err = v.root.Lstat(imgFile); err != nil {
 		if notExist(err) {
-			return b.closeByState(ctx, hint, nil)
+			return b.closeByState(ctx, hint)
 		}
 		return unavailable(v.path(imgFile), err)
 	}
@@ -281,7 +280,7 @@ func (b *Backend) detachVolume(ctx context.Context, v *volume, hint *state) erro
 	if free {
 		// This file has no loop device. The one that State speaks of may be left on
 		// an earlier file: the image was restored, or its disk mounted anew.
-		return b.closeByState(ctx, hint, nil)
+		return b.closeByState(ctx, hint)
 	}
 	s, err := b.attached(ctx, v, hint)
 	if s == nil || err != nil {

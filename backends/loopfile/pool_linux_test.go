@@ -164,6 +164,9 @@ func TestCloseWhilePoolIsAway(t *testing.T) {
 	closeIt(t, b, v.ID, nil) // this process knows what it opened
 	attached("closed without State", 0)
 	back()
+	remove(t, b, v.ID) // nobody thinks that it is open
+	v = create(t, b, "v", 8*mib)
+	fi = stat(t, imgPath(b, v.ID))
 
 	s = openIt(t, b, v.ID, nil)
 	away()
@@ -177,7 +180,7 @@ func TestCloseWhilePoolIsAway(t *testing.T) {
 	back()
 	closeIt(t, b, v.ID, nil)
 	attached("the pool is back", 0)
-	remove(t, b, v.ID) // nobody thinks that it is open
+	remove(t, b, v.ID)
 	b.Close()
 }
 
