@@ -75,6 +75,44 @@ func TestWalkCommand(t *testing.T) {
 	}
 }
 
+// TestWalkMinimal: the driver in one file, as its README starts it, has one
+// subject; the others are named and count as nothing.
+func TestWalkMinimal(t *testing.T) {
+	testenv.Root(t)
+	bin, dir := build(t), t.TempDir()
+	driver, root, state := filepath.Join(dir, "minimal"), filepath.Join(dir, "root"), filepath.Join(dir, "state")
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", driver, "../../examples/minimal").CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	if err := errors.Join(os.Mkdir(root, 0o750), os.Mkdir(state, 0o750)); err != nil {
+		t.Fatal(err)
+	}
+	short, err := os.MkdirTemp("", "csikit-") //nolint:usetesting // a short path, for the socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	socket := filepath.Join(short, "s")
+	p := &driverproc.Process{
+		Argv:   []string{driver, "-root", root, "-state-dir", state, "-node-id", "n", "-endpoint", "unix://" + socket},
+		Socket: socket, Log: filepath.Join(dir, "log"),
+	}
+	t.Cleanup(func() {
+		if err := errors.Join(p.Close(), os.Remove(short)); err != nil {
+			t.Errorf("%v\n%s", err, p.Tail(20))
+		}
+	})
+	if err := p.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	out, code := runDemo(t, exec.CommandContext(t.Context(), bin, "walk", "-endpoint", "unix://"+socket))
+	if code != 0 || strings.Count(out, "passed\n") != 1 || strings.Count(out, " not advertised: ") != 6 || !strings.Contains(out, "life        passed\n") {
+		t.Errorf("exit code %d", code)
+	}
+	if left, err := os.ReadDir(root); err != nil || len(left) > 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+}
+
 // checkFiles runs csikit check and reads its files back.
 func checkFiles(t *testing.T, bin string, args ...string) (j report, x junitSuite, out string, code int) {
 	t.Helper()
