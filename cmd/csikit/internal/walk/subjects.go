@@ -1,6 +1,7 @@
 package walk
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -77,7 +78,7 @@ func (w *Walk) walk(ctx context.Context) error {
 			break
 		}
 	}
-	if len(w.o.Only) != 1 {
+	if !slices.Equal(w.o.Only, []string{"life"}) {
 		w.Section("what was walked")
 		fmt.Fprintln(w.Out, strings.Join(lines, "\n"))
 	}
@@ -101,8 +102,8 @@ func (w *Walk) one(ctx context.Context, s subject) error {
 	}
 	w.contents, w.unseen = nil, w.o.NoData
 	err := s.run(w, ctx)
-	if err == nil && ctx.Err() != nil {
-		err = fmt.Errorf("interrupted: %w", ctx.Err())
+	if ctx.Err() != nil {
+		err = fmt.Errorf("interrupted: %w", cmp.Or(err, ctx.Err()))
 	}
 	if err != nil {
 		fmt.Fprintf(w.Out, "\nwrong: %s\n", Printable(err.Error()))
@@ -117,7 +118,7 @@ func steps(ctx context.Context, list ...func(context.Context) error) error {
 			return err
 		}
 		if err := ctx.Err(); err != nil {
-			return fmt.Errorf("interrupted: %w", err)
+			return err
 		}
 	}
 	return nil

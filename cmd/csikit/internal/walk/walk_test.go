@@ -182,7 +182,7 @@ func TestInterrupted(t *testing.T) {
 	}
 	dir := t.TempDir()
 	err := Run(ctx, Options{Controller: f.start(t), Out: t.Output(), Name: "vol", Dir: dir, Size: 1 << 30, NoData: true})
-	if err == nil || len(f.volumes)+len(f.places) > 0 {
+	if err == nil || !strings.Contains(err.Error(), "interrupted: ") || len(f.volumes)+len(f.places) > 0 {
 		t.Errorf("%v, volumes %v, places %v", err, f.volumes, f.places)
 	}
 }
@@ -212,6 +212,15 @@ func TestNothingMounted(t *testing.T) {
 		if err != nil || !strings.Contains(out, "not to be seen here") {
 			t.Errorf("elsewhere, block=%t: %v", block, err)
 		}
+	}
+}
+
+// TestOnly: one subject that the driver does not have is named all the same.
+func TestOnly(t *testing.T) {
+	f := everything()
+	out, err := run(t, f, func(o *Options) { o.Only = []string{"clone"} })
+	if err != nil || !strings.Contains(out, "clone       not advertised: CLONE_VOLUME") || f.rpcs() != "" {
+		t.Errorf("%v, calls %s", err, f.rpcs())
 	}
 }
 
