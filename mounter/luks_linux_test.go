@@ -249,25 +249,27 @@ func TestLUKSCopies(t *testing.T) {
 	if !testenv.InVM(t) {
 		return
 	}
-	r := newLUKSVM(t, false)
-	r.make("v", 64*mib)
-	r.stage("v", "ext4")
-	r.write("v", "data")
-	run(t, "sync")
-	run(t, "cp", r.vault.file("v"), r.vault.file("w"))
-	r.attach("w")
-	r.vault.enc = quick("the copy's own")
-	r.vault.enc.PreviousKey = backends.NewSecret(luksKey)
-	r.stage("w", "ext4")
-	r.wantFile("w", "data")
-	r.write("w", "changed")
-	r.wantFile("v", "data")
-	if len(r.mappings()) != 2 || r.opens("w", luksKey) || !r.opens("v", luksKey) {
-		t.Errorf("mappings %v", r.mappings())
+	for fsType, size := range map[string]int64{"ext4": 64 * mib, "xfs": 320 * mib, "btrfs": 320 * mib} {
+		r := newLUKSVM(t, false)
+		r.make("v", size)
+		r.stage("v", fsType)
+		r.write("v", "data")
+		run(t, "sync")
+		run(t, "cp", r.vault.file("v"), r.vault.file("w"))
+		r.attach("w")
+		r.vault.enc = quick("the copy's own")
+		r.vault.enc.PreviousKey = backends.NewSecret(luksKey)
+		r.stage("w", fsType)
+		r.wantFile("w", "data")
+		r.write("w", "changed")
+		r.wantFile("v", "data")
+		if len(r.mappings()) != 2 || r.opens("w", luksKey) || !r.opens("v", luksKey) {
+			t.Errorf("mappings %v", r.mappings())
+		}
+		r.unstage("w")
+		r.unstage("v")
+		r.nothing()
 	}
-	r.unstage("w")
-	r.unstage("v")
-	r.nothing()
 }
 
 // TestLUKSForeignMapping: the volume's device is open by another name, or another
