@@ -50,6 +50,10 @@ type Source struct {
 	Device *Device
 	Mount  *Mount
 	Dir    string // an absolute directory, bound as it is
+	// IDMap maps the owners of files, wherever the volume is mounted; empty: as
+	// they are. It needs Linux 5.12, for btrfs 5.15, for tmpfs 6.3, and a file
+	// system that can do it; else the volume is refused.
+	IDMap []IDMap
 	// State is kept by csikit in its node record, fsynced before the first
 	// mount, and handed to CloseVolume, NodeExpandVolume, RecoverNode. No
 	// secrets.

@@ -22,6 +22,7 @@ import (
 func (s *staging) mountFS(ctx context.Context, d Device, fsType string) error {
 	m := MountRequest{
 		Device: d, FSType: fsType, Target: s.path, Options: slices.Concat(s.req.Capability.Flags.Reveal(), s.extra), ReadOnly: s.readOnly,
+		IDMap: s.src.IDMap,
 	}
 	if s.uuid == "" || fsType != "xfs" && fsType != "btrfs" {
 		return s.kernel.Mount(ctx, m)

@@ -118,6 +118,8 @@ type MountRequest struct {
 	Target string
 	// Copy says that a file system with the same UUID is mounted from another disk.
 	Copy bool
+	// IDMap maps the owners of files, or the mount fails; empty: as they are.
+	IDMap []backends.IDMap
 	// Options as in mount(8): the backend's and the CO's, which may hold
 	// secrets. ReadOnly besides them.
 	Options  []string

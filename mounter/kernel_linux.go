@@ -174,6 +174,7 @@ func mountKernel(source string, m MountRequest) error {
 		return err
 	}
 	o.ReadOnly = o.ReadOnly || m.ReadOnly
+	o.Owners = mnt.OwnersOf(m.IDMap)
 	return mnt.Mount(source, m.FSType, m.Target, o)
 }
 
@@ -183,6 +184,9 @@ func (k linux) mountOther(ctx context.Context, m MountRequest) error {
 	helper, args := k.mountHelper(m.FSType)
 	if helper == "" {
 		return mountKernel(m.Source, m)
+	}
+	if len(m.IDMap) > 0 {
+		return refuse("%s mounts, and cannot map the owners of files", helper)
 	}
 	if _, err := mnt.ParseOptions(m.Options); err != nil { // for what it refuses
 		return err

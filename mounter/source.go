@@ -26,6 +26,8 @@ func (s *staging) checkSource(src *backends.Source) error {
 		return refuse("the backend gave %d of device, mount and directory, and one is needed", n)
 	case src.Device != nil && s.opts.NoDevices:
 		return refuse("the backend gave a device, and Traits.Devices is not set")
+	case s.req.Capability.Block && len(src.IDMap) > 0:
+		return refuse("the backend maps the owners of files, and a raw block device has none")
 	case s.req.Capability.Block && src.Device == nil:
 		return refuse("a raw block device was asked for, and the volume is none")
 	case src.Device != nil:

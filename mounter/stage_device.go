@@ -109,6 +109,9 @@ func (s *staging) adopt(ctx context.Context, d Device) error {
 	case m.ReadOnly() != s.readOnly:
 		return fmt.Errorf("%w: mounted with read-only %v, and asked for with %v", backends.ErrIncompatible, m.ReadOnly(), s.readOnly)
 	}
+	if err := s.checkOwners(m); err != nil {
+		return err
+	}
 	if err := s.formatDone(ctx, m.FSType); err != nil {
 		return err
 	}
@@ -223,7 +226,18 @@ func (s *staging) look(right func(mnt.Info) (bool, error)) (mnt.Info, error) {
 	case !is:
 		return mnt.Info{}, unavailable("after mounting it, %s holds %s, which is not the volume", s.path, describeMount(mounts[0]))
 	}
+	if err := s.checkOwners(mounts[0]); err != nil {
+		return mounts[0], err
+	}
 	return mounts[0], s.checkReadOnly(mounts[0])
+}
+
+// checkOwners: whether owners are mapped is all that the kernel shows.
+func (s *staging) checkOwners(m mnt.Info) error {
+	if s.src != nil && m.Mapped() != (len(s.src.IDMap) > 0) {
+		return fmt.Errorf("%w: %s is mounted with owners mapped: %v, and asked for with %v", backends.ErrIncompatible, s.path, m.Mapped(), len(s.src.IDMap) > 0)
+	}
+	return nil
 }
 
 func (s *staging) checkReadOnly(m mnt.Info) error {

@@ -26,6 +26,7 @@ func (s *staging) mount(ctx context.Context) error {
 	err := s.kernel.Mount(ctx, MountRequest{
 		Source: src.Source, FSType: src.FSType, Target: s.path, ReadOnly: s.readOnly,
 		Options: s.groupOption(mergeOptions(src.Options, s.req.Capability.Flags.Reveal())), Env: src.Env, Files: src.Files,
+		IDMap: s.src.IDMap,
 	})
 	if err != nil {
 		return fmt.Errorf("mount %s (%s): %w", src.Source, src.FSType, err)
@@ -73,7 +74,7 @@ func (s *staging) dir(ctx context.Context) error {
 	if err := s.step(ctx, "bind"); err != nil {
 		return err
 	}
-	if err := s.kernel.Bind(s.rec.Dir, s.path, mnt.BindOptions{ReadOnly: s.readOnly, Attr: s.options.Attr}); err != nil {
+	if err := s.kernel.Bind(s.rec.Dir, s.path, mnt.BindOptions{ReadOnly: s.readOnly, Attr: s.options.Attr, Owners: mnt.OwnersOf(s.src.IDMap)}); err != nil {
 		return fmt.Errorf("bind %s: %w", s.rec.Dir, err)
 	}
 	m, err := s.look(func(m mnt.Info) (bool, error) { return s.fromSource(m, s.path, s.rec) })
@@ -97,6 +98,9 @@ func (s *staging) keep(ctx context.Context) error {
 		return s.foreign()
 	case m.ReadOnly() != s.readOnly:
 		return fmt.Errorf("%w: mounted with read-only %v, and asked for with %v", backends.ErrIncompatible, m.ReadOnly(), s.readOnly)
+	}
+	if err := s.checkOwners(m); err != nil {
+		return err
 	}
 	if err := s.setGroup(ctx); err != nil {
 		return err

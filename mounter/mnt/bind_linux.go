@@ -68,6 +68,9 @@ func bind(source int, path string, o BindOptions) error {
 	if err := t.accepts(fileType(source)); err != nil {
 		return err
 	}
+	if o.Owners != nil {
+		return bindMapped(source, t, o)
+	}
 	why := error(unix.ENOSYS)
 	if mountapi.Has(mountapi.Tree) {
 		if why = bindTree(source, t, o); !missing(why) {
@@ -81,8 +84,10 @@ func bind(source int, path string, o BindOptions) error {
 }
 
 // bindTree makes the mount, gives it its attributes, and only then attaches it.
-func bindTree(source int, t *target, o BindOptions) error {
-	undo, err := attachTree(source, t, o)
+func bindTree(source int, t *target, o BindOptions) error { return bindAs(source, t, o, nil) }
+
+func bindAs(source int, t *target, o BindOptions, userns *os.File) error {
+	undo, err := attachTree(source, t, o, userns)
 	if undo {
 		_, left := unmount(t.path, 0)
 		return errors.Join(err, left)
@@ -95,7 +100,7 @@ func bindTree(source int, t *target, o BindOptions) error {
 // A process that starts while the tree is open would hold a copy of it until it
 // has closed its descriptors, and keep the mount busy so long. Nothing under the
 // lock walks a path or can wait for a file system.
-func attachTree(source int, t *target, o BindOptions) (undo bool, err error) {
+func attachTree(source int, t *target, o BindOptions, userns *os.File) (undo bool, err error) {
 	a := unix.MountAttr{Attr_set: o.attr(), Propagation: unix.MS_PRIVATE}
 	if a.Attr_set&attrAtime != 0 {
 		a.Attr_clr = attrAtime
@@ -109,6 +114,11 @@ func attachTree(source int, t *target, o BindOptions) (undo bool, err error) {
 	defer closeFD(tree)
 	if err := setAttr(tree, "", &a); err != nil {
 		return false, err
+	}
+	if userns != nil {
+		if err := mapOwners(tree, userns); err != nil {
+			return false, err
+		}
 	}
 	if err := t.attach(tree); err != nil {
 		return false, err

@@ -38,6 +38,9 @@ func mount(source, fstype, path string, o Options) error {
 		return err
 	}
 	defer t.close()
+	if o.Owners != nil {
+		return classify(mountMapped(source, fstype, t, o))
+	}
 	if !mountapi.Has(mountapi.Context) || needsOldMount(fstype, o) {
 		return classify(mountOld(source, fstype, t, o))
 	}
@@ -116,6 +119,11 @@ func mountContext(source, fstype string, t *target, o Options) error {
 		return said(fd, o, os.NewSyscallError("fsmount", err))
 	}
 	defer closeFD(tree)
+	if o.userns != nil {
+		if err := mapOwners(tree, o.userns); err != nil {
+			return err
+		}
+	}
 	if err := t.accepts(fileType(tree)); err != nil {
 		return err
 	}

@@ -2,6 +2,8 @@ package mnt
 
 import (
 	"fmt"
+	"os"
+	"slices"
 	"strings"
 
 	"github.com/csikit/csikit/backends"
@@ -41,13 +43,33 @@ type Options struct {
 	Super    uint64 // Super*: of the file system
 	ReadOnly bool   // the mount and the file system
 	Data     string // the file system's own options, comma-separated; may hold secrets
+	Owners   *Owners
+
+	userns *os.File // of Owners, while it is mounted
 }
 
 // BindOptions say how the new mount differs from its source's.
 type BindOptions struct {
 	ReadOnly bool
 	Attr     uint64 // Attr* to add; an atime attribute replaces the source's
+	Owners   *Owners
 }
+
+// Owners maps the owners of files for a mount and its binds; nil: as they are. It
+// cannot be changed later, and not be done to a mount that has it.
+type Owners struct{ Map []backends.IDMap }
+
+// OwnersOf is nil for an empty map.
+func OwnersOf(m []backends.IDMap) *Owners {
+	if len(m) == 0 {
+		return nil
+	}
+	return &Owners{m}
+}
+
+// Mapped reports whether the owners of the files of a mount are mapped. How, the
+// kernel does not say.
+func (i Info) Mapped() bool { return slices.Contains(i.Options, "idmapped") }
 
 func (o BindOptions) attr() uint64 {
 	if o.ReadOnly {

@@ -73,6 +73,12 @@ func (k *Kernel) add(m mount, ro bool) {
 	k.mounts = append(k.mounts, m)
 }
 
+func (k *Kernel) mapOwners(mapped bool) {
+	if m := &k.mounts[len(k.mounts)-1]; mapped {
+		m.Options = append(m.Options, "idmapped")
+	}
+}
+
 // BootID implements mounter.Kernel.
 func (k *Kernel) BootID() (string, error) {
 	k.mu.Lock()
@@ -168,6 +174,7 @@ func (k *Kernel) Mount(_ context.Context, m mounter.MountRequest) error {
 		n.Dev, n.Source, n.dev = d.num, source, d
 	}
 	k.add(n, m.ReadOnly)
+	k.mapOwners(len(m.IDMap) > 0)
 	k.changed("Mount")
 	return nil
 }
@@ -201,6 +208,7 @@ func (k *Kernel) Bind(source, target string, o mnt.BindOptions) error {
 		o.ReadOnly = o.ReadOnly || n.ReadOnly()
 	}
 	k.add(n, o.ReadOnly)
+	k.mapOwners(o.Owners != nil || n.Mapped())
 	k.changed("Bind")
 	return nil
 }
