@@ -42,6 +42,24 @@
 // that is the volume's is taken over, and CloseVolume gets no State. A record that
 // is torn, or of a newer form, makes the engine refuse its volume and no other.
 //
+// # Encrypted volumes
+//
+// A device for which the backend gives an Encryption holds LUKS2, made by cryptsetup
+// under the rules of an mkfs: only what reads as blank, or is known to be worth
+// nothing, is formatted; a plain file system is refused, and so is LUKS on a device
+// that is not to be encrypted. What is done inside is decided inside. A new header
+// bears a mark until there is a file system, or until a raw block volume is given
+// away; behind it noise may be formatted, and behind no other header. So a format
+// that was cut short is taken up again on any node, whoever has forgotten it.
+//
+// The mapping has a name made of the volume and the LUKS UUID, and is believed only
+// with the device-mapper's UUID that belongs to that name and on the volume's device
+// alone. It is closed before CloseVolume, also when the records were lost. Keys go
+// through pipes and memory to cryptsetup, and nowhere else. The volume key stays in
+// the device-mapper's table, not in a keyring, so that the volume can be grown when
+// nobody has the key: root of the node can read it there (dmsetup table --showkeys),
+// as it can read the data.
+//
 // # When not to use it
 //
 // For mount points, bind mounts and options alone there is mounter/mnt; for

@@ -67,7 +67,8 @@ func (b *Backend) FindVolume(_ context.Context, req backends.CreateVolumeRequest
 // CheckVolume refuses parameters that are not known and sizes that mkfs would
 // refuse later, on the node, where nobody can help it any more.
 func (b *Backend) CheckVolume(_ context.Context, req backends.CheckVolumeRequest) error {
-	if _, err := b.params(req.Parameters, req.Mutable); err != nil {
+	m, err := b.params(req.Parameters, req.Mutable)
+	if err != nil {
 		return err
 	}
 	size := req.Size
@@ -75,7 +76,11 @@ func (b *Backend) CheckVolume(_ context.Context, req backends.CheckVolumeRequest
 		size = req.Volume.Capacity
 	}
 	for _, c := range req.Capabilities {
-		if least := leastSize(c); size > 0 && size < least {
+		least := leastSize(c)
+		if m.encrypted() {
+			least = max(least, 4<<20) + luksHeader
+		}
+		if size > 0 && size < least {
 			return fmt.Errorf("%w: %d bytes: mkfs.%s makes nothing below %d", backends.ErrOutOfRange, size, c.FSType, least)
 		}
 	}
@@ -121,6 +126,10 @@ func (b *Backend) params(params, mutable map[string]string) (m meta, err error) 
 				return m, fmt.Errorf("%w: parameter blockSize: %w", backends.ErrInvalid, err)
 			}
 			m.BlockSize = uint32(n)
+		case paramEncrypted:
+			if v != "true" && v != "false" {
+				return m, fmt.Errorf("%w: parameter encrypted %q: want true or false", backends.ErrInvalid, v)
+			}
 		default:
 			return m, fmt.Errorf("%w: parameter %q is not known", backends.ErrInvalid, k)
 		}

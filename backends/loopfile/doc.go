@@ -70,6 +70,13 @@
 // next one to have it is somebody else. What nobody would keep is refused: a volume
 // with limits is not made, changed or opened where the cgroup has no io controller.
 //
+// # Encryption
+//
+// A volume with the parameter encrypted=true holds LUKS, made and opened by the
+// node's engine with the node-stage secrets encryptionKey and, after a change,
+// previousEncryptionKey (see backends.Encryption). Its header takes 16 MiB of it. A
+// copy keeps the keys and the UUIDs of its source, and has the same parameter.
+//
 // # Attaching
 //
 // A loop device is known by the device and inode of the file behind it, never

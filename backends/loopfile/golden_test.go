@@ -41,6 +41,11 @@ var (
 		Created: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Format: "never",
 		Mutable: map[string]string{"read-bps": "10Mi", "write-iops": "max"},
 	}
+	goldenMeta4 = meta{
+		Version: 4, ID: "disk1." + dirOf("pvc-4"), Name: "pvc-4", Type: typeThin, BlockSize: 512, Size: 1 << 30,
+		Created: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Format: "done", FSType: "ext4",
+		Parameters: map[string]string{"encrypted": "true"},
+	}
 	goldenSet = setMeta{
 		Version: 1, ID: "disk1.g." + dirOf("group"), Name: "group", Fingerprint: "1.abc",
 		Created: time.Date(2026, 1, 2, 3, 4, 5, 6000, time.UTC),
@@ -56,7 +61,7 @@ var (
 )
 
 func TestGoldenMeta(t *testing.T) {
-	for file, want := range map[string]meta{"meta-v1.json": goldenMeta, "meta-v2.json": goldenMeta2, "meta-v3.json": goldenMeta3} {
+	for file, want := range map[string]meta{"meta-v1.json": goldenMeta, "meta-v2.json": goldenMeta2, "meta-v3.json": goldenMeta3, "meta-v4.json": goldenMeta4} {
 		got, err := decodeMeta(golden(t, file), want.ID)
 		if err != nil || !reflect.DeepEqual(*got, want) {
 			t.Errorf("read %+v, %v\nwant %+v", got, err, want)
@@ -64,7 +69,7 @@ func TestGoldenMeta(t *testing.T) {
 		wantWritten(t, file, func(root *os.Root) error { return writeMeta(root, &want) })
 	}
 	// An older driver may drop nothing: what is new is in the newer version alone.
-	for version, id := range map[int]string{2: goldenMeta2.ID, 3: goldenMeta3.ID} {
+	for version, id := range map[int]string{2: goldenMeta2.ID, 3: goldenMeta3.ID, 4: goldenMeta4.ID} {
 		mixed := strings.Replace(string(golden(t, fmt.Sprintf("meta-v%d.json", version))), fmt.Sprintf(`"version": %d`, version), fmt.Sprintf(`"version": %d`, version-1), 1)
 		if m, err := decodeMeta([]byte(mixed), id); !errors.Is(err, backends.ErrUnavailable) {
 			t.Errorf("read %+v, %v", m, err)

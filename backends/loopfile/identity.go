@@ -28,8 +28,11 @@ import (
 // A volume that was given away as a block device is left as it is: what is on it
 // is its user's.
 func (b *Backend) renew(ctx context.Context, img *os.File, m *meta) error {
-	if m.format() != backends.FormatDone {
-		return nil
+	if err := sameEncryption(img, m); err != nil {
+		return err
+	}
+	if m.format() != backends.FormatDone || m.encrypted() {
+		return nil // nobody here has the key; the node mounts both
 	}
 	how := renewerOf(m.FSType)
 	if how.renew == nil {

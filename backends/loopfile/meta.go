@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	metaVersion = 3 // the newest; see meta.version
+	metaVersion = 4 // the newest; see meta.version
 	metaFile    = "meta.json"
 	metaNew     = "meta.json.new"
 	imgFile     = "img"
@@ -59,6 +59,9 @@ type origin struct {
 
 // version is the oldest that holds what m says.
 func (m *meta) version() int {
+	if m.encrypted() {
+		return 4 // an older driver would give it away unencrypted
+	}
 	if len(m.Mutable) > 0 {
 		return 3
 	}

@@ -32,6 +32,10 @@ func (b *Backend) OpenVolume(ctx context.Context, req backends.OpenVolumeRequest
 	if err := b.noteRaw(v, req.Capability); err != nil {
 		return nil, err
 	}
+	encryption, err := v.meta.encryption(req.Secrets)
+	if err != nil {
+		return nil, err
+	}
 	img, err := v.openImg()
 	if err != nil {
 		return nil, err
@@ -48,6 +52,9 @@ func (b *Backend) OpenVolume(ctx context.Context, req backends.OpenVolumeRequest
 		return nil, fmt.Errorf("open volume %s: %w", v.id, err)
 	}
 	src, err := source(v, s)
+	if err == nil {
+		src.Device.Encryption = encryption
+	}
 	if err == nil && v.meta.Format == formatRaw && !req.Capability.Block {
 		src.Device.Format, err = rawFormat(img)
 	}
@@ -98,7 +105,8 @@ func source(v *volume, s *state) (*backends.Source, error) {
 // noteRaw ends the promise that nobody wrote to the volume before mkfs does: a
 // program that gets the device itself may write what no probe knows.
 func (b *Backend) noteRaw(v *volume, c backends.Capability) error {
-	if !c.Block || v.meta.format() == backends.FormatUnknown || v.meta.format() == backends.FormatDone {
+	// Of an encrypted one the engine says so, when it has made the header.
+	if !c.Block || v.meta.encrypted() || v.meta.format() == backends.FormatUnknown || v.meta.format() == backends.FormatDone {
 		return nil
 	}
 	m := *v.meta

@@ -96,6 +96,10 @@ func Traits(o Options) backends.Traits {
 				Name: paramBlockSize, Values: []string{"512", "4096"}, Default: "512",
 				Doc: "logical block size of the device, in bytes",
 			},
+			{
+				Name: paramEncrypted, Values: []string{"true", "false"}, Default: "false",
+				Doc: "true: LUKS, with the node-stage secret encryptionKey (and previousEncryptionKey, after a change)",
+			},
 		},
 		Kubernetes: backends.Kubernetes{FSGroupPolicy: "File", StorageCapacity: true},
 	}

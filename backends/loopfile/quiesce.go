@@ -158,6 +158,7 @@ func ignoreMissing(err error) error {
 // is none in this process's mount namespace. What is opened is on that device:
 // another file system may be mounted over it.
 func mountOf(ctx context.Context, path string) (*os.File, error) {
+	path = inside(path)
 	d, err := blockdev.Open(ctx, path, false)
 	if err != nil {
 		return nil, err
