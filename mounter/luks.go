@@ -123,10 +123,11 @@ func (s *staging) luksFormat(ctx context.Context, d Device) (LUKSHeader, error) 
 	if err := s.step(ctx, "luksFormat"); err != nil {
 		return h, err
 	}
-	if err := s.kernel.LUKSFormat(ctx, d, *s.src.Device.Encryption); err != nil {
+	err := s.tools.do(ctx, "luksFormat", func() error { return s.kernel.LUKSFormat(ctx, d, *s.src.Device.Encryption) })
+	if err != nil {
 		return h, unavailable("luksFormat of %s: %w", d.Path(), err)
 	}
-	h, err := s.readHeader(ctx, d)
+	h, err = s.readHeader(ctx, d)
 	if err == nil && (!h.Valid || h.Mark != LUKSNew || len(h.Slots) == 0) {
 		err = unavailable("luksFormat of %s ended well, and the device holds %s", d.Path(), h)
 	}

@@ -15,7 +15,7 @@ import (
 func (s *staging) withKey(ctx context.Context, d Device, open bool, name string) error {
 	enc := s.src.Device.Encryption
 	try := func(key backends.Secret) (int, error) {
-		return s.kernel.LUKSOpen(ctx, LUKSOpenRequest{
+		return s.tryKey(ctx, LUKSOpenRequest{
 			Device: d, Name: name, Key: key, ReadOnly: s.luksReadOnly(), Discard: enc.Discard, Test: open,
 		})
 	}
@@ -44,6 +44,15 @@ func (s *staging) withKey(ctx context.Context, d Device, open bool, name string)
 	return s.rotate(ctx, d, old)
 }
 
+// tryKey is one of few at a time: what makes a key slow to guess is memory.
+func (s *staging) tryKey(ctx context.Context, r LUKSOpenRequest) (slot int, err error) {
+	err = s.tools.do(ctx, "luksOpen", func() (err error) {
+		slot, err = s.kernel.LUKSOpen(ctx, r)
+		return err
+	})
+	return slot, err
+}
+
 // rotate puts the key in the place of the previous one, which opens slot old. At
 // each point in between at least one of the two opens the device; whoever comes
 // after a crash finds both, and drops the old one.
@@ -56,13 +65,13 @@ func (s *staging) rotate(ctx context.Context, d Device, old int) error {
 	if err := s.step(ctx, "luksAddKey"); err != nil {
 		return err
 	}
-	if err := s.kernel.LUKSAddKey(ctx, d, *enc); err != nil {
+	if err := s.tools.do(ctx, "luksAddKey", func() error { return s.kernel.LUKSAddKey(ctx, d, *enc) }); err != nil {
 		return unavailable("add the key to %s: %w", d.Path(), err)
 	}
 	if err := s.step(ctx, "try key"); err != nil {
 		return err
 	}
-	slot, err := s.kernel.LUKSOpen(ctx, LUKSOpenRequest{Device: d, Key: enc.Key, Test: true})
+	slot, err := s.tryKey(ctx, LUKSOpenRequest{Device: d, Key: enc.Key, Test: true})
 	if err == nil && slot == old {
 		err = fmt.Errorf("it opens the slot of the previous key, %d", old)
 	}
@@ -91,7 +100,7 @@ func (s *staging) dropPrevious(ctx context.Context, d Device, keep int) error {
 		if len(h.Slots) < 2 || !slices.Contains(h.Slots, keep) {
 			return nil // nothing to drop, or nothing to be sure of
 		}
-		slot, err := s.kernel.LUKSOpen(ctx, LUKSOpenRequest{Device: d, Key: enc.PreviousKey, Test: true})
+		slot, err := s.tryKey(ctx, LUKSOpenRequest{Device: d, Key: enc.PreviousKey, Test: true})
 		switch {
 		case errors.Is(err, ErrWrongKey):
 			return nil
