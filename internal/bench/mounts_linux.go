@@ -79,7 +79,7 @@ func bindRows(ctx context.Context, c config, r *mountRig) ([]*row, error) {
 	binding := func(name string, op func() error) contender {
 		return contender{name, paired{op: op, after: r.unmounted}}
 	}
-	bind, err := contest(ctx, c, &row{item: "bind", goal: atMost(nanoseconds, 10e3, -1)}, 3,
+	bind, err := contest(ctx, c, &row{item: "bind", goal: atMost(nanoseconds, 10e3, -1)},
 		binding("csikit", func() error { return mnt.Bind(r.source, r.target, mnt.BindOptions{}) }),
 		binding("mount-utils", func() error { return r.utils.Mount(r.source, r.target, "", []string{"bind"}) }),
 		binding("mount(2)", r.mounted))
@@ -87,7 +87,7 @@ func bindRows(ctx context.Context, c config, r *mountRig) ([]*row, error) {
 		return nil, err
 	}
 	readOnly, err := contest(ctx, c, &row{item: "bind, read-only", goal: atMost(nanoseconds, 10e3, -1),
-		note: "the raw calls bind, then remount: for a moment it can be written to. csikit's mount is read-only from the first instant"}, 3,
+		note: "the raw calls bind, then remount: for a moment it can be written to. csikit's mount is read-only from the first instant"},
 		binding("csikit", func() error { return mnt.Bind(r.source, r.target, mnt.BindOptions{ReadOnly: true}) }),
 		binding("mount-utils", func() error { return r.utils.Mount(r.source, r.target, "", []string{"bind", "ro"}) }),
 		binding("mount(2) twice", func() error {
@@ -102,14 +102,14 @@ func unmountRows(ctx context.Context, c config, r *mountRig) ([]*row, error) {
 		return err
 	}
 	theirs := func() error { return r.utils.Unmount(r.target) }
-	unmount, err := contest(ctx, c, &row{item: "unmount", goal: atMost(nanoseconds, 15e3, -1)}, 3,
+	unmount, err := contest(ctx, c, &row{item: "unmount", goal: atMost(nanoseconds, 15e3, -1)},
 		contender{"csikit", paired{before: r.mounted, op: ours}},
 		contender{"mount-utils", paired{before: r.mounted, op: theirs}},
 		contender{"umount2(2)", paired{before: r.mounted, op: r.unmounted}})
 	if err != nil {
 		return nil, err
 	}
-	nothing, err := contest(ctx, c, &row{item: "unmount, no mount there", goal: atMost(nanoseconds, 2e3, -1)}, 3,
+	nothing, err := contest(ctx, c, &row{item: "unmount, no mount there", goal: atMost(nanoseconds, 2e3, -1)},
 		contender{"csikit", paired{op: ours}},
 		contender{"mount-utils", paired{op: theirs}},
 		contender{"umount2(2)", paired{op: func() error {
@@ -155,7 +155,7 @@ func deviceRow(ctx context.Context, c config, r *mountRig) (*row, error) {
 	if err := errors.Join(unix.Stat(r.source, &st), r.mounted()); err != nil {
 		return nil, err
 	}
-	device, err := contest(ctx, c, &row{item: fmt.Sprintf("the 2 mounts of a device, %d mounts", r.others), goal: atMost(nanoseconds, 7e6, -1)}, 3,
+	device, err := contest(ctx, c, &row{item: fmt.Sprintf("the 2 mounts of a device, %d mounts", r.others), goal: atMost(nanoseconds, 7e6, -1)},
 		contender{"csikit", paired{op: func() error {
 			found, err := mnt.OfDevice(st.Dev)
 			return yes(len(found) == 2, err)

@@ -33,7 +33,7 @@ func (r *stageRig) parts(ctx context.Context, c config) ([]*row, error) {
 		{"mount(2), ext4", paired{formatted, func() error { return r.mount("ext4") }, func() error { return errors.Join(r.unmount(), detach()) }}},
 		{"a record", paired{op: record.write}},
 	} {
-		row, err := contest(ctx, c, &row{item: "  part: " + part.item}, 3, contender{"csikit", part.paired})
+		row, err := contest(ctx, c, &row{item: "  part: " + part.item}, contender{"csikit", part.paired})
 		if err != nil {
 			return nil, err
 		}
@@ -91,14 +91,14 @@ func loops(ctx context.Context, c config, dir string) (t *table, err error) {
 		return nil, err
 	}
 	l := &loopWays{ctx: ctx, file: f}
-	attach, err := contest(ctx, c, &row{item: "attach", goal: atMost(nanoseconds, 60e3, -1)}, 3,
+	attach, err := contest(ctx, c, &row{item: "attach", goal: atMost(nanoseconds, 60e3, -1)},
 		contender{"csikit", paired{op: l.attach, after: l.detach}},
 		contender{"losetup", paired{op: l.losetup, after: l.detachRaw}},
 		contender{"ioctl(2)", paired{op: l.attachRaw, after: l.detachRaw}})
 	if err != nil {
 		return nil, err
 	}
-	detach, err := contest(ctx, c, &row{item: "detach", goal: atMost(nanoseconds, 20e3, -1)}, 3,
+	detach, err := contest(ctx, c, &row{item: "detach", goal: atMost(nanoseconds, 20e3, -1)},
 		contender{"csikit", paired{before: l.attach, op: l.detach}},
 		contender{"losetup -d", paired{before: l.attachRaw, op: func() error {
 			return exec.CommandContext(ctx, "losetup", "-d", l.path).Run() //nolint:gosec // its own device

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"time"
 
+	mountutils "k8s.io/mount-utils"
+
 	"github.com/csikit/csikit/backends"
 	"github.com/csikit/csikit/mounter"
 	"github.com/csikit/csikit/mounter/mnt"
@@ -38,7 +40,7 @@ func publishes(ctx context.Context, c config, dir string) (t *table, err error) 
 	if err := m.grow(most); err != nil {
 		return nil, err
 	}
-	p := &publisher{stageRig: r, dir: filepath.Join(r.dir, "targets")}
+	p := &publisher{stageRig: r, utils: mountutils.New(""), dir: filepath.Join(r.dir, "targets")}
 	if err := os.Mkdir(p.dir, 0o755); err != nil {
 		return nil, err
 	}
@@ -56,7 +58,8 @@ func publishes(ctx context.Context, c config, dir string) (t *table, err error) 
 
 type publisher struct {
 	*stageRig
-	dir string
+	utils mountutils.Interface
+	dir   string
 }
 
 // task publishes to n targets, notes the time of one, and takes them back.

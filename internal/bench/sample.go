@@ -98,11 +98,11 @@ func (p paired) once() (time.Duration, error) {
 	return took, err
 }
 
-// pairs is a task that runs p for d, least times at least, and notes the median.
-func (f *figure) pairs(d time.Duration, least int, p paired) task {
+// pairs is a task that runs p for d, but three times, and notes the median.
+func (f *figure) pairs(d time.Duration, p paired) task {
 	return func(ctx context.Context) error {
 		var times series
-		for begin := time.Now(); len(times) < least || time.Since(begin) < d; {
+		for begin := time.Now(); len(times) < 3 || time.Since(begin) < d; {
 			if err := ctx.Err(); err != nil {
 				return context.Cause(ctx)
 			}
@@ -124,7 +124,7 @@ type contender struct {
 }
 
 // contest measures the contenders in turns; the first is csikit.
-func contest(ctx context.Context, c config, r *row, least int, all ...contender) (*row, error) {
+func contest(ctx context.Context, c config, r *row, all ...contender) (*row, error) {
 	var tasks []task
 	for i, one := range all {
 		f := &figure{name: one.name}
@@ -133,7 +133,7 @@ func contest(ctx context.Context, c config, r *row, least int, all ...contender)
 		} else {
 			r.others = append(r.others, f)
 		}
-		tasks = append(tasks, f.pairs(c.slice/2, least, one.paired))
+		tasks = append(tasks, f.pairs(c.slice/2, one.paired))
 	}
 	if err := interleave(ctx, c.rounds, tasks...); err != nil {
 		return nil, fmt.Errorf("%s: %w", r.item, err)

@@ -75,7 +75,7 @@ type stageRig struct {
 	size      int64
 	engine    *mounter.Engine
 	disks     *disks
-	utils     *mountutils.SafeFormatAndMount
+	utils     *mountutils.SafeFormatAndMount //nolint:forbidigo // what csikit is compared with
 	disk      *disk
 }
 
@@ -90,7 +90,7 @@ func newStageRig(ctx context.Context, c config, dir string) (*stageRig, error) {
 		return nil, err
 	}
 	quietUtils()
-	r.utils = mountutils.NewSafeFormatAndMount(mountutils.New(""), utilexec.New())
+	r.utils = mountutils.NewSafeFormatAndMount(mountutils.New(""), utilexec.New()) //nolint:forbidigo // likewise
 	return r, r.engine.Start(ctx)
 }
 
@@ -167,7 +167,7 @@ var (
 func (r *stageRig) fresh(ctx context.Context, c config, fs string) (*row, error) {
 	attach := func() error { return r.attach(ctx) }
 	done := func() error { return errors.Join(r.unmount(), r.detach(ctx)) }
-	return contest(ctx, c, &row{item: fs + ", fresh", goal: freshGoals[fs]}, 3,
+	return contest(ctx, c, &row{item: fs + ", fresh", goal: freshGoals[fs]},
 		contender{"csikit", paired{attach, func() error { return r.stage(ctx, fs) }, func() error {
 			return errors.Join(r.unstage(ctx), r.detach(ctx))
 		}}},
@@ -186,7 +186,7 @@ func (r *stageRig) again(ctx context.Context, c config, fs string) (*row, error)
 	if err != nil {
 		return nil, errors.Join(err, r.detach(ctx))
 	}
-	row, err := contest(ctx, c, &row{item: fs + ", clean, again", goal: againGoals[fs]}, 3,
+	row, err := contest(ctx, c, &row{item: fs + ", clean, again", goal: againGoals[fs]},
 		contender{"csikit", paired{op: func() error { return r.stage(ctx, fs) }, after: func() error { return r.unstage(ctx) }}},
 		contender{"mount-utils", paired{op: func() error { return r.formatAndMount(fs) }, after: r.unmount}},
 		contender{"mount(2)", paired{op: func() error { return r.mount(fs) }, after: r.unmount}})
