@@ -5,7 +5,7 @@ GOFLAGS += -trimpath
 TAGS    := grpcnotrace
 LINT    := $(GO) tool -modfile=tools/go.mod golangci-lint
 
-.PHONY: demo test unit bench lint cross fmt setup clean
+.PHONY: demo test soak unit bench lint cross fmt setup clean
 
 ## demo: one volume through its life on real disks, printed step by step
 demo:
@@ -17,6 +17,10 @@ demo:
 test: setup
 	$(GO) vet ./...
 	$(GO) test -race -timeout 30m ./...
+
+## soak: the model tests of the node engine, at least 10,000 steps on real devices
+soak: setup
+	$(GO) test -timeout 60m -count=1 -v -run '^(TestModel|TestRealModel)$$' ./mounter -rapid.checks=500 -rapid.nofailfile
 
 ## unit: what needs neither root nor a VM
 unit:

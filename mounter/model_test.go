@@ -24,6 +24,9 @@ type machine struct {
 	uuid    string // of the file system, once a stage said OK
 	lost    bool   // a record; from then on only the backend knows what is in use
 	wrong   error
+
+	remembers bool              // the backend, what it was formatted with
+	instead   *blockdev.Content // what is on the disk, while something else is at its path
 }
 
 // inUse is a storage system that does not let go of what is mounted. The engine
@@ -165,7 +168,63 @@ func (m *machine) Pulls(*rapid.T) {
 	}
 }
 
-func (m *machine) Inserts(*rapid.T) { m.disk.Insert() }
+func (m *machine) Inserts(*rapid.T) { m.insert() }
+
+func (m *machine) insert() {
+	if c := m.instead; c != nil {
+		m.disk.Replace(backends.Identity{Serial: "A"})
+		m.disk.SetContent(*c)
+		m.instead = nil
+	}
+	m.disk.Insert()
+}
+
+// Swaps stages while another disk, of somebody else's, is at the path of the
+// volume's: after a restart of the storage, a device that was called the same before.
+func (m *machine) Swaps(t *rapid.T) {
+	theirs := blockdev.Content{State: blockdev.Filesystem, Type: "ext4", UUID: "theirs", Clean: true}
+	m.stageInstead(t, "B", theirs)
+}
+
+// ReadsBlank stages while the volume's own disk reads as if nothing were on it.
+// Only a backend that remembers formats can know better.
+func (m *machine) ReadsBlank(t *rapid.T) {
+	if m.remembers {
+		m.stageInstead(t, "A", blockdev.Content{State: blockdev.Blank})
+	}
+}
+
+// Unreadable stages while the disk cannot be read.
+func (m *machine) Unreadable(t *rapid.T) {
+	if m.leaves(t) {
+		m.Kernel.Fail("Probe", 1, errors.New("Probe: input/output error"))
+		m.Stage(t)
+	}
+}
+
+// leaves ends all use of the volume, as far as it can.
+func (m *machine) leaves(t *rapid.T) bool {
+	for _, p := range m.targets {
+		_ = m.Engine.Unpublish(t.Context(), mounter.UnpublishRequest{ID: "v", Path: p})
+	}
+	err := m.Engine.Unstage(t.Context(), m.unstageRequest())
+	return err == nil && m.uuid != "" && m.instead == nil && len(m.Kernel.Mounts()) == 0
+}
+
+func (m *machine) stageInstead(t *rapid.T, serial string, there blockdev.Content) {
+	if !m.leaves(t) {
+		return
+	}
+	c := m.disk.Content()
+	m.instead = &c
+	m.disk.Replace(backends.Identity{Serial: serial})
+	m.disk.SetContent(there)
+	staged := m.call(t, func() error { return m.Engine.Stage(t.Context(), m.stageRequest()) })
+	if staged || m.disk.Content() != there {
+		t.Fatalf("what is not the volume was staged (%v), or formatted: %v", staged, m.Kernel.Log())
+	}
+	m.insert()
+}
 
 func (m *machine) CannotClose(*rapid.T) { m.node.failOnce("close", backends.ErrInUse) }
 func (m *machine) CannotOpen(t *rapid.T) {
@@ -174,7 +233,7 @@ func (m *machine) CannotOpen(t *rapid.T) {
 
 // Check is what may never happen.
 func (m *machine) Check(t *rapid.T) {
-	if c := m.disk.Content(); m.uuid != "" && (c.State != blockdev.Filesystem || c.UUID != m.uuid) {
+	if c := m.disk.Content(); m.uuid != "" && m.instead == nil && (c.State != blockdev.Filesystem || c.UUID != m.uuid) {
 		t.Fatalf("the file system is gone: %s; %v", c, m.Kernel.Log())
 	}
 	if m.wrong != nil {
@@ -210,14 +269,18 @@ func (m *machine) isVolume(t *rapid.T, path string, readOnly bool) {
 func TestModel(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		// Everything but the disk is the test's own; the directories go with t.
-		r, k := newCrashRig(t, 0, asRecorder)
-		m := &machine{rig: r, k: k, targets: []string{filepath.Join(r.dir, "t1"), filepath.Join(r.dir, "pods/t2")}}
+		remembers, wrap := rapid.Bool().Draw(rt, "recorder"), (func(*node) backends.Node)(nil)
+		if remembers {
+			wrap = asRecorder
+		}
+		r, k := newCrashRig(t, 0, wrap)
+		m := &machine{rig: r, k: k, remembers: remembers, targets: []string{filepath.Join(r.dir, "t1"), filepath.Join(r.dir, "pods/t2")}}
 		r.node.inUse = m.inUse
 		rt.Repeat(map[string]func(*rapid.T){
 			"stage": m.Stage, "publish": m.Publish, "unpublish": m.Unpublish, "unstage": m.Unstage,
 			"stage 2": m.Stage, "publish 2": m.Publish,
 			"restart": m.Restarts, "reboot": m.Reboots, "somebody mounts": m.SomebodyMounts, "somebody unmounts": m.SomebodyUnmounts,
-			"fault": m.Fails, "lose a record": m.Loses, "pull": m.Pulls, "insert": m.Inserts,
+			"fault": m.Fails, "lose a record": m.Loses, "pull": m.Pulls, "insert": m.Inserts, "swap": m.Swaps, "reads blank": m.ReadsBlank, "unreadable": m.Unreadable,
 			"cannot close": m.CannotClose, "cannot open": m.CannotOpen, "": m.Check,
 		})
 		m.end(rt)
@@ -231,7 +294,7 @@ func (m *machine) end(t *rapid.T) {
 			m.Kernel.UnmountForeign(i.Point) // nothing is ever put on top of one
 		}
 	}
-	m.disk.Insert()
+	m.insert()
 	var all error
 	for range 20 { // faults that are still pending
 		all = nil

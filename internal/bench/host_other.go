@@ -3,7 +3,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -24,11 +23,3 @@ func diskOf(string) string { return "" }
 func mountMemory(string) error { return errors.ErrUnsupported }
 
 func unmountMemory(string) error { return errors.ErrUnsupported }
-
-func mounts(context.Context, config, string) (*table, error) { return nil, errors.ErrUnsupported }
-
-func stages(context.Context, config, string) (*table, error) { return nil, errors.ErrUnsupported }
-
-func loops(context.Context, config, string) (*table, error) { return nil, errors.ErrUnsupported }
-
-func publishes(context.Context, config, string) (*table, error) { return nil, errors.ErrUnsupported }
