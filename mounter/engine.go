@@ -30,6 +30,7 @@ type Engine struct {
 	stats    flights[backends.VolumeStats]
 	groups   flights[struct{}]
 	tools    slots
+	unmounts flights[int]
 
 	mu    sync.Mutex
 	store *store // nil before Start and after Close

@@ -56,6 +56,16 @@ func soften(err error) error {
 	return softError{err}
 }
 
+// unfinished is for a call that undoes something and does not begin, because of a
+// record that cannot be read: what it was to undo may stand, and a CO that took the
+// refusal for final would forget it.
+func unfinished(err error) error {
+	if errors.Is(err, backends.ErrPrecondition) {
+		return soften(err)
+	}
+	return err
+}
+
 func inUse(format string, args ...any) error {
 	return fmt.Errorf("%w: "+format, append([]any{backends.ErrInUse}, args...)...)
 }

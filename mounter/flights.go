@@ -40,6 +40,17 @@ func (l *flights[T]) get(ctx context.Context, id string, timeout time.Duration, 
 	}
 }
 
+// age is how long the call for id has been running, 0 when none is.
+func (l *flights[T]) age(id string) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	fl := l.m[id]
+	if fl == nil {
+		return 0
+	}
+	return max(time.Since(fl.start), 1)
+}
+
 func (l *flights[T]) start(id string, f func() (T, error)) *flight[T] {
 	l.mu.Lock()
 	defer l.mu.Unlock()

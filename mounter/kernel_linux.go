@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -66,8 +67,28 @@ func (linux) IsMountPoint(path string) (bool, error)        { return mnt.IsMount
 func (linux) MountsAt(path string) ([]mnt.Info, error)      { return mnt.At(path) }
 func (linux) MountsOf(dev uint64) ([]mnt.Info, error)       { return mnt.OfDevice(dev) }
 func (linux) UsersOf(dev uint64) []string                   { return mnt.FindUsers(dev) }
+func (linux) Force(path string) (bool, error)               { return mnt.Force(path) }
+func (linux) Detach(path string) (bool, error)              { return mnt.Detach(path) }
 func (linux) Unwind(path string) (int, error)               { return mnt.Unwind(path) }
 func (linux) Bind(src, dst string, o mnt.BindOptions) error { return mnt.Bind(src, dst, o) }
+
+// BoundReadOnly looks at what is bound of file systems in memory, where nodes are.
+func (linux) BoundReadOnly(dev uint64) (bool, error) {
+	mounts, err := mnt.List()
+	if err != nil {
+		return false, err
+	}
+	for _, m := range mounts {
+		if m.Root == "/" || !slices.Contains(m.Options, "ro") || m.FSType != "devtmpfs" && m.FSType != "tmpfs" {
+			continue
+		}
+		st, err := look(m.Point, unix.AT_SYMLINK_NOFOLLOW)
+		if err == nil && st.Mode&unix.S_IFMT == unix.S_IFBLK && unix.Mkdev(st.Rdev_major, st.Rdev_minor) == dev {
+			return true, nil
+		}
+	}
+	return false, nil
+}
 
 // BindDevice binds the node behind the descriptor, not whatever its path means
 // by now.

@@ -40,6 +40,12 @@ type Options struct {
 	// MaxTools bounds how many mkfs, fsck and offline resizes run at once; 0: as many
 	// as there are CPUs. The others wait.
 	MaxTools int
+	// Unmount says what is done about a mount that does not come off: what loses
+	// least is the default.
+	Unmount UnmountPolicy
+	// UnmountTimeout bounds each step of an unmount. The caller is then told what
+	// hangs, and asks again; 0: 20 s.
+	UnmountTimeout time.Duration
 	// Observer is told of each step before it is done, under the volume's lock;
 	// for tests and metrics. nil ok.
 	Observer func(step string)
@@ -75,6 +81,12 @@ func (o *Options) withDefaults() (Options, error) {
 	}
 	if c.MaxTools <= 0 {
 		c.MaxTools = runtime.NumCPU()
+	}
+	if c.UnmountTimeout <= 0 {
+		c.UnmountTimeout = defaultUnmountTimeout
+	}
+	if c.Unmount > UnmountLazy {
+		return c, fmt.Errorf("%w: unmount policy %d", backends.ErrInvalid, c.Unmount)
 	}
 	if c.Observer == nil {
 		c.Observer = func(string) {}

@@ -65,6 +65,9 @@ func (p *publishing) run(ctx context.Context) error {
 	if err := p.parse(); err != nil {
 		return err
 	}
+	if err := p.notHanging(p.path, p.staging); err != nil {
+		return err
+	}
 	if err := p.staged(ctx); err != nil {
 		return err
 	}

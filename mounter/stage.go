@@ -67,6 +67,9 @@ func (s *staging) run(ctx context.Context) error {
 	if err := s.parse(); err != nil {
 		return err
 	}
+	if err := s.notHanging(s.path); err != nil {
+		return err
+	}
 	var err error
 	if s.mounts, err = s.mountsAt(s.path); err != nil {
 		return err

@@ -24,8 +24,14 @@ func (s *staging) device(ctx context.Context) (err error) {
 	if err := d.Verify(ctx, s.src.Device.Identity); err != nil {
 		return err
 	}
+	unknown := s.rec.Device.Num == 0
 	if err := s.rec.Device.describe(d); err != nil {
 		return err
+	}
+	if unknown && s.req.Capability.Block {
+		if err := s.ownFlag(s.rec.Device); err != nil {
+			return err
+		}
 	}
 	unlock, err := s.lockDevice(ctx, s.rec)
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -22,8 +23,8 @@ type store struct {
 	lock  *os.File
 
 	mu      sync.Mutex
-	records map[string]*record // by file name
-	bad     map[string][]error // by the volume's part of the file name
+	records map[string]*record          // by file name
+	bad     map[string]map[string]error // by the volume's part of the file name, and by that name
 }
 
 // openStore locks the directory and reads it. Volatile checks are the caller's.
@@ -33,7 +34,7 @@ func openStore(stateDir string) (*store, error) {
 		return nil, err
 	}
 	dir := filepath.Join(stateDir, "v1")
-	s := &store{files: files{dir: dir}, lock: lock, records: map[string]*record{}, bad: map[string][]error{}}
+	s := &store{files: files{dir: dir}, lock: lock, records: map[string]*record{}, bad: map[string]map[string]error{}}
 	err = os.Mkdir(s.dir, 0o700)
 	if err == nil || errors.Is(err, fs.ErrExist) {
 		err = s.load()
@@ -62,27 +63,49 @@ func (s *store) load() error {
 		if volume == "" {
 			continue // not a name that a record can have, so about no volume
 		}
-		b, err := os.ReadFile(file)
-		if err != nil {
-			s.bad[volume] = append(s.bad[volume], fmt.Errorf("record %s: %w", file, err))
-			continue
+		if err := s.read(e.Name()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			if s.bad[volume] == nil {
+				s.bad[volume] = map[string]error{}
+			}
+			s.bad[volume][e.Name()] = err
 		}
-		r, err := decodeRecord(e.Name(), b)
-		if err != nil {
-			s.bad[volume] = append(s.bad[volume], fmt.Errorf("record %s: %w", file, err))
-			continue
-		}
-		s.records[e.Name()] = r
 	}
 	return nil
 }
 
-// refused is the error for a volume that has a record which nobody understands.
+// read takes one record from its file.
+func (s *store) read(name string) error {
+	file := filepath.Join(s.dir, name)
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return fmt.Errorf("record %s: %w", file, err)
+	}
+	r, err := decodeRecord(name, b)
+	if err != nil {
+		return fmt.Errorf("record %s: %w", file, err)
+	}
+	s.records[name] = r
+	return nil
+}
+
+// refused is the error for a volume that has a record which nobody understands. It
+// looks again: a file that was moved away, or put right, counts at once.
 func (s *store) refused(volume string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if errs := s.bad[shortHash(volume)]; len(errs) > 0 {
-		return refuse("volume %q is left alone: %w; look at the file, and move it away when the volume is surely not in use here", volume, errors.Join(errs...))
+	bad := s.bad[shortHash(volume)]
+	var left []error
+	for _, name := range slices.Sorted(maps.Keys(bad)) {
+		err := s.read(name)
+		if err == nil || errors.Is(err, fs.ErrNotExist) {
+			delete(bad, name)
+			continue
+		}
+		left = append(left, err)
+	}
+	if len(left) > 0 {
+		return refuse("volume %q is left alone: %w; look at the file, and move it away when it cannot be put right: "+
+			"the next call then goes by what is mounted", volume, errors.Join(left...))
 	}
 	return nil
 }
@@ -92,8 +115,8 @@ func (s *store) unreadable() []error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var all []error
-	for _, errs := range s.bad {
-		all = append(all, errs...)
+	for _, bad := range s.bad {
+		all = slices.AppendSeq(all, maps.Values(bad))
 	}
 	return all
 }

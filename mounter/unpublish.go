@@ -21,7 +21,7 @@ func (e *Engine) Unpublish(ctx context.Context, req UnpublishRequest) error {
 	}
 	s, done, err := e.begin(ctx, req.ID, path)
 	if err != nil {
-		return err
+		return unfinished(err)
 	}
 	defer done()
 	if err := e.unpublish(ctx, s, req.ID, path); err != nil {
@@ -48,7 +48,11 @@ func (e *Engine) unpublish(ctx context.Context, s *store, id, path string) error
 		return err
 	}
 	if r == nil || !e.takenOver(s, r, mounts) {
+		flagged := e.flaggedTarget(r, path, mounts)
 		if err := e.unmountAll(ctx, path, mounts); err != nil {
+			return err
+		}
+		if err := e.dropFlag(ctx, s, flagged); err != nil {
 			return err
 		}
 		if err := removeTarget(path); err != nil {

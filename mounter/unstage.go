@@ -23,7 +23,7 @@ func (e *Engine) Unstage(ctx context.Context, req UnstageRequest) error {
 	}
 	s, done, err := e.begin(ctx, req.ID, path)
 	if err != nil {
-		return err
+		return unfinished(err)
 	}
 	defer done()
 	if err := e.unstage(ctx, s, req.ID, path); err != nil {
@@ -189,7 +189,7 @@ func (e *Engine) unmountAll(ctx context.Context, path string, mounts []mnt.Info)
 	if err := e.step(ctx, "unmount"); err != nil {
 		return err
 	}
-	if _, err := e.kernel.Unwind(path); err != nil {
+	if err := e.takeOff(ctx, path, mounts[0]); err != nil {
 		return soften(err) // which says how many it took off
 	}
 	left, err := e.mountsAt(path)

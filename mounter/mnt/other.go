@@ -50,6 +50,9 @@ func Remount(target string, bind bool, flags []string) error { return unsupporte
 // Unmount needs Linux.
 func Unmount(target string) (was bool, err error) { return false, unsupported() }
 
+// Force needs Linux.
+func Force(target string) (was bool, err error) { return false, unsupported() }
+
 // Detach needs Linux.
 func Detach(target string) (was bool, err error) { return false, unsupported() }
 

@@ -37,6 +37,21 @@ func Unmount(target string) (was bool, err error) {
 	return was, nil
 }
 
+// Force is Unmount with MNT_FORCE: the file system's requests that wait for a
+// server fail with an I/O error, and with them whoever waits there, also another
+// unmount. What was to be written is lost. File systems without a server take no
+// notice.
+func Force(target string) (was bool, err error) {
+	p, err := cleanTarget(target)
+	if err == nil {
+		was, err = unmount(p, unix.MNT_FORCE)
+	}
+	if err != nil {
+		return was, fmt.Errorf("force unmount %s: %w", target, err)
+	}
+	return was, nil
+}
+
 // Detach takes the topmost mount off target at once, busy or not (MNT_DETACH):
 // the path is free, and the file system goes when its last user does. For mounts
 // whose server is dead. The data of a device is not safe to touch afterwards, as

@@ -231,6 +231,15 @@ func (k *Kernel) BindDevice(d mounter.Device, target string, o mnt.BindOptions) 
 	return nil
 }
 
+// BoundReadOnly reports whether the node of a device is bound read-only.
+func (k *Kernel) BoundReadOnly(dev uint64) (bool, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.ContainsFunc(k.mounts, func(m mount) bool {
+		return m.FSType == "devtmpfs" && m.dev.num == dev && m.ReadOnly()
+	}), k.call("BoundReadOnly", "")
+}
+
 // Unwind implements mounter.Kernel.
 func (k *Kernel) Unwind(path string) (n int, err error) {
 	k.mu.Lock()
