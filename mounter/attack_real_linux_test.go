@@ -127,7 +127,11 @@ func TestRealMountedInAnotherNamespace(t *testing.T) {
 	in, err := cmd.StdinPipe()
 	must(t, err)
 	must(t, cmd.Start())
-	wantKind(t, r.Unstage(t.Context(), mounter.UnstageRequest{ID: "v", Path: r.path("staging-v")}), backends.ErrUnavailable)
+	err = r.Unstage(t.Context(), mounter.UnstageRequest{ID: "v", Path: r.path("staging-v")})
+	wantKind(t, err, backends.ErrUnavailable)
+	if want := "in the namespace of process " + strconv.Itoa(cmd.Process.Pid) + " (cat)"; !strings.Contains(err.Error(), want) {
+		t.Errorf("no %q in %v", want, err)
+	}
 	if n.n != 0 {
 		t.Error("the backend was asked to take away a device that is mounted")
 	}

@@ -14,19 +14,22 @@ import (
 
 	"github.com/csikit/csikit/backends"
 	"github.com/csikit/csikit/mounter/blockdev"
+	"github.com/csikit/csikit/mounter/mnt"
 )
 
 func (linux) StatFS(path string) (backends.VolumeStats, error) {
 	var st unix.Statfs_t
+	f, err := mnt.OpenAside(path)
+	if err != nil {
+		return backends.VolumeStats{}, err
+	}
 	for {
-		err := unix.Statfs(path, &st)
-		if errors.Is(err, unix.EINTR) {
-			continue
+		if err = unix.Fstatfs(int(f.Fd()), &st); !errors.Is(err, unix.EINTR) {
+			break
 		}
-		if err != nil {
-			return backends.VolumeStats{}, &fs.PathError{Op: "statfs", Path: path, Err: err}
-		}
-		break
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return backends.VolumeStats{}, &fs.PathError{Op: "statfs", Path: path, Err: err}
 	}
 	unit := int64(st.Frsize) //nolint:unconvert // 32 bits on some platforms
 	if unit == 0 {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -49,6 +50,11 @@ func TestRealBusy(t *testing.T) {
 	wantKind(t, err, backends.ErrUnavailable)
 	if !errors.Is(err, unix.EBUSY) && !strings.Contains(err.Error(), "busy") {
 		t.Errorf("got %v", err)
+	}
+	for _, want := range []string{"process " + strconv.Itoa(os.Getpid()) + " (", " by fd/"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("no %q in %v", want, err)
+		}
 	}
 	must(t, f.Close())
 	r.unpublish("v", "t")

@@ -128,6 +128,30 @@ func attachTree(source int, t *target, o BindOptions, userns *os.File) (undo boo
 	return err != nil, err
 }
 
+// OpenAside opens the mount at path as a mount of its own that is nowhere attached:
+// a question about it that hangs does not keep the one at path busy. Before Linux
+// 5.2 there is none, and path itself is opened.
+func OpenAside(path string) (*os.File, error) {
+	p, err := clean(path)
+	if err != nil {
+		return nil, err
+	}
+	if mountapi.Has(mountapi.Tree) {
+		fd, err := unix.OpenTree(unix.AT_FDCWD, p, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT)
+		if err == nil {
+			return os.NewFile(uintptr(fd), p), nil
+		}
+		if !missing(err) && !errors.Is(err, unix.EINVAL) { // EINVAL: not to be cloned, as a part of another user's
+			return nil, &os.PathError{Op: "open_tree", Path: p, Err: err}
+		}
+	}
+	fd, err := openPath(p)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), p), nil
+}
+
 func setAttr(fd int, path string, a *unix.MountAttr) error {
 	flags := uint(unix.AT_SYMLINK_NOFOLLOW | unix.AT_NO_AUTOMOUNT)
 	if path == "" {

@@ -1,6 +1,7 @@
 package mnt
 
 import (
+	"bufio"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -32,7 +33,7 @@ func (s *search) add(format string, args ...any) {
 }
 
 // holders names what keeps the mount at p busy: mounts on it, processes with
-// files, their directory or their program on it, and loop devices. It compares
+// files, mappings, their directory or their program on it, and loop devices. It compares
 // names, and so asks no file system anything. Being a report, it leaves out what
 // it cannot read.
 func holders(p string) []string {
@@ -96,6 +97,22 @@ func (s *search) processUse(proc, dir string) string {
 		}
 		if s.full() {
 			return ""
+		}
+	}
+	return mapped(proc, dir)
+}
+
+// mapped returns "a mapping" when the process has mapped a file in dir, which it
+// may have closed since.
+func mapped(proc, dir string) string {
+	f, err := os.Open(proc + "/maps")
+	if err != nil {
+		return ""
+	}
+	defer func() { _ = f.Close() }() // read only
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		if at := strings.IndexByte(lines.Text(), '/'); at >= 0 && below(unescape(lines.Text()[at:]), dir) {
+			return "a mapping"
 		}
 	}
 	return ""

@@ -41,6 +41,9 @@ func Bind(source, target string, o BindOptions) error { return unsupported() }
 // BindFD needs Linux.
 func BindFD(source *os.File, target string, o BindOptions) error { return unsupported() }
 
+// OpenAside needs Linux.
+func OpenAside(path string) (*os.File, error) { return nil, unsupported() }
+
 // SetReadOnly needs Linux.
 func SetReadOnly(target string, ro bool) error { return unsupported() }
 
