@@ -1,8 +1,11 @@
 package mounter_test
 
 import (
+	"os"
 	"strconv"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/csikit/csikit/backends"
 	"github.com/csikit/csikit/mounter"
@@ -70,4 +73,31 @@ func BenchmarkPublish(b *testing.B) {
 	})
 	r.unpublish("v", "t")
 	r.unstage("v")
+}
+
+// BenchmarkManyMounts is a volume's day on a node with 10,000 mounts of others.
+func BenchmarkManyMounts(b *testing.B) {
+	n := newLoopNode(b)
+	r := newRealRig(b, n, n)
+	n.make("v", 64*mib)
+	must(b, os.Mkdir(r.path("src"), 0o700))
+	for i := range 10_000 {
+		p := r.path("others/" + strconv.Itoa(i))
+		must(b, os.MkdirAll(p, 0o700))
+		must(b, unix.Mount(r.path("src"), p, "", unix.MS_BIND, ""))
+	}
+	r.stage("v", "ext4")
+	b.Run("publish+unpublish", func(b *testing.B) {
+		for b.Loop() {
+			r.publish("v", "t")
+			r.unpublish("v", "t")
+		}
+	})
+	r.unstage("v")
+	b.Run("stage+unstage", func(b *testing.B) {
+		for b.Loop() {
+			r.stage("v", "ext4")
+			r.unstage("v")
+		}
+	})
 }

@@ -3,8 +3,12 @@ package mounter_test
 import (
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/csikit/csikit/internal/testenv"
 	"github.com/csikit/csikit/mounter/mnt"
@@ -37,6 +41,38 @@ func TestVM(t *testing.T) {
 	for _, api := range []string{"new", "old"} {
 		t.Run(api, func(t *testing.T) { again(t, api) })
 	}
+}
+
+// TestRealDaysWorkReadsNoTable: with the newer calls nothing of a volume's life
+// reads the mount table, which grows with every pod of the node.
+func TestRealDaysWorkReadsNoTable(t *testing.T) {
+	if os.Getenv(envAPI) == "old" {
+		t.Skip("the older interface is the table")
+	}
+	n := newLoopNode(t)
+	r := newRealRig(t, n, n)
+	n.make("v", 64*mib)
+	table := "/proc/" + strconv.Itoa(os.Getpid()) + "/mountinfo"
+	lie := r.path("lie")
+	must(t, os.WriteFile(lie, []byte("not to be read\n"), 0o600))
+	must(t, unix.Mount(lie, table, "", unix.MS_BIND, ""))
+	off := sync.OnceFunc(func() { must(t, unix.Unmount(table, unix.MNT_DETACH)) })
+	t.Cleanup(off)
+	if _, err := mnt.List(); err == nil {
+		t.Fatal("the table can still be read")
+	}
+	for range 2 {
+		r.stage("v", "ext4")
+		r.stage("v", "ext4")
+		r.publish("v", "t")
+		r.publish("v", "t")
+		r.unpublish("v", "t")
+		r.unpublish("v", "t")
+		r.unstage("v")
+		r.unstage("v")
+	}
+	off()
+	r.gone("v")
 }
 
 // ofDisks are the tests about what is on a disk: long, and the same with every way
