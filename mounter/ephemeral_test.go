@@ -403,7 +403,7 @@ func TestPodRecordUnreadable(t *testing.T) {
 		must(t, err)
 		must(t, os.WriteFile(files[0], []byte(`{"version": 99}`), 0o600))
 		must(t, r.Restart())
-		wantKind(t, r.Unpublish(t.Context(), podGone(r)), backends.ErrPrecondition)
+		wantKind(t, r.Unpublish(t.Context(), podGone(r)), backends.ErrUnavailable)
 		if r.mountsAt(r.target) != 1 || len(p.deleted) > 0 {
 			t.Errorf("%s: touched", which)
 		}

@@ -57,7 +57,7 @@ func (e *Engine) unpublishEphemeral(ctx context.Context, s *store, r *record) er
 	var staged *record
 	if r.Own != "" {
 		if err := s.refused(r.Own); err != nil {
-			return err
+			return unfinished(err)
 		}
 		staged = s.get(kindStage, r.Own, r.Path)
 	}

@@ -20,6 +20,7 @@ type flight[T any] struct {
 	done  chan struct{}
 	v     T
 	err   error
+	panic any // what f panicked with: its callers', not the process's
 }
 
 var errNoAnswer = errors.New("no answer yet")
@@ -32,6 +33,9 @@ func (l *flights[T]) get(ctx context.Context, id string, timeout time.Duration, 
 	defer timer.Stop()
 	select {
 	case <-fl.done:
+		if fl.panic != nil {
+			panic(fl.panic)
+		}
 		return fl.v, fl.err
 	case <-ctx.Done():
 		return none, contextError(ctx)
@@ -63,11 +67,14 @@ func (l *flights[T]) start(id string, f func() (T, error)) *flight[T] {
 	fl := &flight[T]{start: time.Now(), done: make(chan struct{})}
 	l.m[id] = fl
 	go func() {
+		defer func() {
+			fl.panic = recover()
+			l.mu.Lock()
+			delete(l.m, id)
+			l.mu.Unlock()
+			close(fl.done)
+		}()
 		fl.v, fl.err = f()
-		l.mu.Lock()
-		delete(l.m, id)
-		l.mu.Unlock()
-		close(fl.done)
 	}()
 	return fl
 }

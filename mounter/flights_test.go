@@ -42,3 +42,18 @@ func TestFlights(t *testing.T) {
 		}
 	})
 }
+
+// TestFlightPanics: a panic is the caller's, whose server knows what to do with it.
+func TestFlightPanics(t *testing.T) {
+	var l flights[int]
+	defer func() {
+		if p := recover(); p != "boom" {
+			t.Errorf("recovered %v", p)
+		}
+		if l.age("v") != 0 {
+			t.Error("it still runs")
+		}
+	}()
+	_, err := l.get(t.Context(), "v", time.Hour, func() (int, error) { panic("boom") })
+	t.Errorf("no panic, %v", err)
+}
