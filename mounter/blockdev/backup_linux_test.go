@@ -1,6 +1,7 @@
 package blockdev
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"testing"
@@ -23,6 +24,39 @@ func TestProbeBackups(t *testing.T) {
 			testenv.Tool(t, mkfs[0])
 			img := image(t, 512*mib)
 			if out, err := exec.Command(mkfs[0], append(mkfs[1:], img)...).CombinedOutput(); err != nil { //nolint:gosec // from the table above
+				t.Fatalf("%v: %s", err, out)
+			}
+			f, err := os.OpenFile(img, os.O_RDWR, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			wipe(t, f, 0, 6*mib)
+			if err := f.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if c := probeFile(t, img); c.State != Unknown {
+				t.Errorf("got %s", c)
+			}
+		})
+	}
+}
+
+// TestProbeXFSBackups: the second superblock of an xfs that lost all else, wherever
+// mkfs.xfs put it for the disk and the machine that it saw.
+func TestProbeXFSBackups(t *testing.T) {
+	testenv.Tool(t, "mkfs.xfs")
+	for _, c := range []struct {
+		size int64
+		data string
+	}{
+		{512 * mib, "agcount=4"}, {512 * mib, "agcount=2"},
+		{2 * gib, "su=64k,sw=4"}, {2*gib + 20*mib, "su=64k,sw=4"}, {20 * gib, "su=256k,sw=8"}, {100 * gib, "su=1m,sw=2"}, {100*gib + 12345*kib, "su=64k,sw=2"},
+		{1024 * gib, "su=512k,sw=3"}, {1024 * gib, "su=128k,sw=3"}, {1024 * gib, "agcount=32"},
+		{100 * gib, "agcount=24"}, {100*gib + 4*mib, "agcount=7"}, {1024 * gib, "agcount=64"}, {300 * gib, "agcount=48"},
+	} {
+		t.Run(fmt.Sprint(c.size/mib, " ", c.data), func(t *testing.T) {
+			img := image(t, c.size)
+			if out, err := exec.Command("mkfs.xfs", "-f", "-q", "-K", "-d", c.data, img).CombinedOutput(); err != nil { //nolint:gosec // from the table above
 				t.Fatalf("%v: %s", err, out)
 			}
 			f, err := os.OpenFile(img, os.O_RDWR, 0)

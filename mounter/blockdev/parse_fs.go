@@ -61,10 +61,36 @@ func parseExt(b []byte, h *hit) bool {
 // second block group, for blocks of 1, 2 and 4 KiB.
 func extBackups(int64) []int64 { return []int64{8*mib + 1*kib, 32 * mib, 128 * mib} }
 
+const (
+	xfsBlockSize = 4 * kib
+	xfsMostBlock = 1<<28 - 1 // in an allocation group
+)
+
+// xfsGroup is where the second of n groups begins, without stripes.
+func xfsGroup(size, n int64) int64 {
+	return min((size/xfsBlockSize+n-1)/n, xfsMostBlock) * xfsBlockSize
+}
+
 // xfsBackups is where the second allocation group begins, if mkfs.xfs had its way.
-func xfsBackups(size int64) []int64 {
-	const block, most = 4 * kib, 1<<28 - 1 // blocks in a group
-	return []int64{min((size/block+3)/4, most) * block}
+func xfsBackups(size int64) []int64 { return []int64{xfsGroup(size, 4)} }
+
+// xfsElsewhere is where it begins if mkfs.xfs knew of the disk's stripes, which make
+// 8, 16 or 32 groups, each a stripe unit shorter, or of its processors, which make as
+// many groups as there are if none is below 4 GiB.
+func xfsElsewhere(size int64) []int64 {
+	var at []int64
+	for n := int64(2); n <= 64; n++ {
+		stripes := n == 8 || n == 16 || n == 32
+		if !stripes && n > 3 && size/n < 4*gib {
+			continue
+		}
+		at = append(at, xfsGroup(size, n))
+		for unit := 64 * kib; stripes && unit <= mib; unit *= 2 {
+			down := size / n &^ (unit - 1)
+			at = append(at, down, down-unit, down+unit)
+		}
+	}
+	return at
 }
 
 // parseXFS reads the superblock of the first allocation group.

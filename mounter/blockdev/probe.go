@@ -48,12 +48,35 @@ func probe(ctx context.Context, r io.ReaderAt, size int64) (Content, error) {
 	if hits := v.find(); len(hits) > 0 {
 		return judge(hits), nil
 	}
+	if c := v.blank(); c.State != Blank {
+		return c, nil
+	}
+	// Only now: a device with something on it is not read in more places each time.
+	if v, err = read(ctx, r, size, rarePlaces(size)); err != nil {
+		return Content{}, err
+	}
+	return v.blank(), nil
+}
+
+// blank says where the first byte is that is not zero, if there is one.
+func (v view) blank() Content {
 	for _, p := range v {
 		if i := firstNonZero(p.data); i >= 0 {
-			return Content{State: Unknown, Offset: p.off + int64(i)}, nil
+			return Content{State: Unknown, Offset: p.off + int64(i)}
 		}
 	}
-	return Content{State: Blank}, nil
+	return Content{State: Blank}
+}
+
+// rarePlaces are where an xfs whose head is lost may have its second superblock.
+func rarePlaces(size int64) []extent {
+	var places []extent
+	for _, off := range xfsElsewhere(size) {
+		if off > 0 && off+pageSize <= size {
+			places = append(places, extent{off, off + pageSize})
+		}
+	}
+	return pagesOf(places, size)
 }
 
 // plan lists what is to be read, in order and without overlap: the edges, and
@@ -64,6 +87,14 @@ func plan(size int64) []extent {
 		for _, off := range signatures[i].places(size) {
 			places = append(places, extent{off, off + int64(signatures[i].span)})
 		}
+	}
+	return pagesOf(places, size)
+}
+
+// pagesOf makes whole pages of places, in order, and one of what is close together.
+func pagesOf(places []extent, size int64) []extent {
+	if len(places) == 0 {
+		return nil
 	}
 	for i, p := range places {
 		lo := max(p.lo, 0) &^ (pageSize - 1)

@@ -17,7 +17,12 @@ import (
 // I/O is refused it asks the kernel to drop the pages first.
 //
 // Blank means that 128 KiB at the head and at the tail and every place of a known
-// signature were read and are zero. A device of no size and a read that fails are
+// signature were read and are zero. A file system that lost all of its head is seen by
+// a backup of its superblock, where its mkfs puts one by default: ext in its second
+// block group, xfs in its second allocation group, for the number of groups that
+// mkfs.xfs chooses by size, stripes or processors. One that was made with groups of
+// another size (mkfs.xfs -d agsize, mkfs.ext4 -g) and lost its head is not seen: for that
+// there is what backend and node remember. A device of no size and a read that fails are
 // errors (backends.ErrUnavailable).
 func (d *Device) Probe(ctx context.Context) (Content, error) {
 	size, err := d.Size()
