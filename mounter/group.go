@@ -14,6 +14,14 @@ import (
 // has its root given to the group, with the setgid bit, so that what is made in
 // it belongs to the group too; that is done once, and what the pod makes of it
 // later stays.
+//
+// kubelet, where a driver leaves fsGroup to it, also walks through all that the volume
+// holds. That is not done here: it takes hours on a big volume, and a mount group is
+// what the mount shows, by the spec. Files that were made for another group stay that
+// group's; whether new ones may be written by the group is their maker's umask. A
+// volume that is mounted read-only keeps its owners, except by the gid option. On a
+// server that does not let root change owners (root_squash) the stage fails, as it
+// does with kubelet.
 
 // gidTypes are the file systems whose files all belong to the group of their gid
 // option.
