@@ -124,3 +124,20 @@ func btrfsSize(path string, num uint64) (int64, error) {
 	}
 	return int64(dev.TotalBytes), nil
 }
+
+// forgetBtrfs makes the kernel forget what it has once seen on a device that is not
+// mounted: for the number of a disk that has gone it would take a copy for a second
+// path to its original (EEXIST). Where this cannot be done the mount says so.
+func forgetBtrfs(device string) {
+	args := struct {
+		_    int64
+		Name [4088]byte
+	}{}
+	f, err := os.OpenFile("/dev/btrfs-control", os.O_RDWR, 0)
+	if err != nil {
+		return
+	}
+	defer f.Close() //nolint:errcheck // nothing is written
+	copy(args.Name[:len(args.Name)-1], device)
+	_ = ioctl(f.Fd(), ioc(iocWrite, 0x94, 5, unsafe.Sizeof(args)), unsafe.Pointer(&args)) // BTRFS_IOC_FORGET_DEV; ENOENT: it knows nothing
+}

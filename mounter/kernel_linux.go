@@ -184,6 +184,9 @@ func (k linux) Mount(ctx context.Context, m MountRequest) error {
 		if m, err = besideCopy(m, sysBtrfs); err != nil {
 			return err
 		}
+		if m.FSType == "btrfs" {
+			forgetBtrfs(source)
+		}
 	}
 	return mountKernel(source, m)
 }

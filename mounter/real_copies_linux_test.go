@@ -61,6 +61,39 @@ func TestRealClone(t *testing.T) {
 	}
 }
 
+// TestRealBtrfsStale: the kernel remembers what was on a device number before.
+func TestRealBtrfsStale(t *testing.T) {
+	n := newLoopNode(t)
+	r := newRealRig(t, n, n)
+	r.formatted("a", "btrfs")
+	run(t, "cp", "--sparse=always", n.file("a"), n.file("b"))
+	r.stage("a", "")
+	// What has gone since was the first of two devices.
+	n.make("x", 320*mib)
+	n.make("y", 320*mib)
+	for _, id := range []string{"x", "y"} {
+		_, err := n.OpenVolume(t.Context(), backends.OpenVolumeRequest{ID: id})
+		must(t, err)
+	}
+	path := n.loop["x"].Path
+	run(t, "mkfs.btrfs", "-f", "-q", path, n.loop["y"].Path)
+	run(t, "btrfs", "device", "scan", path, n.loop["y"].Path)
+	for _, id := range []string{"x", "y"} {
+		must(t, n.CloseVolume(t.Context(), backends.CloseVolumeRequest{ID: id}))
+	}
+	r.stage("b", "")
+	if n.loop["b"].Path != path {
+		t.Logf("the copy is at %s, what has gone was at %s", n.loop["b"].Path, path)
+	}
+	must(t, os.WriteFile(r.path("staging-b/own"), []byte("b"), 0o600))
+	if _, err := os.Stat(r.path("staging-a/own")); err == nil {
+		t.Error("it is the same file system")
+	}
+	r.unstage("b")
+	r.unstage("a")
+	r.gone("b")
+}
+
 // checked lets the tools of the file system look for damage.
 func (r *realRig) checked(id, fsType string) {
 	r.t.Helper()

@@ -106,10 +106,11 @@ func (k linux) Check(ctx context.Context, dev Device, fsType string, force bool)
 	}
 }
 
-// GrowsOnline: the kernel lets only CAP_SYS_RESOURCE grow a mounted ext4.
+// GrowsOnline: the kernel lets only CAP_SYS_RESOURCE grow a mounted ext4, and has a
+// driver for ext2 that cannot grow.
 func (linux) GrowsOnline(fsType string) bool {
-	if !isExt(fsType) {
-		return true
+	if !isExt(fsType) || fsType == "ext2" {
+		return fsType != "ext2"
 	}
 	if fsType == "ext2" {
 		return false // a kernel may have a driver for it alone, which cannot
