@@ -27,7 +27,8 @@ type Engine struct {
 	kernel   Kernel
 	log      *slog.Logger
 	locks    keyLocks
-	stats    flights[backends.VolumeStats]
+	stats    flights[Stats]
+	known    knownStats
 	groups   flights[struct{}]
 	tools    slots
 	unmounts flights[int]

@@ -35,8 +35,11 @@ type Options struct {
 	// as kubelet's: without that pods see empty directories. Start refuses one
 	// that is not on a shared mount.
 	SharedDirs []string
-	// StatsTimeout bounds the wait for figures of a mounted file system; 0: 10 s.
+	// StatsTimeout bounds the wait for figures and for the health of a volume; 0: 10 s.
 	StatsTimeout time.Duration
+	// StatsMaxAge is how old figures may be that stand for those of a file system that
+	// does not answer; 0: 5 min, negative: they never do.
+	StatsMaxAge time.Duration
 	// MaxTools bounds how many mkfs, fsck and offline resizes run at once; 0: as many
 	// as there are CPUs. The others wait.
 	MaxTools int
@@ -53,7 +56,10 @@ type Options struct {
 	Kernel Kernel
 }
 
-const defaultStatsTimeout = 10 * time.Second
+const (
+	defaultStatsTimeout = 10 * time.Second
+	defaultStatsMaxAge  = 5 * time.Minute
+)
 
 // withDefaults checks the options and fills in what is left out.
 func (o *Options) withDefaults() (Options, error) {
@@ -78,6 +84,9 @@ func (o *Options) withDefaults() (Options, error) {
 	}
 	if c.StatsTimeout <= 0 {
 		c.StatsTimeout = defaultStatsTimeout
+	}
+	if c.StatsMaxAge == 0 {
+		c.StatsMaxAge = defaultStatsMaxAge
 	}
 	if c.MaxTools <= 0 {
 		c.MaxTools = runtime.NumCPU()

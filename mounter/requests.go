@@ -1,6 +1,10 @@
 package mounter
 
-import "github.com/csikit/csikit/backends"
+import (
+	"time"
+
+	"github.com/csikit/csikit/backends"
+)
 
 // StageRequest asks for a volume at a staging path.
 type StageRequest struct {
@@ -52,4 +56,7 @@ type StatsRequest struct{ ID, Path, StagingPath string }
 type Stats struct {
 	Block bool // only Total is known
 	backends.VolumeStats
+	// Age is how old the figures are: 0, unless the file system does not answer now
+	// and they are the last known ones.
+	Age time.Duration
 }

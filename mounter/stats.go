@@ -2,7 +2,6 @@ package mounter
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"path/filepath"
 
@@ -10,8 +9,10 @@ import (
 )
 
 // Stats are the figures of the volume at a path where it is staged or published.
-// It never hangs: statfs runs on a goroutine of its own, one at a time for each
-// volume, and after Options.StatsTimeout the answer is backends.ErrUnavailable.
+// It never hangs: what asks for them runs on a goroutine of its own, one at a time
+// for each mounted file system or device. Without an answer after
+// Options.StatsTimeout, or shortly before the end of ctx, they are the last known
+// ones, with their Age; those being too old, or none, it is backends.ErrUnavailable.
 func (e *Engine) Stats(ctx context.Context, req StatsRequest) (*Stats, error) {
 	s := e.records()
 	if s == nil {
@@ -20,25 +21,25 @@ func (e *Engine) Stats(ctx context.Context, req StatsRequest) (*Stats, error) {
 	if err := s.refused(req.ID); err != nil {
 		return nil, err
 	}
-	path, r, err := e.statsPath(s, req)
+	path, r, dev, err := e.statsPath(s, req)
 	if err != nil {
 		return nil, fmt.Errorf("stats of volume %q: %w", req.ID, err)
 	}
 	if r == nil {
 		return nil, backends.VolumeNotFound(req.ID)
 	}
-	st, err := e.figures(ctx, r, path)
+	st, err := e.figures(ctx, r, path, dev)
 	if err != nil {
 		return nil, fmt.Errorf("stats of volume %q at %s: %w", req.ID, path, err)
 	}
 	return st, nil
 }
 
-// statsPath finds the record of the volume that stands at the path; nil when it
-// does not.
-func (e *Engine) statsPath(s *store, req StatsRequest) (path string, r *record, err error) {
+// statsPath finds the record of the volume that stands at the path, nil when it
+// does not, and the number of its file system or device.
+func (e *Engine) statsPath(s *store, req StatsRequest) (path string, r *record, dev uint64, err error) {
 	if !filepath.IsAbs(req.Path) {
-		return "", nil, nil
+		return "", nil, 0, nil
 	}
 	path = filepath.Clean(req.Path)
 	if ep := e.ephemeralAt(s, req.ID, path); ep != nil {
@@ -50,19 +51,21 @@ func (e *Engine) statsPath(s *store, req StatsRequest) (path string, r *record, 
 			continue
 		}
 		if r.block() && k == kindStage {
-			return path, r, nil // nothing is mounted there
+			return path, r, r.data().Num, nil // nothing is mounted there
 		}
 		mounts, err := e.mountsAt(path)
-		if err != nil {
-			return path, nil, err
+		if err != nil || len(mounts) == 0 || !s.shows(r, mounts[0]) {
+			return path, nil, 0, err
 		}
-		if len(mounts) > 0 && s.shows(r, mounts[0]) {
-			return path, r, nil
+		if r.block() {
+			return path, r, r.data().Num, nil
 		}
-		return path, nil, nil
+		return path, r, mounts[0].Dev, nil
 	}
-	r, err = e.blockAt(s, req.ID, path)
-	return path, r, err
+	if r, err = e.blockAt(s, req.ID, path); r == nil {
+		return path, nil, 0, err
+	}
+	return path, r, r.data().Num, nil
 }
 
 // blockAt finds a raw block volume by the device number of a path that was never
@@ -87,35 +90,6 @@ func (e *Engine) blockAt(s *store, id, path string) (*record, error) {
 		}
 	}
 	return nil, nil
-}
-
-func (e *Engine) figures(ctx context.Context, r *record, path string) (*Stats, error) {
-	if r.block() {
-		d, err := e.openRecorded(ctx, r.data())
-		if err != nil {
-			return nil, soften(err)
-		}
-		size, err := d.Size()
-		if err = errors.Join(err, d.Close()); err != nil {
-			return nil, unavailable("size of device %s: %w", r.data().Path, err)
-		}
-		return &Stats{Block: true, VolumeStats: backends.VolumeStats{Total: size}}, nil
-	}
-	if reporter := e.features.StatsReporter; reporter != nil {
-		v, err := reporter.VolumeStats(ctx, backends.VolumeStatsRequest{ID: r.Volume, Path: path, State: e.stateOf(r)})
-		if err != nil {
-			return nil, err
-		}
-		if v == nil {
-			return nil, unavailable("the backend gave no figures and no error")
-		}
-		return &Stats{VolumeStats: *v}, nil
-	}
-	v, err := e.stats.get(ctx, r.Volume, e.opts.StatsTimeout, func() (backends.VolumeStats, error) { return e.kernel.StatFS(path) })
-	if err != nil {
-		return nil, unavailable("statfs: %w", err)
-	}
-	return &Stats{VolumeStats: v}, nil
 }
 
 // stateOf is the State of the volume, which its staging record has.
