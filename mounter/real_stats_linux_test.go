@@ -1,14 +1,99 @@
 package mounter_test
 
 import (
+	"context"
 	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/csikit/csikit/backends"
 	"github.com/csikit/csikit/mounter"
 )
+
+// inStatfs counts the threads of this process that are in statfs.
+func inStatfs(t *testing.T) (n int) {
+	t.Helper()
+	tasks, err := filepath.Glob("/proc/self/task/*/syscall")
+	must(t, err)
+	for _, f := range tasks {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			continue // the thread has ended
+		}
+		number, _, _ := strings.Cut(string(b), " ")
+		if number == strconv.Itoa(unix.SYS_STATFS) || number == strconv.Itoa(unix.SYS_FSTATFS) {
+			n++
+		}
+	}
+	return n
+}
+
+// until waits for a state of the kernel.
+func until(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); !is(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("not in 20 s: %s", what)
+		}
+	}
+}
+
+// TestRealStatsHang: a statfs that never comes back costs one thread, however often
+// it is asked for; the last known figures are given meanwhile; other volumes do not
+// notice, nor do unpublish and unstage; and the thread ends with the file system.
+func TestRealStatsHang(t *testing.T) {
+	n, loops := &fixed{}, newLoopNode(t)
+	r := newRealRig(t, n, loops)
+	n.src.Dir = r.path("fuse")
+	must(t, os.Mkdir(n.src.Dir, 0o755))
+	s := serveFUSE(t, n.src.Dir)
+	r.stage("v", "")
+	r.publish("v", "t")
+	ask := func() (*mounter.Stats, error) {
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		defer cancel()
+		return r.Stats(ctx, mounter.StatsRequest{ID: "v", Path: r.path("t")})
+	}
+	if st, err := ask(); err != nil || st.Age != 0 || st.Total != 1000*4096 {
+		t.Fatalf("of the healthy one: %+v, %v", st, err)
+	}
+	s.quiet.Store(true)
+	var all sync.WaitGroup
+	for range 200 {
+		all.Go(func() {
+			if st, err := ask(); err != nil || st.Age == 0 || st.Total != 1000*4096 {
+				t.Errorf("got %+v, %v", st, err)
+			}
+		})
+	}
+	all.Wait()
+	if n := inStatfs(t); n != 1 {
+		t.Errorf("%d threads hang", n)
+	}
+	n.src.Dir = t.TempDir()
+	r.stage("w", "")
+	start := time.Now()
+	if st, err := r.Stats(t.Context(), mounter.StatsRequest{ID: "w", Path: r.path("staging-w")}); err != nil || st.Age != 0 || time.Since(start) > 5*time.Second {
+		t.Errorf("of another volume: %+v, %v after %s", st, err, time.Since(start))
+	}
+	r.unstage("w")
+	if os.Getenv(envAPI) == "old" {
+		s.die() // there the question has the mount busy
+	}
+	r.unpublish("v", "t")
+	r.unstage("v")
+	if _, err := ask(); err == nil {
+		t.Error("figures of what is gone")
+	}
+	s.die()
+	until(t, "the thread ends", func() bool { return inStatfs(t) == 0 })
+}
 
 // TestRealStatsBlockPaths: kubelet asks about a raw block volume at paths of its own,
 // which were never published: a symbolic link to the device, or a bind of its node.
