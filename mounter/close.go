@@ -122,12 +122,15 @@ func (e *Engine) unmounted(r *record) error {
 // unclaimed finds the users of a device. A mount of it claims it, in whatever
 // namespace, where its file system would lose what it has not written yet; so does
 // a device on top. Only to name them is the mount table looked through. A device
-// that is gone, or another one by now, can still have mounts here.
+// that is gone can still have mounts here.
 func (e *Engine) unclaimed(ctx context.Context, r *record, dev *deviceRecord) error {
 	if dev.Num == 0 {
 		return e.unmounted(r)
 	}
 	d, err := e.openRecorded(ctx, dev)
+	if err != nil && final(err) {
+		return nil //nolint:nilerr // the number is another disk's by now, and so are its mounts
+	}
 	if err != nil {
 		return e.unmounted(r)
 	}

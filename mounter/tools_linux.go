@@ -112,9 +112,6 @@ func (linux) GrowsOnline(fsType string) bool {
 	if !isExt(fsType) || fsType == "ext2" {
 		return fsType != "ext2"
 	}
-	if fsType == "ext2" {
-		return false // a kernel may have a driver for it alone, which cannot
-	}
 	head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData
 	if err := unix.Capget(&head, &data[0]); err != nil {

@@ -191,3 +191,22 @@ func TestUnmountPolicyIsChecked(t *testing.T) {
 	_, err := mounter.New(newNode(), &mounter.Options{StateDir: "/x", Unmount: 9})
 	wantKind(t, err, backends.ErrInvalid)
 }
+
+// TestUnstageNumberOfAnother: the disk was pulled, and its number is another
+// volume's by now, which is mounted: no reason to keep the first one.
+func TestUnstageNumberOfAnother(t *testing.T) {
+	r := newRig(t, nil)
+	r.stage()
+	r.Kernel.UnmountForeign(r.staging)
+	r.disk.Replace(backends.Identity{Serial: "B"})
+	r.node.sources["w"] = &backends.Source{Device: &backends.Device{Path: "/dev/a", Identity: backends.Identity{Serial: "B"}}}
+	req := r.stageRequest()
+	req.ID, req.Path = "w", r.staging+"-w"
+	must(t, r.Stage(t.Context(), req))
+	r.unstage()
+	if r.node.isOpen("v") || !r.node.isOpen("w") || r.mountsAt(req.Path) != 1 {
+		t.Error("v is open, or w was touched")
+	}
+	must(t, r.Unstage(t.Context(), mounter.UnstageRequest{ID: "w", Path: req.Path}))
+	r.clean()
+}
