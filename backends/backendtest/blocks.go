@@ -110,6 +110,24 @@ var blockChecks = []check{
 			}
 		},
 	},
+	{
+		"blocks/of a volume that grew", "else what differs between the two", "Controller Snapshotter ChangedBlockTracker Expander",
+		func(t *T) {
+			v := t.filled()
+			base := t.readySnapshot(t.name(), v.ID)
+			size := t.twice(v)
+			_, err := t.grow(t.Context(), v.ID, size)
+			t.must("ExpandVolume", err)
+			t.write(v.ID, "tail", size-chunk)
+			target := t.readySnapshot(t.name(), v.ID)
+			for _, from := range []string{"", base.ID} {
+				list, told := t.blocks(from, target.ID, 0)
+				if told < size || !touches(list, size-chunk) {
+					t.Errorf("since %q, of a volume that grew to %d bytes and was written to at its end: %+v of %d bytes", from, size, list, told)
+				}
+			}
+		},
+	},
 }
 
 // compareBlocks writes at random, cuts twice, and compares the whole content with
@@ -119,8 +137,12 @@ func (t *T) compareBlocks(random *rand.Rand) {
 	v := t.create(t.name())
 	size := min(v.Capacity, 256*chunk)
 	t.scribble(random, v.ID, size, random.IntN(20))
+	wiped := random.Int64N(size/chunk) * chunk
+	t.write(v.ID, "first", wiped)
 	base := t.readySnapshot(t.name(), v.ID)
 	t.scribble(random, v.ID, size, random.IntN(20))
+	// Zeros where there was data are a change like any other.
+	t.must("write zeros", t.content().WriteAt(v.ID, make([]byte, chunk), wiped))
 	target := t.readySnapshot(t.name(), v.ID)
 	before, after := t.copied(origin{snapshot: base}), t.copied(origin{snapshot: target})
 	changed, _ := t.blocks(base.ID, target.ID, 0)

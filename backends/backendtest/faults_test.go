@@ -296,7 +296,7 @@ func withFault(f fault) Config {
 }
 
 func allFaults() []fault {
-	return slices.Concat(volumeFaults, changeFaults, listFaults, dataFaults, nodeFaults)
+	return slices.Concat(volumeFaults, changeFaults, listFaults, dataFaults, copyFaults, nodeFaults)
 }
 
 // TestFaults: each makes the check fail that is there for it.

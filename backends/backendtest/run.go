@@ -18,7 +18,7 @@ func checks() []check {
 	for _, list := range [][]check{
 		volumeChecks, nameChecks, sizeChecks, refusalChecks, concurrencyChecks,
 		expandChecks, modifyChecks, attachChecks, listChecks,
-		snapshotChecks, contentChecks, groupChecks, blockChecks, healthChecks, nodeChecks, ephemeralChecks,
+		snapshotChecks, contentChecks, copyChecks, groupChecks, blockChecks, healthChecks, nodeChecks, ephemeralChecks,
 		operationChecks(),
 	} {
 		all = append(all, list...)

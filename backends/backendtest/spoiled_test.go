@@ -26,6 +26,7 @@ type spoiled struct {
 
 	snapshot       func(context.Context, backends.SnapshotRequest) (*backends.Snapshot, error)
 	createSnapshot func(context.Context, backends.CreateSnapshotRequest) (*backends.Snapshot, error)
+	removeSnapshot func(context.Context, backends.DeleteSnapshotRequest) error
 	restore        func(context.Context, backends.Snapshot, backends.CreateVolumeRequest) (*backends.Volume, error)
 	clone          func(context.Context, backends.Volume, backends.CreateVolumeRequest) (*backends.Volume, error)
 	listSnapshots  func(context.Context, backends.ListSnapshotsRequest) ([]*backends.Snapshot, string, error)
@@ -118,6 +119,10 @@ func (s *spoiled) Snapshot(ctx context.Context, req backends.SnapshotRequest) (*
 
 func (s *spoiled) CreateSnapshot(ctx context.Context, req backends.CreateSnapshotRequest) (*backends.Snapshot, error) {
 	return either(s.createSnapshot, s.Backend.CreateSnapshot, ctx, req)
+}
+
+func (s *spoiled) DeleteSnapshot(ctx context.Context, req backends.DeleteSnapshotRequest) error {
+	return run(s.removeSnapshot, s.Backend.DeleteSnapshot, ctx, req)
 }
 
 func (s *spoiled) RestoreSnapshot(ctx context.Context, snap backends.Snapshot, req backends.CreateVolumeRequest) (*backends.Volume, error) {
