@@ -258,26 +258,38 @@ func otherwise(what string, is, want any) error {
 }
 
 // besides holds the rules for a volume that is published at other targets too.
+// The kernel is asked for a target only when it would be in the way: a thousand
+// pods of one volume would ask half a million times.
 func (p *publishing) besides() error {
-	mode := p.req.Capability.Mode.String()
-	single := backends.SingleNodeSingleWriter.String()
 	for _, o := range p.store.of(p.req.ID) {
 		if o.Kind != kindPublish || o.Path == p.path {
+			continue
+		}
+		conflict := p.conflict(o)
+		if conflict == nil {
 			continue
 		}
 		live, err := p.targetLives(p.store, o)
 		switch {
 		case err != nil:
 			return err
-		case !live:
-			continue
-		case mode == single || o.Mode == single:
-			return inUse("%s allows one target, and it is published at %s", single, o.Path)
-		case !sameMode(mode, o.Mode):
-			return refuse("it is published at %s with access mode %s, and %s was asked for", o.Path, o.Mode, mode)
-		case p.stage.block() && o.ReadOnly != p.readOnly:
-			return refuse("it is published at %s with read-only %v, which is a property of the whole device, and %v was asked for", o.Path, o.ReadOnly, p.readOnly)
+		case live:
+			return conflict
 		}
+	}
+	return nil
+}
+
+// conflict says why the volume cannot be published at both targets.
+func (p *publishing) conflict(o *record) error {
+	mode, single := p.req.Capability.Mode.String(), backends.SingleNodeSingleWriter.String()
+	switch {
+	case mode == single || o.Mode == single:
+		return inUse("%s allows one target, and it is published at %s", single, o.Path)
+	case !sameMode(mode, o.Mode):
+		return refuse("it is published at %s with access mode %s, and %s was asked for", o.Path, o.Mode, mode)
+	case p.stage.block() && o.ReadOnly != p.readOnly:
+		return refuse("it is published at %s with read-only %v, which is a property of the whole device, and %v was asked for", o.Path, o.ReadOnly, p.readOnly)
 	}
 	return nil
 }

@@ -20,7 +20,7 @@ func TestMain(m *testing.M) { testenv.Main(m) }
 // with a figure, and leaves nothing.
 func TestQuick(t *testing.T) {
 	testenv.Root(t)
-	testenv.Tool(t, "go", "mkfs.ext4")
+	testenv.Tool(t, "go", "mkfs.ext4", "mkfs.xfs", "losetup")
 	if testing.Short() {
 		t.Skip("builds every example")
 	}
@@ -35,6 +35,10 @@ func TestQuick(t *testing.T) {
 		"1 goroutines", "16 goroutines", "64 goroutines",
 		"Probe, p50, c=1", "Probe, c=16", "NodePublishVolume, p50, c=1", "NodePublishVolume, c=16",
 		"mem, 300 volumes, 1 page", "mem, 300 volumes, 3 pages", "loopfile, 300 volumes, 1 page", "loopfile, 300 volumes, 3 pages",
+		"bind", "bind, read-only", "unmount", "unmount, no mount there", "is it a mount point, 3 mounts", "is it a mount point, 10 mounts",
+		"the 2 mounts of a device, 10 mounts", "ext4, fresh", "ext4, clean, again", "xfs, fresh", "xfs, clean, again",
+		"  part: probe, blank", "  part: mkfs.ext4", "  part: probe, ext4", "  part: mount(2), ext4", "  part: a record",
+		"attach", "detach", "one of 5 publishes, 10 mounts",
 		"binary, stripped, grpcnotrace", "start to first Probe", "RSS at rest", "lifecycles, c=1", "lifecycles, c=16",
 		"  NodeStageVolume, c=1",
 	} {

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -23,3 +24,11 @@ func diskOf(string) string { return "" }
 func mountMemory(string) error { return errors.ErrUnsupported }
 
 func unmountMemory(string) error { return errors.ErrUnsupported }
+
+func mounts(context.Context, config, string) (*table, error) { return nil, errors.ErrUnsupported }
+
+func stages(context.Context, config, string) (*table, error) { return nil, errors.ErrUnsupported }
+
+func loops(context.Context, config, string) (*table, error) { return nil, errors.ErrUnsupported }
+
+func publishes(context.Context, config, string) (*table, error) { return nil, errors.ErrUnsupported }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"math"
 	"runtime"
 	"time"
@@ -73,4 +74,69 @@ func (f *figure) timed(d time.Duration, op func() error) task {
 		f.add(ns, allocs)
 		return err
 	}
+}
+
+// paired is what is measured alone of several steps: op, between before and
+// after, either of which may be nil.
+type paired struct {
+	before, op, after func() error
+}
+
+// once runs the steps and gives the time of op.
+func (p paired) once() (time.Duration, error) {
+	if p.before != nil {
+		if err := p.before(); err != nil {
+			return 0, err
+		}
+	}
+	begin := time.Now()
+	err := p.op()
+	took := time.Since(begin)
+	if err == nil && p.after != nil {
+		err = p.after()
+	}
+	return took, err
+}
+
+// pairs is a task that runs p for d, but three times, and notes the median.
+func (f *figure) pairs(d time.Duration, p paired) task {
+	return func(ctx context.Context) error {
+		var times series
+		for begin := time.Now(); len(times) < 3 || time.Since(begin) < d; {
+			if err := ctx.Err(); err != nil {
+				return context.Cause(ctx)
+			}
+			took, err := p.once()
+			if err != nil {
+				return fmt.Errorf("%s: %w", f.name, err)
+			}
+			times.add(float64(took))
+		}
+		f.rounds.add(times.median())
+		return nil
+	}
+}
+
+// contender is one way to do what a row is about.
+type contender struct {
+	name string
+	paired
+}
+
+// contest measures the contenders in turns; the first is csikit.
+func contest(ctx context.Context, c config, r *row, all ...contender) (*row, error) {
+	var tasks []task
+	for i, one := range all {
+		f := &figure{name: one.name}
+		if i == 0 {
+			r.csikit = f
+		} else {
+			r.others = append(r.others, f)
+		}
+		tasks = append(tasks, f.pairs(c.slice/2, one.paired))
+	}
+	if err := interleave(ctx, c.rounds, tasks...); err != nil {
+		return nil, fmt.Errorf("%s: %w", r.item, err)
+	}
+	return r, nil
 }
