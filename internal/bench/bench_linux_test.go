@@ -14,7 +14,12 @@ import (
 	"github.com/csikit/csikit/internal/testenv"
 )
 
-func TestMain(m *testing.M) { testenv.Main(m) }
+func TestMain(m *testing.M) {
+	if spec := os.Getenv(envList); spec != "" {
+		os.Exit(serveList(spec)) // started by the test of the benchmark
+	}
+	testenv.Main(m)
+}
 
 // TestQuick: the benchmark itself, as short as it can be, prints every row, each
 // with a figure, and leaves nothing.

@@ -39,6 +39,9 @@ type config struct {
 }
 
 func main() {
+	if spec := os.Getenv(envList); spec != "" {
+		os.Exit(serveList(spec))
+	}
 	c := config{slice: 200 * time.Millisecond, volumes: []int{10_000, 100_000}, mounts: []int{10, 1000, 10_000}, publishes: 1000}
 	flag.IntVar(&c.rounds, "rounds", 7, "rounds of what is measured in one process")
 	flag.IntVar(&c.driverRounds, "driver-rounds", 5, "rounds of drivers; each starts every driver once")

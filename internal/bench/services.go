@@ -16,13 +16,16 @@ import (
 )
 
 // idle serves what a bare gRPC server needs to be compared with: it answers and
-// does nothing. pages are what ListVolumes answers, by token.
+// does nothing.
 type idle struct {
 	csi.UnimplementedIdentityServer
 	csi.UnimplementedControllerServer
 	csi.UnimplementedNodeServer
-	pages map[string]*csi.ListVolumesResponse
+	pages idlePages
 }
+
+// idlePages are the pages of a list by the tokens that ask for them.
+type idlePages map[string]*csi.ListVolumesResponse
 
 func (*idle) Probe(context.Context, *csi.ProbeRequest) (*csi.ProbeResponse, error) {
 	return &csi.ProbeResponse{Ready: wrapperspb.Bool(true)}, nil
