@@ -28,12 +28,17 @@ func (b *Backend) place(r backends.TopologyRequirement, size int64) ([]backends.
 	return nil, fmt.Errorf("%w: %d bytes in none of the zones asked for", backends.ErrNoSpace, size)
 }
 
-// segments are the topology of what is in a zone.
+// segments are the topology of what is in a zone: one value for all of it, never
+// written to. s.mu is held.
 func (b *Backend) segments(zone string) []backends.Segments {
 	if !b.has("TopologyReporter") {
 		return nil
 	}
-	return []backends.Segments{{TopologyKey: zone}}
+	s := b.store
+	if s.places[zone] == nil {
+		s.places[zone] = []backends.Segments{{TopologyKey: zone}}
+	}
+	return s.places[zone]
 }
 
 // zones of the store in order. s.mu is held.

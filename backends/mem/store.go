@@ -38,6 +38,7 @@ type Store struct {
 	nodes     map[string]*node
 	used      map[string]int64 // bytes, by zone
 	hold      bool
+	places    map[string][]backends.Segments // by zone
 
 	volumeIDs, snapshotIDs []string // in order; nil: something came or went
 }
@@ -104,6 +105,7 @@ func NewStore(o *StoreOptions) *Store {
 		groups:    make(map[string]*group),
 		nodes:     make(map[string]*node),
 		used:      make(map[string]int64),
+		places:    make(map[string][]backends.Segments),
 	}
 	if o != nil {
 		s.o = *o
