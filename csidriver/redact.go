@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"maps"
 	"reflect"
 	"slices"
 	"strconv"
@@ -136,32 +137,33 @@ func goMap(m protoreflect.Message, index int) map[string]string {
 	return v.(map[string]string) //nolint:errcheck // goField has looked
 }
 
+// stringMap sorts keys and not attributes: that is code which every driver has.
 func stringMap(f *field, m map[string]string) slog.Value {
-	attrs := make([]slog.Attr, 0, len(m))
-	for k, v := range m {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	attrs := make([]slog.Attr, len(keys))
+	for i, k := range keys {
 		text := redacted
 		if !f.secret && k != serviceAccountTokens {
-			text = clip(v, maxLogged)
+			text = clip(m[k], maxLogged)
 		}
-		attrs = append(attrs, slog.String(clip(k, maxLogged), text))
+		attrs[i] = slog.String(clip(k, maxLogged), text)
 	}
-	return sorted(attrs)
+	return group(attrs)
 }
 
 func (r *redactor) anyMap(f *field, m protoreflect.Map) slog.Value {
-	attrs := make([]slog.Attr, 0, m.Len())
-	value := f.MapValue()
+	values, fd := make(map[string]slog.Value, m.Len()), f.MapValue()
 	m.Range(func(k protoreflect.MapKey, v protoreflect.Value) bool {
-		secret := f.secret || k.String() == serviceAccountTokens
-		attrs = append(attrs, slog.Attr{Key: clip(k.String(), maxLogged), Value: r.value(value, value.Kind(), secret, v)})
+		values[k.String()] = r.value(fd, fd.Kind(), f.secret || k.String() == serviceAccountTokens, v)
 		return true
 	})
-	return sorted(attrs)
-}
-
-func sorted(attrs []slog.Attr) slog.Value {
-	if len(attrs) > 1 {
-		slices.SortFunc(attrs, func(x, y slog.Attr) int { return strings.Compare(x.Key, y.Key) })
+	attrs := make([]slog.Attr, 0, len(values))
+	for _, k := range slices.Sorted(maps.Keys(values)) {
+		attrs = append(attrs, slog.Attr{Key: clip(k, maxLogged), Value: values[k]})
 	}
 	return group(attrs)
 }
