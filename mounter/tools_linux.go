@@ -106,11 +106,10 @@ func (k linux) Check(ctx context.Context, dev Device, fsType string, force bool)
 	}
 }
 
-// GrowsOnline: the kernel lets only CAP_SYS_RESOURCE grow a mounted ext4, and has a
-// driver for ext2 that cannot grow.
+// GrowsOnline: the kernel lets only CAP_SYS_RESOURCE grow a mounted ext4.
 func (linux) GrowsOnline(fsType string) bool {
-	if !isExt(fsType) || fsType == "ext2" {
-		return fsType != "ext2"
+	if !isExt(fsType) {
+		return true
 	}
 	head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData
