@@ -9,6 +9,8 @@ import (
 // Activity is how the running operation shows that it is alive. A nil *Activity
 // does nothing.
 type Activity struct {
+	op *operation // constant
+
 	mu   sync.Mutex
 	step string
 	last time.Time // of the last sign of life
@@ -51,6 +53,14 @@ func (a *Activity) Busy(step string) (done func()) {
 		a.busy--
 		a.last = time.Now()
 	})
+}
+
+// names says which operation it is and who asked for it.
+func (a *Activity) names() (name, owner string) {
+	if a == nil || a.op == nil {
+		return "", ""
+	}
+	return a.op.op.Name, a.op.op.Owner
 }
 
 func (a *Activity) look() (step string, last time.Time, busy bool) {

@@ -54,6 +54,12 @@
 //   - The table keeps nothing of what has ended, but for at most 1024 errors
 //     that were not yet handed over, each for at most ten minutes.
 //
+// # Queues
+//
+// What many operations share, and only so many may use at a time (a volume group,
+// a server, an API that counts), is entered through a [Queue]: in a fair order,
+// until the operation's context ends, and with the wait shown as its step.
+//
 // # When not to use it
 //
 // It guards one process. Two replicas of a controller need a lease, or a lock

@@ -129,3 +129,32 @@ func ExampleTable_Shutdown() {
 	// Output:
 	// cut off: CreateSnapshot snap-1 at "waiting for the array"
 }
+
+// Commands on one volume group go one at a time, those on another beside them.
+func ExampleQueue() {
+	groups := idempotency.NewQueue(nil)
+	extend := func(ctx context.Context, group, volume string) error {
+		leave, err := groups.Enter(ctx, group)
+		if err != nil {
+			return err
+		}
+		defer leave()
+		fmt.Println("extending", volume, "in", group)
+		return nil
+	}
+	leave, err := groups.Enter(context.Background(), "vg0")
+	if err != nil {
+		fmt.Println(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
+	defer cancel()
+	fmt.Println(extend(ctx, "vg0", "lv1"))
+	fmt.Println(extend(ctx, "vg1", "lv2"))
+	leave()
+	fmt.Println(extend(context.Background(), "vg0", "lv1"))
+	// Output:
+	// waiting for vg0: context deadline exceeded
+	// context deadline exceeded
+	// extending lv1 in vg0
+	// <nil>
+}

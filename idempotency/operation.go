@@ -79,7 +79,7 @@ func (k *task[T]) typ() any { return (*task[T])(nil) }
 
 func newTask[T any](ctx context.Context, op Operation, fn func(context.Context) (T, error)) *task[T] {
 	k := &task[T]{fn: fn}
-	k.op, k.self = op, k
+	k.op, k.self, k.act.op = op, k, &k.operation
 	k.base = opContext{context.WithoutCancel(ctx), &k.act}
 	k.left = make(chan struct{})
 	k.called = time.Now()
