@@ -29,6 +29,7 @@ type Engine struct {
 	locks    keyLocks
 	stats    flights[Stats]
 	known    knownStats
+	health   flights[[]backends.Health]
 	groups   flights[struct{}]
 	tools    slots
 	unmounts flights[int]
@@ -151,7 +152,7 @@ func (e *Engine) begin(ctx context.Context, id string, paths ...string) (s *stor
 // volume always comes first, and paths are in order, so that no two calls wait for
 // each other.
 func (e *Engine) lock(ctx context.Context, id string, paths []string) (done func(), err error) {
-	keys := []string{fmt.Sprintf("volume %q", id)}
+	keys := []string{volumeKey(id)}
 	for _, p := range slices.Compact(slices.Sorted(slices.Values(paths))) {
 		keys = append(keys, fmt.Sprintf("path %q", p))
 	}

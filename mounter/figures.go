@@ -21,18 +21,11 @@ func statsKey(volume string, dev uint64) string { return volume + "\x00" + devNa
 // figures are those of the file system or device with the number dev, the last
 // known ones when it does not answer.
 func (e *Engine) figures(ctx context.Context, r *record, path string, dev uint64) (*Stats, error) {
-	key := statsKey(r.Volume, dev)
-	st, err := e.stats.get(ctx, key, e.patience(ctx, e.stats.age(key)), func() (Stats, error) {
-		st, err := e.ask(ctx, r, path)
-		if err == nil {
-			e.known.keep(key, st, e.opts.StatsMaxAge)
-		}
-		return st, err
-	})
+	st, err := e.fresh(ctx, r, path, dev)
 	if !errors.Is(err, errNoAnswer) {
 		return &st, err
 	}
-	last, age, first, ok := e.known.last(key)
+	last, age, first, ok := e.known.last(statsKey(r.Volume, dev))
 	switch {
 	case !ok:
 		return nil, unavailable("figures: %w", err)
@@ -44,6 +37,18 @@ func (e *Engine) figures(ctx context.Context, r *record, path string, dev uint64
 	}
 	last.Age = max(age, 1)
 	return &last, nil
+}
+
+// fresh is figures without old ones.
+func (e *Engine) fresh(ctx context.Context, r *record, path string, dev uint64) (Stats, error) {
+	key := statsKey(r.Volume, dev)
+	return e.stats.get(ctx, key, e.patience(ctx, e.stats.age(key)), func() (Stats, error) {
+		st, err := e.ask(ctx, r, path)
+		if err == nil {
+			e.known.keep(key, st, e.opts.StatsMaxAge)
+		}
+		return st, err
+	})
 }
 
 // patience is how long a caller waits for a question that runs since age ago: the

@@ -42,6 +42,13 @@ func (l *keyLocks) lock(ctx context.Context, key string) (unlock func(), err err
 	}
 }
 
+// taken reports whether somebody has the key or waits for it.
+func (l *keyLocks) taken(key string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.m[key] != nil
+}
+
 func (l *keyLocks) release(key string, k *keyLock) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -49,3 +56,6 @@ func (l *keyLocks) release(key string, k *keyLock) {
 		delete(l.m, key)
 	}
 }
+
+// volumeKey is the lock of a volume.
+func volumeKey(id string) string { return fmt.Sprintf("volume %q", id) }

@@ -52,6 +52,9 @@ type ExpandRequest struct {
 // StatsRequest names a volume and a path where it is staged or published.
 type StatsRequest struct{ ID, Path, StagingPath string }
 
+// HealthRequest names a volume on this node.
+type HealthRequest struct{ ID string }
+
 // Stats are the figures of a mounted file system, or of a block device.
 type Stats struct {
 	Block bool // only Total is known

@@ -39,6 +39,9 @@ func (d *Device) SetReadOnly(bool) error { return unsupported() }
 // Probe needs Linux.
 func (d *Device) Probe(context.Context) (Content, error) { return Content{}, unsupported() }
 
+// ReadEnds needs Linux.
+func (d *Device) ReadEnds(context.Context) error { return unsupported() }
+
 // NeedsReplay needs Linux.
 func (d *Device) NeedsReplay(context.Context, Content) (bool, error) { return false, unsupported() }
 

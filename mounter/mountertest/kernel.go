@@ -27,6 +27,7 @@ type Kernel struct {
 	mounts   []mount // in the order in which they were made
 	devices  map[string]*Disk
 	groups   map[string]int
+	health   map[string][]backends.Health
 	faults   map[string]fault
 	log      []string
 	onChange func(string)
@@ -51,7 +52,7 @@ const hostDev = 8<<8 | 1
 
 // NewKernel is a machine without devices and mounts.
 func NewKernel() *Kernel {
-	return &Kernel{boot: 1, lastDev: 7 << 8, devices: map[string]*Disk{}, groups: map[string]int{}, faults: map[string]fault{}}
+	return &Kernel{boot: 1, lastDev: 7 << 8, devices: map[string]*Disk{}, groups: map[string]int{}, health: map[string][]backends.Health{}, faults: map[string]fault{}}
 }
 
 func (k *Kernel) top(path string) int {
