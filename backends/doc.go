@@ -21,7 +21,7 @@
 //	ChangedBlockTracker   SNAPSHOT_METADATA_SERVICE
 //	HealthChecker         GET_VOLUME_HEALTH
 //	HealthLister          LIST_VOLUME_HEALTH
-//	NodeHealthChecker     GET_VOLUME_HEALTH on the node
+//	NodeHealthChecker     what GET_VOLUME_HEALTH on the node says besides what the kernel shows
 //	StorageHealthChecker  GET_STORAGE_HEALTH
 //	EphemeralProvisioner  inline ephemeral volumes
 //	TopologyReporter      VOLUME_ACCESSIBILITY_CONSTRAINTS

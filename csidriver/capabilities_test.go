@@ -45,50 +45,50 @@ func TestCapabilitiesFollowMethods(t *testing.T) {
 	}{
 		"nothing": {
 			func(*Config, *featured) {},
-			"CONTROLLER_SERVICE", "CREATE_DELETE_VOLUME GET_VOLUME", "STAGE_UNSTAGE_VOLUME GET_VOLUME_STATS",
+			"CONTROLLER_SERVICE", "CREATE_DELETE_VOLUME GET_VOLUME", "STAGE_UNSTAGE_VOLUME GET_VOLUME_STATS GET_VOLUME_HEALTH",
 		},
 		"no node": {
 			func(c *Config, _ *featured) { c.Node = nil },
-			"CONTROLLER_SERVICE", "CREATE_DELETE_VOLUME GET_VOLUME", "STAGE_UNSTAGE_VOLUME GET_VOLUME_STATS",
+			"CONTROLLER_SERVICE", "CREATE_DELETE_VOLUME GET_VOLUME", "STAGE_UNSTAGE_VOLUME GET_VOLUME_STATS GET_VOLUME_HEALTH",
 		},
 		"no controller": {
 			func(c *Config, _ *featured) { c.Controller = nil },
-			"", "CREATE_DELETE_VOLUME GET_VOLUME", "STAGE_UNSTAGE_VOLUME GET_VOLUME_STATS",
+			"", "CREATE_DELETE_VOLUME GET_VOLUME", "STAGE_UNSTAGE_VOLUME GET_VOLUME_STATS GET_VOLUME_HEALTH",
 		},
 		"lists, capacity": {
 			func(_ *Config, f *featured) {
 				f.controller.VolumeLister, f.controller.CapacityReporter = newMemory(), newMemory()
 			},
-			"CONTROLLER_SERVICE", "CREATE_DELETE_VOLUME LIST_VOLUMES GET_CAPACITY GET_VOLUME", "STAGE_UNSTAGE_VOLUME GET_VOLUME_STATS",
+			"CONTROLLER_SERVICE", "CREATE_DELETE_VOLUME LIST_VOLUMES GET_CAPACITY GET_VOLUME", "STAGE_UNSTAGE_VOLUME GET_VOLUME_STATS GET_VOLUME_HEALTH",
 		},
 		"expands a share": {
 			func(_ *Config, f *featured) { f.controller.Expander = newMemory() },
-			"CONTROLLER_SERVICE ONLINE", "CREATE_DELETE_VOLUME EXPAND_VOLUME GET_VOLUME", "STAGE_UNSTAGE_VOLUME GET_VOLUME_STATS",
+			"CONTROLLER_SERVICE ONLINE", "CREATE_DELETE_VOLUME EXPAND_VOLUME GET_VOLUME", "STAGE_UNSTAGE_VOLUME GET_VOLUME_STATS GET_VOLUME_HEALTH",
 		},
 		"expands a device": {
 			func(c *Config, f *featured) { devices(c); f.controller.Expander = newMemory() },
-			"CONTROLLER_SERVICE ONLINE", "CREATE_DELETE_VOLUME EXPAND_VOLUME GET_VOLUME", "STAGE_UNSTAGE_VOLUME GET_VOLUME_STATS EXPAND_VOLUME",
+			"CONTROLLER_SERVICE ONLINE", "CREATE_DELETE_VOLUME EXPAND_VOLUME GET_VOLUME", "STAGE_UNSTAGE_VOLUME GET_VOLUME_STATS EXPAND_VOLUME GET_VOLUME_HEALTH",
 		},
 		"expands offline": {
 			func(c *Config, f *featured) {
 				devices(c)
 				c.Traits.OfflineExpand, f.controller.Expander = true, newMemory()
 			},
-			"CONTROLLER_SERVICE OFFLINE", "CREATE_DELETE_VOLUME EXPAND_VOLUME GET_VOLUME", "STAGE_UNSTAGE_VOLUME GET_VOLUME_STATS EXPAND_VOLUME",
+			"CONTROLLER_SERVICE OFFLINE", "CREATE_DELETE_VOLUME EXPAND_VOLUME GET_VOLUME", "STAGE_UNSTAGE_VOLUME GET_VOLUME_STATS EXPAND_VOLUME GET_VOLUME_HEALTH",
 		},
 		"expands on the node": {
 			func(c *Config, f *featured) { devices(c); f.node.NodeExpander = anything{} },
-			"CONTROLLER_SERVICE ONLINE", "CREATE_DELETE_VOLUME GET_VOLUME", "STAGE_UNSTAGE_VOLUME GET_VOLUME_STATS EXPAND_VOLUME",
+			"CONTROLLER_SERVICE ONLINE", "CREATE_DELETE_VOLUME GET_VOLUME", "STAGE_UNSTAGE_VOLUME GET_VOLUME_STATS EXPAND_VOLUME GET_VOLUME_HEALTH",
 		},
 		"devices that do not grow": {
 			func(c *Config, _ *featured) { devices(c) },
-			"CONTROLLER_SERVICE", "CREATE_DELETE_VOLUME GET_VOLUME", "STAGE_UNSTAGE_VOLUME GET_VOLUME_STATS",
+			"CONTROLLER_SERVICE", "CREATE_DELETE_VOLUME GET_VOLUME", "STAGE_UNSTAGE_VOLUME GET_VOLUME_STATS GET_VOLUME_HEALTH",
 		},
 		"topology": {
 			func(c *Config, f *featured) {
 				c.Traits.TopologyKeys, f.node.TopologyReporter = []string{"a.b/zone"}, newMemory()
 			},
-			"CONTROLLER_SERVICE VOLUME_ACCESSIBILITY_CONSTRAINTS", "CREATE_DELETE_VOLUME GET_VOLUME", "STAGE_UNSTAGE_VOLUME GET_VOLUME_STATS",
+			"CONTROLLER_SERVICE VOLUME_ACCESSIBILITY_CONSTRAINTS", "CREATE_DELETE_VOLUME GET_VOLUME", "STAGE_UNSTAGE_VOLUME GET_VOLUME_STATS GET_VOLUME_HEALTH",
 		},
 		"snapshots, clones, modify": {
 			func(_ *Config, f *featured) {
@@ -96,7 +96,7 @@ func TestCapabilitiesFollowMethods(t *testing.T) {
 				f.controller.Snapshotter, f.controller.SnapshotLister, f.controller.Cloner, f.controller.Modifier = d, d, d, d
 			},
 			"CONTROLLER_SERVICE", "CREATE_DELETE_VOLUME CREATE_DELETE_SNAPSHOT LIST_SNAPSHOTS CLONE_VOLUME GET_VOLUME MODIFY_VOLUME GET_SNAPSHOT",
-			"STAGE_UNSTAGE_VOLUME GET_VOLUME_STATS",
+			"STAGE_UNSTAGE_VOLUME GET_VOLUME_STATS GET_VOLUME_HEALTH",
 		},
 		"groups, changed blocks, places of snapshots": {
 			func(c *Config, f *featured) {
@@ -105,7 +105,7 @@ func TestCapabilitiesFollowMethods(t *testing.T) {
 				c.Traits.TopologyKeys, f.node.TopologyReporter, c.Traits.SnapshotTopology = []string{"a.b/zone"}, newMemory(), true
 			},
 			"CONTROLLER_SERVICE VOLUME_ACCESSIBILITY_CONSTRAINTS GROUP_CONTROLLER_SERVICE SNAPSHOT_METADATA_SERVICE SNAPSHOT_ACCESSIBILITY_CONSTRAINTS",
-			"CREATE_DELETE_VOLUME CREATE_DELETE_SNAPSHOT GET_VOLUME GET_SNAPSHOT", "STAGE_UNSTAGE_VOLUME GET_VOLUME_STATS",
+			"CREATE_DELETE_VOLUME CREATE_DELETE_SNAPSHOT GET_VOLUME GET_SNAPSHOT", "STAGE_UNSTAGE_VOLUME GET_VOLUME_STATS GET_VOLUME_HEALTH",
 		},
 		"attaches": {
 			func(c *Config, f *featured) {
@@ -114,7 +114,7 @@ func TestCapabilitiesFollowMethods(t *testing.T) {
 			},
 			"CONTROLLER_SERVICE",
 			"CREATE_DELETE_VOLUME PUBLISH_UNPUBLISH_VOLUME PUBLISH_READONLY LIST_VOLUMES LIST_VOLUMES_PUBLISHED_NODES GET_VOLUME",
-			"STAGE_UNSTAGE_VOLUME GET_VOLUME_STATS",
+			"STAGE_UNSTAGE_VOLUME GET_VOLUME_STATS GET_VOLUME_HEALTH",
 		},
 		"health": {
 			func(_ *Config, f *featured) {
@@ -124,25 +124,21 @@ func TestCapabilitiesFollowMethods(t *testing.T) {
 			"CONTROLLER_SERVICE", "CREATE_DELETE_VOLUME GET_VOLUME GET_VOLUME_HEALTH LIST_VOLUME_HEALTH",
 			"STAGE_UNSTAGE_VOLUME GET_VOLUME_STATS GET_VOLUME_HEALTH GET_STORAGE_HEALTH",
 		},
-		"health on the node": {
-			func(_ *Config, f *featured) { f.node.NodeHealthChecker = anything{} },
-			"CONTROLLER_SERVICE", "CREATE_DELETE_VOLUME GET_VOLUME", "STAGE_UNSTAGE_VOLUME GET_VOLUME_STATS GET_VOLUME_HEALTH",
-		},
 		"mount group": {
 			func(c *Config, _ *featured) { c.Traits.MountGroup = true },
-			"CONTROLLER_SERVICE", "CREATE_DELETE_VOLUME GET_VOLUME", "STAGE_UNSTAGE_VOLUME GET_VOLUME_STATS VOLUME_MOUNT_GROUP",
+			"CONTROLLER_SERVICE", "CREATE_DELETE_VOLUME GET_VOLUME", "STAGE_UNSTAGE_VOLUME GET_VOLUME_STATS VOLUME_MOUNT_GROUP GET_VOLUME_HEALTH",
 		},
 		"ephemeral only": {
 			func(c *Config, f *featured) {
 				c.Controller, c.Traits.Lifecycle, f.node.EphemeralProvisioner = nil, backends.Ephemeral, anything{}
 			},
-			"", "CREATE_DELETE_VOLUME GET_VOLUME", "GET_VOLUME_STATS",
+			"", "CREATE_DELETE_VOLUME GET_VOLUME", "GET_VOLUME_STATS GET_VOLUME_HEALTH",
 		},
 		"single writers": {
 			func(c *Config, _ *featured) {
 				c.Traits.Modes = []backends.AccessMode{backends.SingleNodeSingleWriter}
 			},
-			"CONTROLLER_SERVICE", "CREATE_DELETE_VOLUME GET_VOLUME SINGLE_NODE_MULTI_WRITER", "STAGE_UNSTAGE_VOLUME GET_VOLUME_STATS SINGLE_NODE_MULTI_WRITER",
+			"CONTROLLER_SERVICE", "CREATE_DELETE_VOLUME GET_VOLUME SINGLE_NODE_MULTI_WRITER", "STAGE_UNSTAGE_VOLUME GET_VOLUME_STATS GET_VOLUME_HEALTH SINGLE_NODE_MULTI_WRITER",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -228,7 +224,7 @@ func TestGate(t *testing.T) {
 	wantCode(t, err, codes.Unimplemented)
 	_, err = r.ControllerPublishVolume(ctx, &csi.ControllerPublishVolumeRequest{})
 	wantCode(t, err, codes.Unimplemented)
-	_, err = r.NodeGetVolumeHealth(ctx, &csi.NodeGetVolumeHealthRequest{})
+	_, err = r.NodeGetStorageHealth(ctx, &csi.NodeGetStorageHealthRequest{})
 	wantCode(t, err, codes.Unimplemented)
 }
 
@@ -241,7 +237,7 @@ func TestServedMethodsExist(t *testing.T) {
 			t.Errorf("%s is no RPC of CSI", m)
 		}
 	}
-	if len(served) != 3+8+8+5+4+2 {
+	if len(served) != 3+8+8+5+5+2 {
 		t.Errorf("%d RPCs are served", len(served))
 	}
 	for m := range early {

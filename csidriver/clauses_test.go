@@ -161,7 +161,6 @@ func TestAdvertisedIsServed(t *testing.T) {
 		"MODIFY_VOLUME":             func(c *control, _ *node) { c.Modifier = nil },
 		"GROUP_CONTROLLER_SERVICE":  func(c *control, _ *node) { c.GroupSnapshotter, c.GroupSnapshotIDer = nil, nil },
 		"SNAPSHOT_METADATA_SERVICE": func(c *control, _ *node) { c.ChangedBlockTracker = nil },
-		"node GET_VOLUME_HEALTH":    func(_ *control, n *node) { n.NodeHealthChecker = nil },
 		"node GET_STORAGE_HEALTH":   func(_ *control, n *node) { n.StorageHealthChecker = nil },
 	} {
 		t.Run(capability, func(t *testing.T) {

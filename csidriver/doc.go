@@ -50,7 +50,8 @@
 //	STAGE_UNSTAGE_VOLUME              backends.Node, unless all volumes are ephemeral
 //	VOLUME_MOUNT_GROUP                Traits.MountGroup
 //	EXPAND_VOLUME on the node         Traits.Devices, and Expander or NodeExpander
-//	GET_VOLUME_HEALTH                 backends.HealthChecker; on the node NodeHealthChecker
+//	GET_VOLUME_HEALTH                 backends.HealthChecker; on the node backends.Node, and what a
+//	                                  NodeHealthChecker knows besides
 //	LIST_VOLUME_HEALTH                backends.HealthLister
 //	GET_STORAGE_HEALTH                backends.StorageHealthChecker
 //	VOLUME_ACCESSIBILITY_CONSTRAINTS  Traits.TopologyKeys

@@ -20,6 +20,9 @@ type Engine interface {
 	Unpublish(ctx context.Context, req mounter.UnpublishRequest) error
 	Expand(ctx context.Context, req mounter.ExpandRequest) (size int64, err error)
 	Stats(ctx context.Context, req mounter.StatsRequest) (*mounter.Stats, error)
+	// Health says what is wrong with a volume that stands here. ErrNotFound says that
+	// none with this ID does.
+	Health(ctx context.Context, req mounter.HealthRequest) ([]backends.Health, error)
 	// InUse gives a path at which the volume is staged or published here.
 	InUse(id string) (path string, used bool)
 	// State is what the backend gave with the volume when it was opened here

@@ -208,6 +208,8 @@ var (
 type fakeEngine struct {
 	mu    sync.Mutex
 	paths map[string]string // path -> volume
+	ill   map[string][]backends.Health
+	hang  func(id string) // what figures and health wait for; nil ok
 	hook  func(ctx context.Context, method string) error
 	last  any // the last request
 }
@@ -256,12 +258,30 @@ func (e *fakeEngine) Stats(ctx context.Context, r mounter.StatsRequest) (*mounte
 	if err := e.do(ctx, "Stats", r, nil); err != nil {
 		return nil, err
 	}
+	e.wait(r.ID)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.paths[r.Path] != r.ID {
 		return nil, fmt.Errorf("%s: %w", r.Path, backends.VolumeNotFound(r.ID))
 	}
 	return &mounter.Stats{VolumeStats: backends.VolumeStats{Total: 10, Used: 4, Available: 6, Inodes: 5, InodesUsed: 2, InodesFree: 3}}, nil
+}
+
+func (e *fakeEngine) wait(id string) {
+	if e.hang != nil {
+		e.hang(id)
+	}
+}
+
+func (e *fakeEngine) Health(ctx context.Context, r mounter.HealthRequest) ([]backends.Health, error) {
+	if err := e.do(ctx, "Health", r, nil); err != nil {
+		return nil, err
+	}
+	e.wait(r.ID)
+	if _, used := e.InUse(r.ID); !used {
+		return nil, backends.VolumeNotFound(r.ID)
+	}
+	return e.ill[r.ID], nil
 }
 
 func (e *fakeEngine) InUse(id string) (string, bool) {

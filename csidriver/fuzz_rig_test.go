@@ -129,6 +129,13 @@ func (e *memEngine) Unpublish(ctx context.Context, r mounter.UnpublishRequest) e
 	return e.leave(ctx, r.Path, r.ID, true)
 }
 
+func (e *memEngine) Health(_ context.Context, r mounter.HealthRequest) ([]backends.Health, error) {
+	if _, used := e.InUse(r.ID); !used {
+		return nil, backends.VolumeNotFound(r.ID)
+	}
+	return nil, nil
+}
+
 func (e *memEngine) at(path, id string) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -2,11 +2,14 @@ package csidriver
 
 import (
 	"context"
+	"errors"
+	"log/slog"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
 	"github.com/csikit/csikit/backends"
 	"github.com/csikit/csikit/csidriver/internal/pbconv"
+	"github.com/csikit/csikit/mounter"
 )
 
 // ControllerGetVolumeHealth does not look the volume up: one that cannot be
@@ -82,12 +85,13 @@ func healthEntries(vols []backends.VolumeHealth, clean func(string) string) ([]*
 	return entries, nil
 }
 
+// NodeGetVolumeHealth answers what the kernel shows and what the backend knows.
 func (n *node) NodeGetVolumeHealth(ctx context.Context, in *csi.NodeGetVolumeHealthRequest) (*csi.NodeGetVolumeHealthResponse, error) {
 	req, err := n.healthRequest(in)
 	if err != nil {
 		return nil, err
 	}
-	list, err := n.can.NodeHealthChecker.NodeVolumeHealth(ctx, req)
+	list, err := n.nodeHealth(ctx, in.GetVolumeId(), req)
 	if err != nil {
 		return nil, aboutVolume(err, req.ID)
 	}
@@ -95,6 +99,32 @@ func (n *node) NodeGetVolumeHealth(ctx context.Context, in *csi.NodeGetVolumeHea
 		return nil, err
 	}
 	return &csi.NodeGetVolumeHealthResponse{VolumeHealth: pbconv.VolumeHealth(in.GetVolumeId(), list)}, nil
+}
+
+// nodeHealth joins both. What one of them found is told even if the other fails:
+// that happens when things are bad. Whether the volume exists is the backend's to
+// say: one that is not staged here may be asked about.
+func (n *node) nodeHealth(ctx context.Context, id string, req backends.NodeHealthRequest) ([]backends.Health, error) {
+	list, err := n.engine.Health(ctx, mounter.HealthRequest{ID: id})
+	checker := n.can.NodeHealthChecker
+	if checker == nil {
+		return list, err
+	}
+	if errors.Is(err, backends.ErrNotFound) {
+		err = nil
+	}
+	told, failure := checker.NodeVolumeHealth(ctx, req)
+	switch {
+	case failure == nil:
+		list = append(list, told...)
+	case errors.Is(failure, backends.ErrNotFound):
+		return nil, failure
+	}
+	if err = errors.Join(failure, err); err == nil || len(list) == 0 {
+		return list, err
+	}
+	n.logger.WarnContext(ctx, "health of a volume is not known in full", slog.String("volume", id), slog.Any("err", err))
+	return list, nil
 }
 
 // healthRequest prefers the path that a pod sees.

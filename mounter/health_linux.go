@@ -63,8 +63,7 @@ var broken = []unix.Errno{unix.EIO, unix.EUCLEAN, unix.EBADMSG, unix.ESHUTDOWN, 
 
 // bare is the kernel's part of an error, without a path that means nothing.
 func bare(err error) error {
-	var p *os.PathError
-	if errors.As(err, &p) {
+	if p, ok := errors.AsType[*os.PathError](err); ok {
 		return p.Err
 	}
 	return err

@@ -204,6 +204,13 @@ func (s engine) Stats(_ context.Context, r mounter.StatsRequest) (*mounter.Stats
 	return &mounter.Stats{VolumeStats: backends.VolumeStats{Total: 1 << 30, Used: 1, Available: 1<<30 - 1}}, nil
 }
 
+func (s engine) Health(_ context.Context, r mounter.HealthRequest) ([]backends.Health, error) {
+	if _, used := s.InUse(r.ID); !used {
+		return nil, backends.VolumeNotFound(r.ID)
+	}
+	return nil, nil
+}
+
 func (s engine) InUse(id string) (string, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/csikit/csikit/backends"
 	"github.com/csikit/csikit/csidriver"
 	"github.com/csikit/csikit/mounter"
 )
@@ -57,6 +58,10 @@ func (idleEngine) InUse(string) (path string, used bool)                     { r
 func (idleEngine) State(string) []byte                                       { return nil }
 func (idleEngine) OwnID(id string) string                                    { return id }
 func (idleEngine) Close() error                                              { return nil }
+
+func (idleEngine) Health(context.Context, mounter.HealthRequest) ([]backends.Health, error) {
+	return nil, nil
+}
 
 func (idleEngine) Expand(context.Context, mounter.ExpandRequest) (int64, error) { return 0, nil }
 
