@@ -42,9 +42,9 @@ type VolumeHealth struct {
 	Health []Health
 }
 
-// NodeHealthChecker adds what only the backend knows to GET_VOLUME_HEALTH on the
-// node: csikit itself finds what the kernel shows of mounts, file systems and devices.
-// It must not touch a path that may hang.
+// NodeHealthChecker serves GET_VOLUME_HEALTH on the node. csikit joins what the kernel
+// shows of mounts, file systems and devices, and serves that alone without one. It must
+// not touch a path that may hang.
 type NodeHealthChecker interface {
 	NodeVolumeHealth(ctx context.Context, req NodeHealthRequest) ([]Health, error)
 }
