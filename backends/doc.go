@@ -30,9 +30,9 @@
 //
 // The rest (VolumeIDer, SnapshotIDer, GroupSnapshotIDer, VolumeChecker,
 // FormatRecorder, NodeExpander, TargetPreparer, StatsReporter, Recoverer,
-// NodeRecoverer) changes how csikit works, not what it advertises. A method of the
-// right name and the wrong signature is silently none of these: write the
-// compiler's check beside the type,
+// NodeRecoverer, FUSEReopener) changes how csikit works, not what it advertises. A
+// method of the right name and the wrong signature is silently none of these: write
+// the compiler's check beside the type,
 //
 //	var _ backends.Expander = (*Backend)(nil)
 //

@@ -38,6 +38,7 @@ type NodeFeatures struct {
 	TopologyReporter     TopologyReporter
 	AttachLimiter        AttachLimiter
 	NodeRecoverer        NodeRecoverer
+	FUSEReopener         FUSEReopener
 	Prober               Prober
 }
 

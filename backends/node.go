@@ -45,10 +45,12 @@ type CloseVolumeRequest struct {
 	State []byte // Source.State; nil when the record was lost (node wiped)
 }
 
-// Source says where a volume is on a node: exactly one of Device, Mount and Dir.
+// Source says where a volume is on a node: exactly one of Device, Mount,
+// FUSE and Dir.
 type Source struct {
 	Device *Device
 	Mount  *Mount
+	FUSE   *FUSE
 	Dir    string // an absolute directory, bound as it is
 	// IDMap maps the owners of files, wherever the volume is mounted; empty: as
 	// they are. It needs Linux 5.12, for btrfs 5.15, for tmpfs 6.3, and a file

@@ -55,13 +55,13 @@ func (t *Table) limit(ctx context.Context) (time.Time, bool) {
 func (t *Table) waits(o *operation) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return o.state == queued || o.locking
+	return o.state == queued
 }
 
 // leave takes a caller away from o before o's end. Without an error of its own
 // the caller is told what it waited for. If o has ended after all, leave returns
 // nil and the caller takes the result. An operation that was not yet begun, and
-// that nobody waits for, is dropped; one that waits for a lock too.
+// that nobody waits for, is dropped.
 func (t *Table) leave(o *operation, caller *Operation, err error) error {
 	var b batch
 	t.mu.Lock()
@@ -75,12 +75,8 @@ func (t *Table) leave(o *operation, caller *Operation, err error) error {
 		err = in.pending()
 		t.note(&b, EventPending, in, caller.Owner, err)
 	}
-	switch {
-	case o.callers > 0:
-	case o.state == queued:
+	if o.state == queued && o.callers == 0 {
 		t.end(o, err, &b)
-	case o.locking && o.cause == nil:
-		t.cutOff(o, err)
 	}
 	return err
 }

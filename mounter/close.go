@@ -38,6 +38,11 @@ func (e *Engine) closeVolume(ctx context.Context, s *store, r *record) error {
 		if err := e.closeMapping(ctx, r); err != nil {
 			return err
 		}
+		if r.Source == sourceFUSE {
+			if err := e.stopServer(ctx, r.Volume); err != nil {
+				return err
+			}
+		}
 		if err := e.callClose(ctx, r.Volume, r.State); err != nil {
 			return err
 		}

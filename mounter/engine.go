@@ -33,6 +33,7 @@ type Engine struct {
 	groups   flights[struct{}]
 	tools    slots
 	unmounts flights[int]
+	fuse     serving
 
 	mu    sync.Mutex
 	store *store // nil before Start and after Close
@@ -55,6 +56,7 @@ func New(node backends.Node, o *Options) (*Engine, error) {
 
 // Close gives the state directory back. What is staged stays so.
 func (e *Engine) Close() error {
+	e.fuse.end()
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.store == nil {

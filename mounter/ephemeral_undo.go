@@ -93,6 +93,9 @@ func (e *Engine) closeEphemeral(ctx context.Context, s *store, r, staged *record
 		return e.closeVolume(ctx, s, staged)
 	default:
 		// Closed already, or never opened, or its record was lost.
+		if err := e.stopLeftServer(ctx, r.Own); err != nil {
+			return err
+		}
 		return e.callClose(ctx, r.Own, r.State)
 	}
 }

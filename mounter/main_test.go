@@ -12,6 +12,7 @@ import (
 const envAPI = "CSIKIT_MOUNT_API"
 
 func TestMain(m *testing.M) {
+	child()
 	if os.Getenv(envAPI) == "old" {
 		mountapi.Hide(mountapi.All)
 	}

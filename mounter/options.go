@@ -49,6 +49,12 @@ type Options struct {
 	// UnmountTimeout bounds each step of an unmount. The caller is then told what
 	// hangs, and asks again; 0: 20 s.
 	UnmountTimeout time.Duration
+	// Servers runs the servers of FUSE file systems; nil: a backend cannot give one.
+	Servers ServerHost
+	// ServerStart bounds the wait for a new server's first answer; 0: 30 s.
+	ServerStart time.Duration
+	// ServerAnswer bounds the wait for an answer of one that runs; 0: 5 s.
+	ServerAnswer time.Duration
 	// Observer is told of each step before it is done, under the volume's lock;
 	// for tests and metrics. nil ok.
 	Observer func(step string)
@@ -96,6 +102,12 @@ func (o *Options) withDefaults() (Options, error) {
 	}
 	if c.Unmount > UnmountLazy {
 		return c, fmt.Errorf("%w: unmount policy %d", backends.ErrInvalid, c.Unmount)
+	}
+	if c.ServerStart <= 0 {
+		c.ServerStart = defaultServerStart
+	}
+	if c.ServerAnswer <= 0 {
+		c.ServerAnswer = defaultServerAnswer
 	}
 	if c.Observer == nil {
 		c.Observer = func(string) {}

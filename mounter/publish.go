@@ -23,6 +23,9 @@ func (e *Engine) Publish(ctx context.Context, req PublishRequest) error {
 	if err != nil {
 		return err
 	}
+	if err := e.healForPublish(ctx, req); err != nil {
+		return fmt.Errorf("publish volume %q at %s: %w", req.ID, path, err)
+	}
 	if req.Ephemeral {
 		return e.publishEphemeral(ctx, req, path)
 	}

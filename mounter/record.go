@@ -21,7 +21,7 @@ import (
 // the oldest form that its reader must understand: fields that may be ignored
 // are added without a new version, so that an older driver still works with
 // them; everything else gets a new number, and only in the records that use it.
-const recordVersion = 3
+const recordVersion = 4
 
 // versionOf is the oldest form that knows a kind of record.
 var versionOf = map[kind]int{kindStage: 1, kindPublish: 1, kindEphemeral: 2}
@@ -30,8 +30,15 @@ var versionOf = map[kind]int{kindStage: 1, kindPublish: 1, kindEphemeral: 2}
 // would take the device away below it.
 const versionMapping = 3
 
+// versionServer is the oldest form that knows Server: a reader that does not
+// would leave it running.
+const versionServer = 4
+
 // version is the form of r.
 func (r *record) version() int {
+	if r.Server != nil {
+		return versionServer
+	}
 	if r.Mapping != nil {
 		return versionMapping
 	}
@@ -74,6 +81,7 @@ type sourceKind string
 const (
 	sourceDevice sourceKind = "device"
 	sourceMount  sourceKind = "mount"
+	sourceFUSE   sourceKind = "fuse"
 	sourceDir    sourceKind = "dir"
 )
 
@@ -96,10 +104,14 @@ type record struct {
 	Device      *deviceRecord  `json:"device,omitempty"`
 	Mapping     *deviceRecord  `json:"mapping,omitempty"` // what Device looks like unencrypted
 	Mount       *mountRecord   `json:"mount,omitempty"`
+	Server      *serverRecord  `json:"server,omitempty"`
 	Dir         string         `json:"dir,omitempty"`
 	Mounted     *mountedRecord `json:"mounted,omitempty"`
 	Format      *formatRecord  `json:"format,omitempty"`
 	State       []byte         `json:"state,omitempty"` // Source.State
+	// Rebind: a dead FUSE mount was here, and the new one is to be bound in its
+	// place; an older reader lets the CO do it.
+	Rebind *rebindRecord `json:"rebind,omitempty"`
 
 	// Of an ephemeral volume, whose Volume is the CO's ID. The staging record of
 	// the same volume, whose Volume is the backend's own ID, has For.
@@ -134,6 +146,26 @@ type mountRecord struct {
 	Source string `json:"source"`
 	FSType string `json:"fsType"`
 	Remote bool   `json:"remote,omitempty"`
+}
+
+// serverRecord is how a FUSE file system is mounted. What its server is run with
+// may hold secrets, and is not kept here.
+type serverRecord struct {
+	Options []string `json:"options,omitempty"` // of the mount
+	IDMap   []idMap  `json:"idMap,omitempty"`
+	Healing bool     `json:"healing,omitempty"` // the mount, if there is one, is dead or half made
+}
+
+// idMap is a backends.IDMap.
+type idMap struct {
+	Volume uint32 `json:"volume"`
+	Node   uint32 `json:"node"`
+	Count  uint32 `json:"count"`
+}
+
+// rebindRecord is how a bind was made: with which options of one mount.
+type rebindRecord struct {
+	Options []string `json:"options,omitempty"`
 }
 
 // mountedRecord is how the kernel showed the mount.
@@ -215,7 +247,7 @@ func (r *record) cutShort(boot string) bool {
 func (r *record) clone() *record {
 	c := *r
 	c.Flags, c.Device, c.Mount = copyOf(r.Flags), copyOf(r.Device), copyOf(r.Mount)
-	c.Mapping = copyOf(r.Mapping)
+	c.Mapping, c.Server, c.Rebind = copyOf(r.Mapping), copyOf(r.Server), copyOf(r.Rebind)
 	c.Mounted, c.Format, c.State = copyOf(r.Mounted), copyOf(r.Format), slices.Clone(r.State)
 	c.Context, c.Arguments = maps.Clone(r.Context), copyOf(r.Arguments)
 	return &c
@@ -338,7 +370,9 @@ func (r *record) check(name string) error {
 		return errors.New("no boot id")
 	case r.Source == sourceDevice && r.Device == nil, r.Source == sourceMount && r.Mount == nil, r.Source == sourceDir && r.Dir == "":
 		return fmt.Errorf("source %q is not described", r.Source)
-	case !slices.Contains([]sourceKind{"", sourceDevice, sourceMount, sourceDir}, r.Source):
+	case (r.Source == sourceFUSE) != (r.Server != nil), r.Source == sourceFUSE && r.Mount == nil:
+		return fmt.Errorf("source %q and its server are not both described", r.Source)
+	case !slices.Contains([]sourceKind{"", sourceDevice, sourceMount, sourceFUSE, sourceDir}, r.Source):
 		return fmt.Errorf("unknown source %q", r.Source)
 	case r.Mapping != nil && r.Source != sourceDevice:
 		return errors.New("a mapping of no device")

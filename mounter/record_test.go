@@ -118,6 +118,24 @@ func forms() map[string]*record {
 		r.Access, r.FSType, r.State = accessBlock, "", nil
 		r.Mounted = &mountedRecord{ID: 81, Dev: 6, Root: "/dm-0", FSType: "devtmpfs"}
 	})
+	served := func(r *record) {
+		r.Version, r.Source, r.State = 4, sourceFUSE, []byte{0, 1, 2, 255}
+		r.Mount = &mountRecord{Source: "bucket-1", FSType: "fuse.s3", Remote: true}
+		r.Server = &serverRecord{Options: []string{"allow_other", "nosuid"}, IDMap: []idMap{{Node: 100000, Count: 65536}}}
+	}
+	add("stage-open-fuse", stage(phaseOpen), served)
+	add("stage-ready-fuse", stage(phaseReady), func(r *record) {
+		served(r)
+		r.Mounted = &mountedRecord{ID: 82, Dev: 46, Root: "/", FSType: "fuse.s3"}
+	})
+	add("stage-ready-fuse-healing", stage(phaseReady), func(r *record) {
+		served(r)
+		r.Server.Healing, r.Mounted = true, &mountedRecord{ID: 82, Dev: 46, Root: "/", FSType: "fuse.s3"}
+	})
+	add("publish-ready-rebind", publish(phaseReady), func(r *record) {
+		r.ReadOnly, r.Mounted = true, &mountedRecord{ID: 83, Dev: 46, Root: "/", FSType: "fuse.s3"}
+		r.Rebind = &rebindRecord{Options: []string{"ro", "nosuid", "relatime"}}
+	})
 	return all
 }
 
@@ -187,7 +205,7 @@ func TestForeignRecords(t *testing.T) {
 		"torn":             `{"version": 1, "kind": "stage", "vol`,
 		"not a record":     `[1,2]`,
 		"no version":       change(func(m map[string]any) { delete(m, "version") }),
-		"newer version":    change(func(m map[string]any) { m["version"] = 4 }),
+		"newer version":    change(func(m map[string]any) { m["version"] = recordVersion + 1 }),
 		"other volume":     change(func(m map[string]any) { m["volume"] = "vol-2" }),
 		"other path":       change(func(m map[string]any) { m["path"] = "/elsewhere" }),
 		"unknown kind":     change(func(m map[string]any) { m["kind"] = "move" }),

@@ -32,6 +32,7 @@ func (e *Engine) start(ctx context.Context) error {
 	e.mu.Lock()
 	e.store = s
 	e.mu.Unlock()
+	e.fuse.begin(e)
 	return nil
 }
 

@@ -16,14 +16,14 @@ func (s *staging) checkSource(src *backends.Source) error {
 		return refuse("the backend gave no source")
 	}
 	n := 0
-	for _, given := range []bool{src.Device != nil, src.Mount != nil, src.Dir != ""} {
+	for _, given := range []bool{src.Device != nil, src.Mount != nil, src.FUSE != nil, src.Dir != ""} {
 		if given {
 			n++
 		}
 	}
 	switch {
 	case n != 1:
-		return refuse("the backend gave %d of device, mount and directory, and one is needed", n)
+		return refuse("the backend gave %d of device, mount, FUSE and directory, and one is needed", n)
 	case src.Device != nil && s.opts.NoDevices:
 		return refuse("the backend gave a device, and Traits.Devices is not set")
 	case s.req.Capability.Block && len(src.IDMap) > 0:
@@ -36,6 +36,8 @@ func (s *staging) checkSource(src *backends.Source) error {
 		return refuse("the backend gave directory %q, which is not an absolute path below /", src.Dir)
 	case src.Mount != nil && src.Mount.FSType == "":
 		return refuse("the backend gave a mount without a type")
+	case src.FUSE != nil:
+		return s.checkFUSE(src.FUSE)
 	}
 	return nil
 }
@@ -56,7 +58,7 @@ func checkDevice(d *backends.Device) error {
 // before stays until it is asked again: the mount may stand.
 func (r *record) setSource(src *backends.Source) {
 	before := r.Device
-	r.State, r.Device, r.Mount, r.Dir = src.State, nil, nil, ""
+	r.State, r.Device, r.Mount, r.Server, r.Dir = src.State, nil, nil, nil, ""
 	if src.Device == nil {
 		r.Mapping = nil
 	}
@@ -74,6 +76,8 @@ func (r *record) setSource(src *backends.Source) {
 	case src.Mount != nil:
 		r.Source = sourceMount
 		r.Mount = &mountRecord{Source: src.Mount.Source, FSType: src.Mount.FSType, Remote: src.Mount.Remote}
+	case src.FUSE != nil:
+		r.setFUSE(src.FUSE)
 	default:
 		r.Source = sourceDir
 		r.Dir = filepath.Clean(src.Dir)
@@ -143,7 +147,7 @@ func (r *deviceRecord) describe(d Device) error {
 // knows reports whether r can tell a mount of its volume from another one: it
 // cannot before the source has been opened once.
 func (r *record) knows() bool {
-	return r.Mounted != nil || r.Source == sourceMount || r.Source == sourceDir || r.Source == sourceDevice && r.data().Num != 0
+	return r.Mounted != nil || r.Source == sourceMount || r.Source == sourceFUSE || r.Source == sourceDir || r.Source == sourceDevice && r.data().Num != 0
 }
 
 // ours reports whether mount m, seen at path, is the volume of r.
@@ -167,7 +171,7 @@ func (e *Engine) fromSource(m mnt.Info, path string, r *record) (bool, error) {
 			return true, nil
 		}
 		return e.backedBy(path, m.FSType, dev)
-	case sourceMount:
+	case sourceMount, sourceFUSE:
 		return m.Source == r.Mount.Source && sameType(m.FSType, r.Mount.FSType), nil
 	case sourceDir:
 		same, err := e.kernel.SameFile(path, r.Dir)

@@ -23,6 +23,11 @@ func (e *Engine) Stage(ctx context.Context, req StageRequest) error {
 	if err != nil {
 		return err
 	}
+	if err := e.heal(ctx, req.ID, func(ctx context.Context, r *record) (*backends.FUSE, error) {
+		return e.reopen(ctx, req, r)
+	}); err != nil {
+		return fmt.Errorf("stage volume %q at %s: %w", req.ID, path, err)
+	}
 	store, done, err := e.begin(ctx, req.ID, path)
 	if err != nil {
 		return err
@@ -246,6 +251,7 @@ func (s *staging) newRecord(before *record) {
 		}
 		if r.State == nil && r.Source == "" {
 			r.State, r.Source, r.Device, r.Mapping, r.Mount, r.Dir = o.State, o.Source, o.Device, o.Mapping, o.Mount, o.Dir
+			r.Server = o.Server
 		}
 		if r.Format == nil || r.Format.State == formatStarted && o.Format != nil && o.Format.State == formatDone {
 			r.Format = o.Format
@@ -304,6 +310,8 @@ func (s *staging) bring(ctx context.Context) error {
 		return s.device(ctx)
 	case sourceMount:
 		return s.mount(ctx)
+	case sourceFUSE:
+		return s.bringFUSE(ctx)
 	default:
 		return s.dir(ctx)
 	}

@@ -158,6 +158,7 @@ func (s *staging) join(ctx context.Context, other *record) error {
 		return fmt.Errorf("%w: staged at %s with %s", backends.ErrIncompatible, other.Path, other.fsType(""))
 	}
 	s.rec.Source, s.rec.Device, s.rec.Mapping, s.rec.Mount, s.rec.Dir = other.Source, other.Device, other.Mapping, other.Mount, other.Dir
+	s.rec.Server = other.Server
 	s.rec.State, s.rec.Format, s.rec.Phase = other.State, other.Format, phaseOpen
 	if other.block() {
 		return s.joinBlock(ctx)

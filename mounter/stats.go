@@ -30,6 +30,7 @@ func (e *Engine) Stats(ctx context.Context, req StatsRequest) (*Stats, error) {
 	}
 	st, err := e.figures(ctx, r, path, dev)
 	if err != nil {
+		e.fuse.suspect(e, r.Volume)
 		return nil, fmt.Errorf("stats of volume %q at %s: %w", req.ID, path, err)
 	}
 	return st, nil

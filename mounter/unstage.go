@@ -189,7 +189,11 @@ func (e *Engine) unmountAll(ctx context.Context, path string, mounts []mnt.Info)
 	if err := e.step(ctx, "unmount"); err != nil {
 		return err
 	}
-	if err := e.takeOff(ctx, path, mounts[0]); err != nil {
+	err := e.takeOff(ctx, path, mounts[0])
+	if err != nil && e.abortSilent(ctx, path, mounts[0], err) {
+		err = e.takeOff(ctx, path, mounts[0])
+	}
+	if err != nil {
 		return soften(err) // which says how many it took off
 	}
 	left, err := e.mountsAt(path)
@@ -223,6 +227,9 @@ func (e *Engine) closeUnknown(ctx context.Context, s *store, id string) error {
 		}
 	}
 	if err := e.closeLeftMappings(ctx, id); err != nil {
+		return err
+	}
+	if err := e.stopLeftServer(ctx, id); err != nil {
 		return err
 	}
 	return soften(e.callClose(ctx, id, nil))

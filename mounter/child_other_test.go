@@ -1,0 +1,5 @@
+//go:build !linux
+
+package mounter_test
+
+func child() {}
