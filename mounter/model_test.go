@@ -25,8 +25,9 @@ type machine struct {
 	lost    bool   // a record; from then on only the backend knows what is in use
 	wrong   error
 
-	remembers bool              // the backend, what it was formatted with
-	instead   *blockdev.Content // what is on the disk, while something else is at its path
+	published map[string]mounter.PublishRequest // by target: the last that said OK
+	remembers bool                              // the backend, what it was formatted with
+	instead   *blockdev.Content                 // what is on the disk, while something else is at its path
 }
 
 // inUse is a storage system that does not let go of what is mounted. The engine
@@ -87,6 +88,7 @@ func (m *machine) Publish(t *rapid.T) {
 	req.Path = rapid.SampledFrom(m.targets).Draw(t, "target")
 	req.ReadOnly = rapid.Bool().Draw(t, "readonly")
 	if m.call(t, func() error { return m.Engine.Publish(t.Context(), req) }) {
+		m.published[req.Path] = req
 		m.isVolume(t, m.staging, false)
 		m.isVolume(t, req.Path, req.ReadOnly)
 	}
@@ -177,6 +179,19 @@ func (m *machine) insert() {
 		m.instead = nil
 	}
 	m.disk.Insert()
+}
+
+// PublishesAgain repeats a publish while somebody else's mount is on top of it.
+func (m *machine) PublishesAgain(t *rapid.T) {
+	req, ok := m.published[rapid.SampledFrom(m.targets).Draw(t, "target")]
+	if !ok || m.mountsAt(req.Path) != 1 {
+		return
+	}
+	m.Kernel.MountForeign(req.Path)
+	if m.call(t, func() error { return m.Engine.Publish(t.Context(), req) }) {
+		t.Fatalf("published, and somebody else's mount is on top: %v", m.Kernel.Mounts())
+	}
+	m.Kernel.UnmountForeign(req.Path)
 }
 
 // Swaps stages while another disk, of somebody else's, is at the path of the
@@ -274,13 +289,13 @@ func TestModel(t *testing.T) {
 			wrap = asRecorder
 		}
 		r, k := newCrashRig(t, 0, wrap)
-		m := &machine{rig: r, k: k, remembers: remembers, targets: []string{filepath.Join(r.dir, "t1"), filepath.Join(r.dir, "pods/t2")}}
+		m := &machine{rig: r, k: k, remembers: remembers, published: map[string]mounter.PublishRequest{}, targets: []string{filepath.Join(r.dir, "t1"), filepath.Join(r.dir, "pods/t2")}}
 		r.node.inUse = m.inUse
 		rt.Repeat(map[string]func(*rapid.T){
 			"stage": m.Stage, "publish": m.Publish, "unpublish": m.Unpublish, "unstage": m.Unstage,
 			"stage 2": m.Stage, "publish 2": m.Publish,
 			"restart": m.Restarts, "reboot": m.Reboots, "somebody mounts": m.SomebodyMounts, "somebody unmounts": m.SomebodyUnmounts,
-			"fault": m.Fails, "lose a record": m.Loses, "pull": m.Pulls, "insert": m.Inserts, "swap": m.Swaps, "reads blank": m.ReadsBlank, "unreadable": m.Unreadable,
+			"fault": m.Fails, "lose a record": m.Loses, "pull": m.Pulls, "insert": m.Inserts, "swap": m.Swaps, "reads blank": m.ReadsBlank, "unreadable": m.Unreadable, "publish again": m.PublishesAgain,
 			"cannot close": m.CannotClose, "cannot open": m.CannotOpen, "": m.Check,
 		})
 		m.end(rt)
