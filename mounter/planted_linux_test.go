@@ -19,7 +19,6 @@ type planted struct {
 }
 
 var faults = []planted{
-	{"none", "publish.go", "package mounter\n", "package mounter\n"},
 	{"publish stacks a mount on its own", "publish.go",
 		"if len(p.mounts) > 0 {\n\t\treturn p.again(ctx, before)", "if len(p.mounts) > 0 && before == nil {\n\t\treturn p.again(ctx, before)"},
 	{"publish trusts the staging record", "publish.go",
@@ -57,9 +56,6 @@ func TestPlantedFaults(t *testing.T) {
 		t.Run(f.name, func(t *testing.T) {
 			out, err := f.run(t)
 			switch {
-			case f.name == "none" && err != nil:
-				t.Errorf("found what is not there: %v\n%s", err, out)
-			case f.name == "none":
 			case err == nil:
 				t.Errorf("nobody found it\n%s", out)
 			case !strings.Contains(out, "--- FAIL: TestModel") && !strings.Contains(out, "--- FAIL: TestRealModel"):
@@ -83,8 +79,14 @@ func (f planted) run(t *testing.T) (string, error) {
 	b, err := json.Marshal(map[string]any{"Replace": map[string]string{file: changed}})
 	must(t, err)
 	must(t, os.WriteFile(overlay, b, 0o600))
-	cmd := exec.CommandContext(t.Context(), "go", "test", "-overlay", overlay, "-count=1", "-run", "^(TestModel|TestRealModel)$", "-failfast", ".",
-		"-rapid.nofailfile", "-rapid.shrinktime=1ms", "-rapid.checks=150")
-	out, err := cmd.CombinedOutput()
-	return string(out), err
+	// The model in memory walks further in a second than the real one, which is
+	// asked about what only the real one can see.
+	for _, model := range [][2]string{{"TestModel", "-rapid.checks=500"}, {"TestRealModel", "-rapid.checks=300"}} {
+		cmd := exec.CommandContext(t.Context(), "go", "test", "-overlay", overlay, "-count=1", "-run", "^"+model[0]+"$", ".",
+			model[1], "-rapid.nofailfile", "-rapid.shrinktime=1ms")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return string(out), err
+		}
+	}
+	return "", nil
 }

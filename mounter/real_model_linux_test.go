@@ -68,6 +68,7 @@ type realMachine struct {
 	node    fickleNode
 	volumes []*realVolume
 	targets []string
+	last    func(*rapid.T) // the last publish, once more
 	steps   int
 }
 
@@ -163,6 +164,11 @@ func (m *realMachine) holds(t *rapid.T, v *realVolume, path string, n int) {
 func (m *realMachine) Publish(t *rapid.T) {
 	v := m.volume(t)
 	path, ro := m.path(m.target(t, v)), rapid.Bool().Draw(t, "readonly")
+	m.last = func(t *rapid.T) { m.publishAt(t, v, path, ro) }
+	m.last(t)
+}
+
+func (m *realMachine) publishAt(t *rapid.T, v *realVolume, path string, ro bool) {
 	err := m.Engine.Publish(t.Context(), mounter.PublishRequest{
 		ID: v.id, StagingPath: m.staging(v), Path: path, ReadOnly: ro, Capability: v.capability(backends.SingleNodeWriter),
 	})
@@ -174,6 +180,12 @@ func (m *realMachine) Publish(t *rapid.T) {
 		m.refusesWrites(t, v, path)
 	} else {
 		m.write(t, path, v)
+	}
+}
+
+func (m *realMachine) PublishesAgain(t *rapid.T) {
+	if m.last != nil {
+		m.last(t)
 	}
 }
 
@@ -433,7 +445,7 @@ func TestRealModel(t *testing.T) {
 		m := newRealMachine(w)
 		before := descriptors(t)
 		rt.Repeat(map[string]func(*rapid.T){
-			"stage": m.Stage, "stage 2": m.Stage, "publish": m.Publish, "publish 2": m.Publish,
+			"stage": m.Stage, "stage 2": m.Stage, "publish": m.Publish, "publish 2": m.Publish, "publish again": m.PublishesAgain,
 			"unpublish": m.Unpublish, "unstage": m.Unstage, "stats": m.Stats, "restart": m.Restarts,
 			"somebody mounts": m.SomebodyMounts, "somebody unmounts": m.SomebodyUnmounts,
 			"detach": m.Detaches, "fail": m.Fails, "mend": m.Mends, "": m.Check,
