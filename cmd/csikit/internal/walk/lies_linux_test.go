@@ -233,6 +233,7 @@ func (keeping) DeleteEphemeral(context.Context, backends.DeleteEphemeralRequest)
 type forgetful struct {
 	grpc.ServerStream
 	delta bool
+	below int64 // what a delta forgets
 }
 
 func (f forgetful) SendMsg(m any) error {
@@ -243,15 +244,15 @@ func (f forgetful) SendMsg(m any) error {
 		}
 	case *csi.GetMetadataDeltaResponse:
 		if f.delta {
-			m.BlockMetadata = slices.DeleteFunc(m.GetBlockMetadata(), func(b *csi.BlockMetadata) bool { return b.GetByteOffset() < 64<<20 })
+			m.BlockMetadata = slices.DeleteFunc(m.GetBlockMetadata(), func(b *csi.BlockMetadata) bool { return b.GetByteOffset() < f.below })
 		}
 	}
 	return f.ServerStream.SendMsg(m)
 }
 
-func forget(delta bool) grpc.StreamServerInterceptor {
+func forget(delta bool, below int64) grpc.StreamServerInterceptor {
 	return func(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, h grpc.StreamHandler) error {
-		return h(srv, forgetful{ss, delta})
+		return h(srv, forgetful{ss, delta, below})
 	}
 }
 
@@ -271,8 +272,9 @@ func lies() []planted {
 		{name: "a read-only device is writable", subject: "life", block: true, tell: writable, want: "did not fail with"},
 		{name: "members of different moments", subject: "group", tell: later, want: "of different moments"},
 		{name: "members are each other's", subject: "group", tell: answer("CreateVolumeGroupSnapshot", swap), want: "GetVolumeGroupSnapshot answers snapshot"},
-		{name: "delta forgets", subject: "metadata", stream: forget(true), want: "GetMetadataDelta does not tell of"},
-		{name: "allocated forgets", subject: "metadata", stream: forget(false), want: "GetMetadataAllocated does not tell of"},
+		{name: "delta forgets", subject: "metadata", stream: forget(true, 64<<20), want: "GetMetadataDelta does not tell of"},
+		{name: "delta forgets what became zero", subject: "metadata", stream: forget(true, 1<<20), want: "GetMetadataDelta does not tell of the 4096 bytes at 0"},
+		{name: "allocated forgets", subject: "metadata", stream: forget(false, 0), want: "GetMetadataAllocated does not tell of"},
 		{name: "an inline volume stays", subject: "inline", wrap: func(b *loopfile.Backend) half { return keeping{b} }, want: "is not new", stays: true},
 		{name: "the list forgets", subject: "life", want: "ListVolumes has volume", tell: answer("ListVolumes", func(r *csi.ListVolumesResponse) { r.Entries = nil })},
 		{name: "nothing is attached", subject: "life", want: `published to nodes []`, tell: answer("ListVolumes", func(r *csi.ListVolumesResponse) {

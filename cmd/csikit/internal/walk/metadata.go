@@ -59,8 +59,8 @@ func (w *Walk) blockSource(ctx context.Context) (*Volume, error) {
 	return v, err
 }
 
-// writeElsewhere writes to other places of the device than before, and to some of
-// those.
+// writeElsewhere writes to other places of the device than before, to some of
+// those, and zeros to one: what became zero has changed, too.
 func (v *Volume) writeElsewhere(context.Context) error {
 	if !v.block || !v.seen[pod1] {
 		return v.write("what target has")
@@ -71,8 +71,21 @@ func (v *Volume) writeElsewhere(context.Context) error {
 	}
 	c := content{label: "what target has"}
 	c.size, c.offset = piecesOf(size)
+	if err := v.wipe(c.size / 2 &^ 4095); err != nil {
+		return err
+	}
 	c.offset = []int64{c.offset[1] + c.size/2&^4095, c.offset[2], size / 6 &^ 4095}
 	return v.writeAt(c)
+}
+
+// wipe writes zeros to the beginning of the device.
+func (v *Volume) wipe(size int64) error {
+	f, err := os.OpenFile(v.file(pod1), os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(make([]byte, size), 0)
+	return errors.Join(err, f.Sync(), f.Close())
 }
 
 // sameMap reads a stream at once, in small messages, and from the middle.
