@@ -81,7 +81,7 @@ func TestGroupTwice(t *testing.T) {
 // TestGroupMembers: the group's ID is in each member, and the group is ready when
 // they are.
 func TestGroupMembers(t *testing.T) {
-	for _, ready := range [][]bool{{true, true}, {true, false}, {false, false}} {
+	for _, ready := range [][]bool{{true, true}, {true, false}, {false, true}, {false, false}} {
 		r, _ := startGroups(t, func(_ *setup, d *data) {
 			d.answerAll = func(g *backends.GroupSnapshot) *backends.GroupSnapshot {
 				for i := range g.Snapshots {

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path"
 	"slices"
-	"time"
 
 	"github.com/csikit/csikit/backends"
 )
@@ -165,12 +164,8 @@ func (c *cutting) cut(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(err, q.end())
 	}
-	c.meta.Created = time.Now().UTC().Round(time.Microsecond)
 	c.b.step(c.op + ":quiet")
-	whole, err := c.reflink()
-	if err == nil && !whole {
-		err = c.copy(ctx, q)
-	}
+	err = c.atOnce(ctx, q)
 	c.b.step(c.op + ":cut")
 	// A volume that was thawed before its time was written to while others, or
 	// the rest of it, were still to be cut.

@@ -54,8 +54,9 @@
 // A child process (flock and fsfreeze of util-linux) thaws it when this process
 // dies, and the next start when the child died too. A group freezes all of its
 // volumes, cuts all, and is one directory: there with all members or not at all.
-// A mount that this process does not see is not frozen; its snapshot is what a
-// power cut would leave.
+// A raw device, or a mount that this process does not see, is not frozen; its
+// snapshot is what a power cut would leave. A group with two of those in use is
+// ErrPrecondition when one of them is written to while it is cut.
 //
 // A copy of a volume that was formatted gets a UUID of its own when it is made
 // (tune2fs, e2fsck, xfs_db, btrfstune), so that both can be mounted side by side.

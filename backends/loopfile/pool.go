@@ -49,6 +49,8 @@ type pool struct {
 
 	tryReflink sync.Once
 	canReflink bool
+	tryTimes   sync.Once
+	fineTimes  bool
 }
 
 // openPool opens what InitPool made, and locks the halves for this process.

@@ -16,7 +16,8 @@ import (
 // quiet is a moment in which the images of volumes are what their users would
 // find after an orderly stop.
 type quiet struct {
-	closed bool // nobody uses any of the volumes
+	closed bool      // nobody uses any of the volumes
+	loose  []*volume // in use and not frozen
 	thaws  []func() error
 	timer  *time.Timer
 
@@ -98,6 +99,7 @@ func (b *Backend) still(ctx context.Context, q *quiet, v *volume) error {
 			return err
 		}
 		if !frozen {
+			q.loose = append(q.loose, v)
 			if err := syncDevice(ctx, s.Loop); err != nil {
 				return err
 			}

@@ -26,6 +26,8 @@ func loopsNamed(string) ([]string, error) { return nil, needLinux("loop devices"
 
 func reflink(_, _ *os.File) (bool, error) { return false, nil }
 
+func (p *pool) stampNow(ctx context.Context, f *os.File) (stamp, error) { return settled(ctx, f) }
+
 func (p *pool) reflinks() bool {
 	p.tryReflink.Do(func() { p.canReflink = false })
 	return p.canReflink
