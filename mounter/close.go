@@ -140,6 +140,10 @@ func (e *Engine) unclaimed(ctx context.Context, r *record, dev *deviceRecord) er
 		return e.unmounted(r)
 	}
 	claimed, err := d.Claimed()
+	if claimed && err == nil {
+		e.settle(ctx, r.Volume)
+		claimed, err = d.Claimed()
+	}
 	switch err = errors.Join(err, d.Close()); {
 	case err != nil:
 		return unavailable("device %s: %w", dev.Path, err)

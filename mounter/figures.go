@@ -16,7 +16,9 @@ const statsMargin = 500 * time.Millisecond
 
 // statsKey names what is asked. The number is in it because a volume that was
 // unmounted while a question hung, and is staged anew, is another one to ask.
-func statsKey(volume string, dev uint64) string { return volume + "\x00" + devName(dev) }
+func statsKey(volume string, dev uint64) string { return statsPrefix(volume) + devName(dev) }
+
+func statsPrefix(volume string) string { return volume + "\x00" }
 
 // figures are those of the file system or device with the number dev, the last
 // known ones when it does not answer.
@@ -43,7 +45,7 @@ func (e *Engine) figures(ctx context.Context, r *record, path string, dev uint64
 func (e *Engine) fresh(ctx context.Context, r *record, path string, dev uint64) (Stats, error) {
 	key := statsKey(r.Volume, dev)
 	return e.stats.get(ctx, key, e.patience(ctx, e.stats.age(key)), func() (Stats, error) {
-		st, err := e.ask(ctx, r, path)
+		st, err := e.ask(ctx, r, path, dev)
 		if err == nil {
 			e.known.keep(key, st, e.opts.StatsMaxAge)
 		}
@@ -63,8 +65,21 @@ func (e *Engine) patience(ctx context.Context, age time.Duration) time.Duration 
 	return max(wait, time.Millisecond)
 }
 
+// settleTime is how long a volume that is taken off waits for a question about it.
+const settleTime = 2 * time.Second
+
+// settle waits for the questions about a volume that run: each holds the file system
+// for a moment after it was unmounted. One that hangs holds it for longer, and the
+// device's claim says so.
+func (e *Engine) settle(ctx context.Context, volume string) {
+	ctx, cancel := context.WithTimeout(ctx, settleTime)
+	defer cancel()
+	e.stats.wait(ctx, statsPrefix(volume))
+	e.health.wait(ctx, statsPrefix(volume))
+}
+
 // ask may hang.
-func (e *Engine) ask(ctx context.Context, r *record, path string) (Stats, error) {
+func (e *Engine) ask(ctx context.Context, r *record, path string, dev uint64) (Stats, error) {
 	switch reporter := e.features.StatsReporter; {
 	case r.block():
 		size, err := e.deviceSize(context.WithoutCancel(ctx), r.data())
@@ -75,6 +90,10 @@ func (e *Engine) ask(ctx context.Context, r *record, path string) (Stats, error)
 	v, err := e.kernel.StatFS(path)
 	if err != nil {
 		return Stats{}, unavailable("statfs: %w", err)
+	}
+	// Whoever unmounted it meanwhile left a directory of the node's own disk there.
+	if again, err := e.mountsAt(path); err != nil || len(again) == 0 || again[0].Dev != dev {
+		return Stats{}, unavailable("statfs: the volume was unmounted meanwhile")
 	}
 	return Stats{VolumeStats: v}, nil
 }

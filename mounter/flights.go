@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 )
@@ -53,6 +54,24 @@ func (l *flights[T]) age(id string) time.Duration {
 		return 0
 	}
 	return max(time.Since(fl.start), 1)
+}
+
+// wait waits for the calls that run whose id begins with prefix, no longer than ctx.
+func (l *flights[T]) wait(ctx context.Context, prefix string) {
+	l.mu.Lock()
+	var running []*flight[T]
+	for id, fl := range l.m {
+		if strings.HasPrefix(id, prefix) {
+			running = append(running, fl)
+		}
+	}
+	l.mu.Unlock()
+	for _, fl := range running {
+		select {
+		case <-fl.done:
+		case <-ctx.Done():
+		}
+	}
 }
 
 func (l *flights[T]) start(id string, f func() (T, error)) *flight[T] {
