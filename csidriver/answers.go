@@ -35,6 +35,8 @@ func measureVolume(t *backends.Traits, v *backends.Volume) (size int, err error)
 		return 0, badAnswer("volume %q has a capacity of %d bytes", v.ID, v.Capacity)
 	case v.Source.SnapshotID != "" && v.Source.VolumeID != "":
 		return 0, badAnswer("volume %q was made of a snapshot and of a volume", v.ID)
+	case v.Source.VolumeID == v.ID:
+		return 0, badAnswer("volume %q was made of itself", v.ID)
 	case !fits(v.Source.SnapshotID, maxString) || !fits(v.Source.VolumeID, maxString):
 		return 0, badAnswer("volume %q has a content source of more than %d bytes, or not UTF-8", v.ID, maxString)
 	case slices.ContainsFunc(v.Nodes, func(n string) bool { return n == "" || !fits(n, maxNodeID) }):

@@ -164,6 +164,9 @@ func (c *controller) findVolume(ctx context.Context, req *wanted) (*backends.Vol
 	if err := c.checkExisting(ctx, vol, req); err != nil {
 		return nil, err
 	}
+	if err := c.holdsSource(ctx, vol, req); err != nil {
+		return nil, err
+	}
 	return vol, nil
 }
 

@@ -68,6 +68,21 @@ func (c *controller) fitSource(req *wanted, least int64) error {
 	return nil
 }
 
+// holdsSource looks whether a restored volume that was found is as large as its
+// snapshot, as is done with a new one: a retry must not get what the first call
+// was refused. A snapshot that is gone says nothing. A source volume does not
+// either: it may have grown since.
+func (c *controller) holdsSource(ctx context.Context, vol *backends.Volume, req *wanted) error {
+	if req.source.SnapshotID == "" || vol.Capacity == 0 {
+		return nil
+	}
+	snap, err := c.snapshot(ctx, req.source.SnapshotID, req.Secrets)
+	if err != nil || vol.Capacity >= snap.Size {
+		return nil //nolint:nilerr // the volume is there, whatever became of its snapshot
+	}
+	return badAnswer("volume %q has %d bytes, and was made of a snapshot of %d", vol.ID, vol.Capacity, snap.Size)
+}
+
 // sourceText says in a message what a volume was made of.
 func sourceText(s backends.ContentSource) string {
 	switch {

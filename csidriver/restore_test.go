@@ -191,6 +191,38 @@ func TestRestoreBadAnswers(t *testing.T) {
 	}
 }
 
+// TestRestoreTooSmall: what the first call was refused, its retry is too. A
+// snapshot that is gone is not in the way.
+func TestRestoreTooSmall(t *testing.T) {
+	r, d := startSources(t, nil)
+	q := restoreReq("new", snapshotSource("sid-s"))
+	q.CapacityRange = nil
+	d.answer = func(v *backends.Volume) *backends.Volume {
+		v.Capacity = 5
+		return v
+	}
+	for range 2 {
+		_, err := r.CreateVolume(t.Context(), q)
+		wantCode(t, err, codes.Unavailable, "5 bytes")
+	}
+	_, err := r.DeleteSnapshot(t.Context(), deleteSnapshot("sid-s"))
+	wantCode(t, err, codes.OK)
+	_, err = r.CreateVolume(t.Context(), q)
+	wantCode(t, err, codes.OK)
+}
+
+// TestCloneOfItself: to delete it would be to delete its source.
+func TestCloneOfItself(t *testing.T) {
+	r, d := startSources(t, nil)
+	d.answer = func(v *backends.Volume) *backends.Volume {
+		c := *v
+		c.ID = c.Source.VolumeID
+		return &c
+	}
+	_, err := r.CreateVolume(t.Context(), restoreReq("new", volumeSource("id-v")))
+	wantCode(t, err, codes.Unavailable, "made of itself")
+}
+
 // TestRestoreHoldsSource: the source is not deleted below a running copy, and many
 // copies of one source run side by side.
 func TestRestoreHoldsSource(t *testing.T) {

@@ -44,7 +44,9 @@
 // On xfs and btrfs a snapshot shares the blocks of its volume (FICLONE): it is made
 // in milliseconds, and survives the volume as the volume survives it. What is
 // shared is promised to the volume a second time, for the day on which it is
-// overwritten: a snapshot that the pool could not hold then is ErrNoSpace.
+// overwritten: a snapshot that the pool could not hold then is ErrNoSpace. With an
+// Overcommit above 1 this is a promise like the others: a thick volume that has a
+// snapshot, or is a copy, can then find the pool full.
 // Elsewhere (ext4) the data is copied: by a job that goes on after a restart, when
 // nobody uses the volume, which can meanwhile not be opened, grown or deleted;
 // within Options.FreezeLimit when it is in use. A copy whose volume was written
