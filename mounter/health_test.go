@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -188,5 +189,49 @@ func TestHealthHangs(t *testing.T) {
 		if got := reasons(t, r, "w"); len(got) > 0 || time.Since(start) > 0 || k.calls.Load() != 1 {
 			t.Errorf("of another: %v after %s; %d calls", got, time.Since(start), k.calls.Load())
 		}
+	})
+}
+
+// stuckDisk is a kernel with a disk from which no read comes back.
+type stuckDisk struct {
+	*mountertest.Kernel
+	gate  chan struct{}
+	reads atomic.Int32
+}
+
+func (k *stuckDisk) ReadEnds(context.Context, mounter.Device) error {
+	k.reads.Add(1)
+	<-k.gate
+	return nil
+}
+
+// TestHealthDiskHangs: a disk that does not answer is found in time, by one read, with
+// what is known without it.
+func TestHealthDiskHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := &stuckDisk{gate: make(chan struct{})}
+		r := &rig{t: t, node: newNode(), dir: t.TempDir()}
+		r.staging, r.target = r.dir+"/staging", r.dir+"/target"
+		r.Engine = mountertest.New(t, r.node, &mountertest.Options{Adjust: func(o *mounter.Options) {
+			k.Kernel, _ = o.Kernel.(*mountertest.Kernel)
+			o.Kernel = k
+		}})
+		r.node.sources["v"] = &backends.Source{Device: &backends.Device{Path: "/dev/a", Identity: backends.Identity{Serial: "A"}}}
+		r.stage()
+		r.publish()
+		r.Kernel.UnmountForeign(r.target)
+		for range 5 {
+			start := time.Now()
+			r.ails("MountLost", "NotAnswering")
+			if took := time.Since(start); took > 10*time.Second {
+				t.Errorf("after %s", took)
+			}
+		}
+		if n := k.reads.Load(); n != 1 {
+			t.Errorf("%d reads", n)
+		}
+		close(k.gate)
+		synctest.Wait()
+		r.ails("MountLost")
 	})
 }

@@ -140,6 +140,23 @@ func TestStatsLateAnswer(t *testing.T) {
 	})
 }
 
+// TestStatsUnmountedMeanwhile: the figures of what lies below are not the volume's.
+func TestStatsUnmountedMeanwhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, k := hangingRig(t, 0)
+		release := k.hang()
+		go func() {
+			time.Sleep(time.Second)
+			r.Kernel.UnmountForeign(r.target)
+			release()
+		}()
+		st, took, err := r.figures(t.Context(), "v", r.target)
+		if err == nil || took != time.Second {
+			t.Errorf("got %+v, %v after %s", st, err, took)
+		}
+	})
+}
+
 // TestStatsNoOldFigures: they are not given where nobody wants them.
 func TestStatsNoOldFigures(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
