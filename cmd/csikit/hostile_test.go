@@ -249,7 +249,7 @@ func tearDown(t *testing.T, w workspace) {
 		if err := syscall.Stat(file, &st); err != nil {
 			t.Error(err)
 		}
-		if err := blockdev.DetachLoop(context.WithoutCancel(t.Context()), device, st.Dev, st.Ino); err != nil {
+		if err := blockdev.DetachLoop(context.WithoutCancel(t.Context()), device, uint64(st.Dev), st.Ino); err != nil { //nolint:unconvert // int32 on darwin
 			t.Error(err)
 		}
 	}
