@@ -216,7 +216,7 @@ func TestLimitsOff(t *testing.T) {
 		t.Error("a relative path")
 	}
 	o.Cgroup = "/sys/fs/cgroup/pods"
-	if f := backends.DetectController(&Backend{o: o}); f.Modifier == nil || len(Traits(o).Parameters) != 2+len(limitParams) {
+	if f := backends.DetectController(&Backend{o: o}); f.Modifier == nil || len(Traits(o).Parameters) != len(Traits(b.o).Parameters)+len(limitParams) {
 		t.Errorf("%+v", Traits(o))
 	}
 }
