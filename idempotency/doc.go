@@ -60,10 +60,17 @@
 // a server, an API that counts), is entered through a [Queue]: in a fair order,
 // until the operation's context ends, and with the wait shown as its step.
 //
+// # Replicas
+//
+// Keys hold in one process. Where two replicas of a controller may run at once,
+// and a leader election only makes that rare, a [Locker] makes exclusive keys hold
+// across them. Its locks are leases: a holder that cannot be heard of loses
+// them. Its operation is then cancelled and fails with [ErrLost], and what it may
+// still do to the storage is kept out by the token of [Fence].
+//
 // # When not to use it
 //
-// It guards one process. Two replicas of a controller need a lease, or a lock
-// in the storage. It is not a cache and no journal: after a crash it knows
+// It guards one process, unless there is a Locker. It is not a cache and no journal: after a crash it knows
 // nothing, and the operation must find out by looking. For a read there is
 // nothing to guard: call it directly. For a plain lock within one program a
 // sync.Mutex is thirty times cheaper.

@@ -19,10 +19,12 @@ const (
 	EventStuck                         // it was cancelled and does not end; it keeps its keys
 	EventDone                          // it has ended with Err
 	EventHandOver                      // Caller got Err, which nobody had been left to receive
+	EventLost                          // it has lost the lease of a key; it is cancelled
+	EventUnlock                        // it could not give the lease of a key back, for Err; that ends by itself
 )
 
 func (k EventKind) String() string {
-	names := [...]string{"", "start", "join", "wait", "pending", "negate", "stall", "stuck", "done", "handover"}
+	names := [...]string{"", "start", "join", "wait", "pending", "negate", "stall", "stuck", "done", "handover", "lost", "unlock"}
 	if k == 0 || int(k) >= len(names) {
 		return "event " + strconv.Itoa(int(k))
 	}
@@ -38,7 +40,7 @@ type Event struct {
 	Step   string        // its last step
 	Age    time.Duration // since it started; since the call if it has not
 	Caller string        // Join, Pending, Negate, HandOver: the Owner of the call
-	Err    error         // Done, Pending, HandOver
+	Err    error         // Done, Pending, HandOver, Unlock
 }
 
 // batch is what is to be done after the table is unlocked: nothing of the user's

@@ -158,3 +158,37 @@ func ExampleQueue() {
 	// extending lv1 in vg0
 	// <nil>
 }
+
+// oneLock is a Locker over the one lock of a storage system that can refuse
+// writers with an old token.
+type oneLock struct{ epoch int64 }
+
+func (s *oneLock) Lock(context.Context, string) (idempotency.Lease, error) {
+	s.epoch++
+	return lease{s.epoch}, nil
+}
+
+type lease struct{ epoch int64 }
+
+func (l lease) Token() int64                 { return l.epoch }
+func (l lease) Lost() <-chan struct{}        { return nil }
+func (l lease) Unlock(context.Context) error { return nil }
+
+// The storage is told the fencing token with each change.
+func ExampleFence() {
+	table := idempotency.NewTable(&idempotency.Options{Locker: &oneLock{}})
+	remove := idempotency.Operation{Name: "DeleteVolume vol-1", Keys: []idempotency.Key{idempotency.Exclusive("id:vol-1")}}
+	for range 2 {
+		_, err := idempotency.Do(context.Background(), table, remove, func(ctx context.Context) (int, error) {
+			token, ok := idempotency.Fence(ctx, "id:vol-1")
+			fmt.Println("delete vol-1 with epoch", token, ok)
+			return 0, nil
+		})
+		if err != nil {
+			fmt.Println(err)
+		}
+	}
+	// Output:
+	// delete vol-1 with epoch 1 true
+	// delete vol-1 with epoch 2 true
+}

@@ -56,6 +56,8 @@ type operation struct {
 	cut     time.Time // when cause was set
 	cause   error     // why ctx was cancelled
 	stuck   bool      // does not change any more once left is closed
+	locking bool      // runs, but waits for the Locker
+	leases  []held    // written before fn is called
 	err     error     // what callers get once left is closed
 
 	prev, next *operation // in Table.all
@@ -94,9 +96,15 @@ func (k *task[T]) run(t *Table) {
 		if !returned {
 			err = newPanicError(k.op.Name, recover())
 		}
+		err = t.unlockKeys(&k.operation, err)
 		t.finish(&k.operation, err)
 	}()
-	k.val, err = k.fn(k.ctx)
+	if t.needsLock(&k.operation) {
+		err = t.lock(&k.operation)
+	}
+	if err == nil {
+		k.val, err = k.fn(k.ctx)
+	}
 	returned = true
 }
 
@@ -114,6 +122,9 @@ func (o *operation) joinable() bool { return o.state != ended && o.cause == nil 
 func (t *Table) start(o *operation, b *batch) {
 	o.state, o.started = running, time.Now()
 	o.act.last = o.started
+	// Where callers do not wait for their turn, they wait for a lock as they do for
+	// fn.
+	o.locking = t.needsLock(o) && t.o.Wait > 0
 	o.ctx, o.cancel = context.WithCancelCause(&o.base)
 	t.touch(o)
 	t.note(b, EventStart, o, "", nil)

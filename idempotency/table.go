@@ -23,6 +23,8 @@ type Options struct {
 	// Grace is how long an operation may go on after its context was cancelled,
 	// before it counts as stuck: 0: 10 s, negative: none.
 	Grace time.Duration
+	// Locker makes exclusive keys hold across processes. Nil: they hold in this one.
+	Locker Locker
 	// Observer is told what happens. It is called on the goroutine that made it
 	// happen, so it must be quick; it may use the table.
 	Observer func(Event)

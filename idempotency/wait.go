@@ -55,13 +55,13 @@ func (t *Table) limit(ctx context.Context) (time.Time, bool) {
 func (t *Table) waits(o *operation) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return o.state == queued
+	return o.state == queued || o.locking
 }
 
 // leave takes a caller away from o before o's end. Without an error of its own
 // the caller is told what it waited for. If o has ended after all, leave returns
 // nil and the caller takes the result. An operation that was not yet begun, and
-// that nobody waits for, is dropped.
+// that nobody waits for, is dropped; one that waits for a lock too.
 func (t *Table) leave(o *operation, caller *Operation, err error) error {
 	var b batch
 	t.mu.Lock()
@@ -75,8 +75,12 @@ func (t *Table) leave(o *operation, caller *Operation, err error) error {
 		err = in.pending()
 		t.note(&b, EventPending, in, caller.Owner, err)
 	}
-	if o.state == queued && o.callers == 0 {
+	switch {
+	case o.callers > 0:
+	case o.state == queued:
 		t.end(o, err, &b)
+	case o.locking && o.cause == nil:
+		t.cutOff(o, err)
 	}
 	return err
 }
