@@ -70,9 +70,10 @@
 //
 // # When not to use it
 //
-// It guards one process, unless there is a Locker. It is not a cache and no journal: after a crash it knows
-// nothing, and the operation must find out by looking. For a read there is
-// nothing to guard: call it directly. For a plain lock within one program a
+// It guards one process, unless there is a Locker. It is not a cache, and after a
+// crash it knows nothing: the operation must find out by looking. Where the storage
+// cannot tell, package idempotency/journal keeps what was begun. For a read there
+// is nothing to guard: call it directly. For a plain lock within one program a
 // sync.Mutex is thirty times cheaper.
 //
 // Package idempotency imports the standard library only.
