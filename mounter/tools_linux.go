@@ -106,10 +106,14 @@ func (k linux) Check(ctx context.Context, dev Device, fsType string, force bool)
 	}
 }
 
-// GrowsOnline: the kernel lets only CAP_SYS_RESOURCE grow a mounted ext4.
+// GrowsOnline: the kernel lets only CAP_SYS_RESOURCE grow a mounted ext3 or ext4,
+// and its driver for ext2 cannot.
 func (linux) GrowsOnline(fsType string) bool {
-	if !isExt(fsType) {
+	switch {
+	case !isExt(fsType):
 		return true
+	case fsType == "ext2":
+		return false
 	}
 	head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData
