@@ -20,6 +20,7 @@ import (
 
 	"github.com/csikit/csikit/backends"
 	"github.com/csikit/csikit/idempotency"
+	"github.com/csikit/csikit/mounter"
 )
 
 // Services says which services a process answers. Identity is always there.
@@ -52,6 +53,9 @@ type Options struct {
 	// host: a container without bidirectional mount propagation does not get ready
 	// (pods would see empty directories).
 	SharedDirs []string
+	// FUSEServers runs the servers of FUSE volumes (backends.FUSE) outside of this
+	// container: a fusehost.Client, mostly. nil: there are no such volumes.
+	FUSEServers mounter.ServerHost
 	// Engine replaces the node engine, package mounter's, for tests.
 	Engine Engine
 

@@ -83,7 +83,7 @@ func (d *Driver) missing() error {
 func (d *Driver) engineOptions() *mounter.Options {
 	o := &mounter.Options{
 		StateDir: d.opts.StateDir, SharedDirs: d.opts.SharedDirs, Logger: d.logger, FSTypes: d.cfg.Traits.FSTypes,
-		NoDevices: !d.cfg.Traits.Devices,
+		NoDevices: !d.cfg.Traits.Devices, Servers: d.opts.FUSEServers,
 	}
 	if observe := CommandObserver(d.opts.TracerProvider, d.opts.MeterProvider); observe != nil {
 		o.Command = command.New(&command.Options{Logger: d.logger, Observer: observe})

@@ -22,8 +22,8 @@ import (
 	"github.com/csikit/csikit/mounter/mnt"
 )
 
-// TestFUSELifecycle: two volumes, each with one server, which goes with it.
-func TestFUSELifecycle(t *testing.T) {
+// TestRealFUSELifecycle: two volumes, each with one server, which goes with it.
+func TestRealFUSELifecycle(t *testing.T) {
 	r := newFUSERig(t)
 	for _, id := range []string{"a", "b"} {
 		r.volume(id, "data of "+id)
@@ -69,8 +69,8 @@ func TestFUSELifecycle(t *testing.T) {
 	}
 }
 
-// TestFUSESecrets: secrets reach the server, and nothing else.
-func TestFUSESecrets(t *testing.T) {
+// TestRealFUSESecrets: secrets reach the server, and nothing else.
+func TestRealFUSESecrets(t *testing.T) {
 	r := newFUSERig(t)
 	r.quiet = true // or the watcher is first
 	r.restart()
@@ -103,9 +103,9 @@ func TestFUSESecrets(t *testing.T) {
 	}
 }
 
-// TestFUSEServerDies: whoever comes first heals, and all that was there is there
+// TestRealFUSEServerDies: whoever comes first heals, and all that was there is there
 // again: data, targets, read-only ones and their options.
-func TestFUSEServerDies(t *testing.T) {
+func TestRealFUSEServerDies(t *testing.T) {
 	for name, look := range map[string]func(r *fuseRig){
 		"stage":   func(r *fuseRig) { r.stage("v", "") },
 		"publish": func(r *fuseRig) { r.publish("v", "t") },
@@ -154,8 +154,8 @@ func TestFUSEServerDies(t *testing.T) {
 	}
 }
 
-// TestFUSEWatch: nobody asks, and it is healed.
-func TestFUSEWatch(t *testing.T) {
+// TestRealFUSEWatch: nobody asks, and it is healed.
+func TestRealFUSEWatch(t *testing.T) {
 	r := newFUSERig(t)
 	r.volume("v", "data")
 	r.stage("v", "")
@@ -173,9 +173,9 @@ func TestFUSEWatch(t *testing.T) {
 	r.unstage("v")
 }
 
-// TestFUSEHungServer: a server that is stopped keeps nobody waiting, loses no data
+// TestRealFUSEHungServer: a server that is stopped keeps nobody waiting, loses no data
 // by it, and can be taken away.
-func TestFUSEHungServer(t *testing.T) {
+func TestRealFUSEHungServer(t *testing.T) {
 	r := newFUSERig(t)
 	r.volume("v", "data")
 	r.stage("v", "")
@@ -206,8 +206,8 @@ func TestFUSEHungServer(t *testing.T) {
 	}
 }
 
-// TestFUSEStartFails: the error says what the server said, and nothing is left.
-func TestFUSEStartFails(t *testing.T) {
+// TestRealFUSEStartFails: the error says what the server said, and nothing is left.
+func TestRealFUSEStartFails(t *testing.T) {
 	for mode, want := range map[string]struct{ say string }{
 		"fail":   {say: "bucket does not exist"},
 		"silent": {say: "has not answered"},
@@ -236,8 +236,8 @@ func TestFUSEStartFails(t *testing.T) {
 	}
 }
 
-// TestFUSERefused: what cannot be run is refused for good, and nothing is left.
-func TestFUSERefused(t *testing.T) {
+// TestRealFUSERefused: what cannot be run is refused for good, and nothing is left.
+func TestRealFUSERefused(t *testing.T) {
 	for name, tc := range map[string]struct {
 		edit func(*backends.FUSE)
 		kind error
@@ -269,9 +269,9 @@ func TestFUSERefused(t *testing.T) {
 	}
 }
 
-// TestFUSEHostDies: with the host all servers die; a new one gets them from the
+// TestRealFUSEHostDies: with the host all servers die; a new one gets them from the
 // driver, which still knows them, or from the CO.
-func TestFUSEHostDies(t *testing.T) {
+func TestRealFUSEHostDies(t *testing.T) {
 	r := newFUSERig(t)
 	r.volume("v", "data")
 	r.stage("v", "")
@@ -303,9 +303,9 @@ func TestFUSEHostDies(t *testing.T) {
 	r.unstage("v") // nobody listens, so that nothing runs
 }
 
-// TestFUSEDriverKilled: the server is no child of the driver, and not of its PID
+// TestRealFUSEDriverKilled: the server is no child of the driver, and not of its PID
 // namespace either; the next driver finds it.
-func TestFUSEDriverKilled(t *testing.T) {
+func TestRealFUSEDriverKilled(t *testing.T) {
 	r := newFUSERig(t)
 	r.volume("v", "data")
 	must(t, r.Close())

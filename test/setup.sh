@@ -15,7 +15,7 @@ declare -A package=(
 	[gcc]=gcc [mkfs.btrfs]=btrfs-progs [strace]=strace [unshare]=util-linux [mkfs.cramfs]=util-linux-extra
 	[mkfs.vfat]=dosfstools [mkfs.ntfs]=ntfs-3g [mkfs.exfat]=exfatprogs [mkfs.f2fs]=f2fs-tools [mkfs.nilfs2]=nilfs-tools
 	[mkfs.jfs]=jfsutils [mkreiserfs]=reiserfsprogs [mkfs.ocfs2]=ocfs2-tools [mkfs.gfs2]=gfs2-utils [mkudffs]=udftools
-	[mksquashfs]=squashfs-tools [mkfs.erofs]=erofs-utils [genisoimage]=genisoimage
+	[mksquashfs]=squashfs-tools [squashfuse]=squashfuse [mkfs.erofs]=erofs-utils [genisoimage]=genisoimage
 	[sfdisk]=fdisk [sgdisk]=gdisk [cryptsetup]=cryptsetup-bin [mdadm]=mdadm [pvcreate]=lvm2 [make-bcache]=bcache-tools [drbdmeta]=drbd-utils
 )
 missing=() packages=()

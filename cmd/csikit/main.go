@@ -3,6 +3,10 @@
 //	csikit demo     one volume through its life on real disks, printed step by step
 //	csikit walk     any driver that runs, by what it advertises: volumes, snapshots, clones
 //	csikit check    csi-sanity against a driver that runs
+//
+// It also runs beside a driver:
+//
+//	csikit fuse-host    the servers of FUSE volumes, where they outlive the driver
 package main
 
 import (
@@ -47,6 +51,10 @@ const usage = `csikit: the tool for authors of CSI drivers
         [-junit FILE]
         runs csi-sanity against a running driver and prints each spec. csi-sanity
         wants volumes of exactly BYTES: say a size that the driver does not round.
+
+  csikit fuse-host -socket /run/my-driver/fuse.sock [-grace 5s]
+        runs the servers of a driver's FUSE volumes, in a container of its own
+        beside the driver's: they outlive the driver's, and die with this one.
 
 Without -endpoint it is what CSI_ENDPOINT says; -node-endpoint is for a driver
 whose Node service answers elsewhere. BYTES are 1 GiB if not given; 0 asks for no
@@ -97,6 +105,8 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		return walkCommand(ctx, args[1:], out)
 	case "check":
 		return check(ctx, args[1:], out)
+	case "fuse-host":
+		return fuseHost(ctx, args[1:])
 	case driverCommand:
 		return serveDriver(ctx, args[1:])
 	case "help", "-h", "-help", "--help":

@@ -1,0 +1,12 @@
+package fusehost
+
+import (
+	"testing"
+
+	"github.com/csikit/csikit/internal/testenv"
+)
+
+func TestMain(m *testing.M) {
+	child()
+	testenv.Main(m)
+}
