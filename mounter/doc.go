@@ -60,6 +60,30 @@
 // nobody has the key: root of the node can read it there (dmsetup table --showkeys),
 // as it can read the data.
 //
+// # FUSE
+//
+// A volume for which the backend gives a FUSE is served by a program, and the program
+// is run by Options.Servers, outside of the driver's container: a child would die
+// with that. The engine opens /dev/fuse, makes the mount, hands the descriptor over
+// and keeps no copy; the volume is staged when the server has answered. There is one
+// server for a volume, known by the volume's ID, which is on record before it is
+// started; a driver that was started anew finds it by that, and it ends before
+// CloseVolume.
+//
+// When a server dies its mount is dead for good. The volume is then healed: a new
+// server, a new mount in the place of the dead one, and new binds at all its targets,
+// as they were made. That happens when the host tells of the death, at the next start
+// of the engine, and with the next stage, publish or question for figures. How to run
+// the server is known from the request, from the engine's memory, the host's, or a
+// backends.FUSEReopener; nothing of it is written down, for it may hold secrets. What
+// a pod sees of that: containers with mountPropagation HostToContainer get the new
+// mount; others keep their own copy of the dead one (ENOTCONN) until they are started
+// anew, and so do files that were open.
+//
+// A server that does not answer is not replaced, it may have data: stage and publish
+// are backends.ErrUnavailable after Options.ServerAnswer. Unpublish and unstage take
+// it away all the same, and end its connection if that is what keeps it busy.
+//
 // # When not to use it
 //
 // For mount points, bind mounts and options alone there is mounter/mnt; for

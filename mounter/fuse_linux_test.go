@@ -67,6 +67,9 @@ func TestRealFUSELifecycle(t *testing.T) {
 	if len(r.Volumes()) > 0 || len(r.node.opens) > 0 {
 		t.Errorf("left: %v %v", r.Volumes(), r.node.opens)
 	}
+	if found, err := r.host.Find(t.Context(), "a"); err != nil || found.State != mounter.ServerUnknown {
+		t.Errorf("the host still knows it, and its secrets: %+v, %v", found, err)
+	}
 }
 
 // TestRealFUSESecrets: secrets reach the server, and nothing else.
@@ -121,7 +124,9 @@ func TestRealFUSEServerDies(t *testing.T) {
 		},
 		"driver restart": func(r *fuseRig) {
 			r.restart()
-			r.until("healed", func() bool { _, err := os.Stat(r.path("ro/data")); return err == nil })
+			for _, name := range []string{"ro/data", "t/data"} {
+				r.until("healed", func() bool { _, err := os.Stat(r.path(name)); return err == nil })
+			}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -190,6 +195,10 @@ func TestRealFUSEHungServer(t *testing.T) {
 	must(t, unix.Kill(pid, unix.SIGCONT))
 	r.until("well", func() bool { return r.Stage(t.Context(), r.stageReq("v", "")) == nil })
 	r.wantData("data", "t")
+	r.until("asked", func() bool { // by nobody any more
+		_, err := r.Stats(t.Context(), mounter.StatsRequest{ID: "v", Path: r.path("t")})
+		return err == nil
+	})
 	if r.pid("v") != pid {
 		t.Error("a server that hung for a moment was replaced")
 	}
@@ -198,9 +207,22 @@ func TestRealFUSEHungServer(t *testing.T) {
 	if err == nil && st.Age == 0 { // and its look at the target still waits
 		t.Errorf("figures of a server that is stopped: %+v", st)
 	}
+	cat := exec.CommandContext(t.Context(), "cat", r.path("t/data")) // as a pod that hangs
+	must(t, cat.Start())
+	seen := 0
+	r.until("waiting", func() bool {
+		b, _ := os.ReadFile("/proc/" + strconv.Itoa(cat.Process.Pid) + "/stat")
+		if seen++; !strings.Contains(string(b), "(cat) S") && !strings.Contains(string(b), "(cat) D") {
+			seen = 0
+		}
+		return seen > 5
+	})
 	r.restart()
 	r.unpublish("v", "t")
 	r.unstage("v")
+	if cat.Wait() == nil {
+		t.Error("who waited for the server got its data")
+	}
 	if took := time.Since(begun); took > 20*time.Second {
 		t.Errorf("all of that took %v", took)
 	}

@@ -182,6 +182,19 @@ func TestStubborn(t *testing.T) {
 	until(t, "gone", func() bool { return !alive(pid) && !alive(kid) })
 }
 
+// TestOrphans: what a server leaves behind ends with it.
+func TestOrphans(t *testing.T) {
+	c, _, _ := serveHost(t, 0o600)
+	must(t, c.Start(t.Context(), mounter.Server{ID: "v", Device: device(t), Run: sh(`sleep 77 >/dev/null 2>&1 & echo child $!`)}))
+	var kid int
+	until(t, "ended", func() bool {
+		st := find(t, c, "v")
+		n, _ := fmt.Sscanf(st.Output, "child %d", &kid)
+		return n == 1 && st.State == mounter.ServerExited
+	})
+	until(t, "gone", func() bool { return !alive(kid) })
+}
+
 // TestWatch: who watches is told of each end, also of those before.
 func TestWatch(t *testing.T) {
 	c, _, _ := serveHost(t, 0o600)
