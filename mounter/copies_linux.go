@@ -29,6 +29,8 @@ func (linux) Copies(ctx context.Context, dev Device, fsType, uuid string) ([]Cop
 		names, err = mountedXFS(ctx, uuid)
 	case "btrfs":
 		names, err = filepath.Glob(filepath.Join(sysBtrfs, uuid, "devices/*"))
+	default:
+		names, err = mountedExt(uuid)
 	}
 	if err != nil {
 		return nil, err
@@ -115,6 +117,39 @@ func xfsUUID(ctx context.Context, name string, num uint64, point string) string 
 		return ""
 	}
 	return c.UUID
+}
+
+// mountedExt names the devices of the mounted ext file systems with this UUID, which
+// their superblocks say: the kernel has them in memory. As with xfs, one whose device
+// has no node here is left out.
+func mountedExt(uuid string) ([]string, error) {
+	dirs, err := filepath.Glob("/sys/fs/ext4/*/err_ratelimit_burst") // which no feature has
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, dir := range dirs {
+		name := filepath.Base(filepath.Dir(dir))
+		if extUUID(name) == uuid {
+			names = append(names, name)
+		}
+	}
+	return names, nil
+}
+
+// extUUID is "" when the device cannot be read.
+func extUUID(name string) string {
+	const superblock, offUUID = 1024, 0x68
+	f, err := os.Open(filepath.Join("/dev", name))
+	if err != nil {
+		return ""
+	}
+	defer f.Close() //nolint:errcheck // nothing is written
+	var u [16]byte
+	if _, err := f.ReadAt(u[:], superblock+offUUID); err != nil {
+		return ""
+	}
+	return uuidText(u)
 }
 
 // besideCopy makes a mount of what is known to be another disk.

@@ -30,7 +30,9 @@ func (s *staging) prepare(ctx context.Context, d Device) (fsType string, err err
 		err = s.format(ctx, d, v.FSType)
 	} else {
 		s.uuid = content.UUID
-		err = s.repair(ctx, d, content, e.started() != "" || s.crypt.unused())
+		if err = s.onlyHere(ctx, d, v.FSType); err == nil { // a check writes, too
+			err = s.repair(ctx, d, content, e.started() != "" || s.crypt.unused())
+		}
 	}
 	if err != nil {
 		return "", err

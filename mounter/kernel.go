@@ -52,7 +52,7 @@ type Kernel interface {
 	BackedBy(path, fsType string, dev uint64) (bool, error)
 
 	// Copies lists the other devices from which a file system with this UUID is
-	// mounted now, in this namespace or another.
+	// mounted now, in this namespace or another. ext2, ext3 and ext4 are one type.
 	Copies(ctx context.Context, d Device, fsType, uuid string) ([]Copy, error)
 
 	// Mkfs makes a file system on d, over whatever is there.

@@ -110,7 +110,7 @@ func (r *realRig) checked(id, fsType string) {
 // TestRealSameDiskTwice: one disk under two names, as two paths to it are, is not
 // mounted a second time as if it were a copy.
 func TestRealSameDiskTwice(t *testing.T) {
-	for _, fsType := range []string{"xfs", "btrfs"} {
+	for _, fsType := range []string{"xfs", "btrfs", "ext2", "ext3", "ext4"} {
 		t.Run(fsType, func(t *testing.T) {
 			n := newLoopNode(t)
 			r := newRealRig(t, n, n)
