@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/csikit/csikit/mounter/blockdev"
+	"github.com/csikit/csikit/mounter/mnt"
 )
 
 // A reader is a volume whose access mode is read-only, or whose device is. It is not
@@ -38,8 +39,8 @@ func (s *staging) isReader(d Device) (bool, error) {
 
 // readAsIs accepts a file system that can be read as it is.
 func (s *staging) readAsIs(ctx context.Context, d Device, c blockdev.Content, unfinished bool) error {
-	if s.saysNoReplay() {
-		return nil
+	if err := withoutOrphans(d, c); err != nil || s.saysNoReplay() {
+		return err
 	}
 	replay, err := d.NeedsReplay(ctx, c)
 	switch {
@@ -56,6 +57,21 @@ func (s *staging) readAsIs(ctx context.Context, d Device, c blockdev.Content, un
 	return nil
 }
 
+// withoutOrphans refuses what the kernel would write to whatever the options say:
+// an ext file system with files that were deleted while they were open, as a snapshot
+// of a volume in use has, unless the device keeps it from that.
+func withoutOrphans(d Device, c blockdev.Content) error {
+	if !c.Orphans {
+		return nil
+	}
+	ro, err := d.ReadOnly()
+	if ro || err != nil {
+		return unavailableIf("device "+d.Path(), err)
+	}
+	return refuse("the %s on %s has, or may have, files that were deleted while they were open: the kernel removes them at every mount, without a replay too, "+
+		"and a volume that is used read-only is not written to. Stage it once where it may be written to, or make the device itself read-only", c.Type, d.Path())
+}
+
 func notAsIs(d Device, c blockdev.Content, why string) error {
 	or := ""
 	if o := noReplay[c.Type]; o != "" {
@@ -68,7 +84,8 @@ func notAsIs(d Device, c blockdev.Content, why string) error {
 // saysNoReplay reports whether the CO's flags say it already.
 func (s *staging) saysNoReplay() bool {
 	words := []string{"noload", "norecovery", "nologreplay"}
-	return slices.ContainsFunc(strings.Split(s.options.Data, ","), func(o string) bool {
+	said, err := mnt.SplitOptions([]string{s.options.Data}) // a comma in quotes ends no word
+	return err == nil && slices.ContainsFunc(said, func(o string) bool {
 		return slices.Contains(words, o) || strings.HasPrefix(o, "rescue=") && strings.Contains(o, "nologreplay") || o == "rescue=all"
 	})
 }

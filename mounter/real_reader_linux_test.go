@@ -113,6 +113,47 @@ func TestRealReaderOfDirty(t *testing.T) {
 	}
 }
 
+// TestRealReaderOfOrphans: the kernel removes what was deleted while it was open at
+// every mount, also where it does not replay; not for a reader, unless the device
+// keeps the kernel from it.
+func TestRealReaderOfOrphans(t *testing.T) {
+	for _, fsType := range []string{"ext3", "ext4"} {
+		t.Run(fsType, func(t *testing.T) {
+			n := newLoopNode(t)
+			r := newRealRig(t, n, n)
+			r.formatted("first", fsType)
+			r.stage("first", "")
+			f, err := os.Create(r.path("staging-first/deleted"))
+			must(t, err)
+			must(t, f.Sync())
+			must(t, os.Remove(f.Name()))
+			must(t, f.Sync())
+			run(t, "fsfreeze", "-f", r.path("staging-first"))
+			run(t, "cp", "--sparse=always", n.file("first"), n.file("v"))
+			run(t, "fsfreeze", "-u", r.path("staging-first"))
+			must(t, f.Close())
+			r.unstage("first")
+			before := n.sum("v")
+			for _, flags := range [][]string{nil, {"noload"}} {
+				wantKind(t, r.Stage(t.Context(), r.readerReq("v", backends.MultiNodeReader, flags...)), backends.ErrPrecondition)
+			}
+			_, err = n.OpenVolume(t.Context(), backends.OpenVolumeRequest{ID: "v"})
+			must(t, err)
+			run(t, "blockdev", "--setro", n.loop["v"].Path)
+			must(t, r.Stage(t.Context(), r.readerReq("v", backends.MultiNodeReader, "noload")))
+			r.unstage("v")
+			if n.sum("v") != before {
+				t.Error("the device was written to")
+			}
+			r.stage("v", "")
+			r.unstage("v")
+			must(t, r.Stage(t.Context(), r.readerReq("v", backends.MultiNodeReader)))
+			r.unstage("v")
+			r.gone("v")
+		})
+	}
+}
+
 // TestRealReadOnlyFlag: where the mode lets this node write, a mount with "ro" is
 // replayed as mount(8) does it, unless the device cannot be written to.
 func TestRealReadOnlyFlag(t *testing.T) {

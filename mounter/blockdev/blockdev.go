@@ -58,6 +58,10 @@ type Content struct {
 	// Journal says that an ext file system has one: the kernel replays it, and a
 	// file system that was not unmounted needs no check.
 	Journal bool
+	// Orphans says that an ext file system has, or may have, files that were deleted
+	// while they were open. The kernel removes them at a read-only mount too, and
+	// also at one without the journal, unless the device cannot be written to.
+	Orphans bool
 	// InProgress is an xfs whose mkfs did not end: it was never mountable.
 	InProgress bool
 	// Errors says that the superblock records errors, or is itself damaged: a

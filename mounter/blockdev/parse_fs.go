@@ -17,10 +17,10 @@ func parseExt(b []byte, h *hit) bool {
 		incompatRecover, incompatJournalDev, incompat64        = 4, 8, 0x80
 		incompatExt3                                           = 2 | 4 | 0x10
 		roCompatExt3                                           = 1 | 2 | 4
-		roCompatChecksum                                       = 0x400
+		roCompatChecksum, roCompatOrphans                      = 0x400, 0x10000
 		offBlocks, offFirst, offLogBlock, offPerGroup          = 4, 0x14, 0x18, 0x20
 		offState, offRev, offInodeSize, offCompat, offIncompat = 0x3a, 0x4c, 0x58, 0x5c, 0x60
-		offRoCompat, offUUID, offBlocksHi, offSum              = 0x64, 0x68, 0x150, 0x3fc
+		offRoCompat, offUUID, offOrphan, offBlocksHi, offSum   = 0x64, 0x68, 0xe8, 0x150, 0x3fc
 	)
 	logBlock, rev, state := le32(b[offLogBlock:]), le32(b[offRev:]), le16(b[offState:])
 	blocks := uint64(le32(b[offBlocks:]))
@@ -51,6 +51,7 @@ func parseExt(b []byte, h *hit) bool {
 	h.Errors = state&stateErrors != 0
 	h.Clean = state&stateValid != 0 && incompat&incompatRecover == 0
 	h.Journal = compat&compatJournal != 0
+	h.Orphans = h.Journal && (le32(b[offOrphan:]) != 0 || roCompat&roCompatOrphans != 0)
 	if roCompat&roCompatChecksum != 0 {
 		h.check(le32(b[offSum:]) == ^crc32.Checksum(b[:offSum], castagnoli))
 	}
