@@ -24,6 +24,9 @@ func (p *publishing) block(ctx context.Context) (err error) {
 	if p.stage.data().ReadOnly && !p.readOnly {
 		return refuse("device %s is read-only by itself, and a writable one was asked for", d.Path())
 	}
+	if err := p.boundOtherwise(d); err != nil {
+		return err
+	}
 	return p.attach(ctx, makeFile, func() error {
 		if !p.stage.data().ReadOnly {
 			if err := d.SetReadOnly(p.readOnly); err != nil {
@@ -32,6 +35,23 @@ func (p *publishing) block(ctx context.Context) (err error) {
 		}
 		return p.kernel.BindDevice(d, p.path, mnt.BindOptions{ReadOnly: p.readOnly})
 	}, func(mnt.Info) error { return p.checkBlock(d) })
+}
+
+// boundOtherwise finds a read-only target of which the record was lost: it could be
+// written through without the flag. While there is one, the flag is set.
+func (p *publishing) boundOtherwise(d Device) error {
+	if p.readOnly || p.stage.data().ReadOnly {
+		return nil
+	}
+	ro, err := d.ReadOnly()
+	if err != nil || !ro {
+		return unavailableIf("device "+d.Path(), err)
+	}
+	bound, err := p.boundReadOnly(d.Num())
+	if bound {
+		return refuse("device %s is published read-only at a path of which there is no record, and a writable one was asked for", d.Path())
+	}
+	return err
 }
 
 // keepFlag looks at the device of a target that stands. A flag that somebody took

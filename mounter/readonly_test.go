@@ -60,6 +60,21 @@ func TestReadOnlyFlagOfLostRecord(t *testing.T) {
 		r.unstage()
 		r.clean()
 	})
+	t.Run("published writable", func(t *testing.T) {
+		r, stage, pub := lostState(t)
+		must(t, r.Stage(t.Context(), stage))
+		second := pub
+		second.Path, second.ReadOnly = pub.Path+"-2", false
+		wantKind(t, r.Publish(t.Context(), second), backends.ErrPrecondition)
+		if !r.disk.IsReadOnly() {
+			t.Error("writable while it is published read-only")
+		}
+		r.unpublish()
+		must(t, r.Publish(t.Context(), second))
+		must(t, r.Unpublish(t.Context(), mounter.UnpublishRequest{ID: "v", Path: second.Path}))
+		r.unstage()
+		r.clean()
+	})
 	t.Run("read-only by itself", func(t *testing.T) {
 		r := newRig(t, nil)
 		r.disk.SetReadOnly(true)
