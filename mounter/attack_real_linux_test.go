@@ -288,3 +288,44 @@ func TestRealAliasOfStagingPath(t *testing.T) {
 	r.gone("v")
 	must(t, r.Unstage(t.Context(), mounter.UnstageRequest{ID: "v", Path: pub.StagingPath}))
 }
+
+// TestRealParentsSwapped: the directory of a target is renamed, or reached by a link
+// that leads somewhere else by now. What came to its path is another volume's.
+func TestRealParentsSwapped(t *testing.T) {
+	for name, swap := range map[string]func(r *realRig){
+		"renamed": func(r *realRig) {
+			must(r.t, os.Rename(r.path("v"), r.path("away")))
+			must(r.t, os.Rename(r.path("w"), r.path("v")))
+		},
+		"linked": func(r *realRig) {
+			must(r.t, os.Rename(r.path("v"), r.path("away")))
+			must(r.t, os.Symlink(r.path("w"), r.path("v")))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := newLoopNode(t)
+			r := newRealRig(t, n, n)
+			for _, id := range []string{"v", "w"} {
+				n.make(id, 64*mib)
+				r.stage(id, "ext4")
+				r.publish(id, id+"/target")
+			}
+			swap(r)
+			_ = r.Unpublish(t.Context(), mounter.UnpublishRequest{ID: "v", Path: r.path("v/target")})
+			if !r.isMount("v/target") {
+				t.Error("w is unmounted")
+			}
+			if err := r.Unstage(t.Context(), mounter.UnstageRequest{ID: "v", Path: r.path("staging-v")}); err == nil {
+				t.Error("closed, and it is still mounted")
+			}
+			r.unpublish("v", "away/target")
+			r.unpublish("w", "v/target")
+			for _, id := range []string{"v", "w"} {
+				_ = r.Unpublish(t.Context(), mounter.UnpublishRequest{ID: id, Path: r.path(id + "/target")})
+				r.unstage(id)
+			}
+			r.gone("v")
+			r.gone("w")
+		})
+	}
+}

@@ -185,6 +185,14 @@ func (s *store) another(volume, path string, m mnt.Info) bool {
 	return slices.ContainsFunc(s.others(volume, path), func(o *record) bool { return o.Mounted.is(m) })
 }
 
+// othersMount reports whether m is of what another volume has mounted in this boot,
+// wherever it is seen.
+func (s *store) othersMount(boot, volume string, m mnt.Info) bool {
+	return len(s.list(func(o *record) bool {
+		return o.Volume != volume && o.Own != volume && o.For != volume && o.BootID == boot && o.Mounted.is(m)
+	})) > 0
+}
+
 // put makes r durable before it returns.
 func (s *store) put(r *record) error {
 	r.Version = r.version()

@@ -69,10 +69,13 @@ func (e *Engine) unpublish(ctx context.Context, s *store, id, path string) error
 }
 
 // takenOver reports whether the target of r was unmounted by somebody, and another
-// volume is published there by now.
+// volume is published there by now; or that one came with a directory that was
+// renamed, or by a symbolic link.
 func (e *Engine) takenOver(s *store, r *record, mounts []mnt.Info) bool {
 	mine := func(m mnt.Info) bool { return s.shows(r, m) }
-	theirs := func(m mnt.Info) bool { return s.another(r.Volume, r.Path, m) }
+	theirs := func(m mnt.Info) bool {
+		return s.another(r.Volume, r.Path, m) || r.Mounted != nil && s.othersMount(e.boot, r.Volume, m)
+	}
 	return !slices.ContainsFunc(mounts, mine) && slices.ContainsFunc(mounts, theirs)
 }
 
