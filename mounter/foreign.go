@@ -26,11 +26,11 @@ func (e *Engine) canBeOurs(s *store, id string, mounts []mnt.Info) error {
 // file system as a whole (tmpfs, proc, cgroup, a container's overlay), or one on
 // a disk that the engine does not mount.
 func stageable(m mnt.Info) bool {
-	return m.Root != "/" || slices.Contains(mountable, m.FSType) || remote(m)
+	return m.Root != "/" || slices.Contains(mountable, m.FSType) || m.FSType == "zfs" || remote(m)
 }
 
 // remoteTypes have sources that do not look remote.
-var remoteTypes = []string{"9p", "virtiofs", "ceph", "lustre", "glusterfs", "beegfs", "gpfs", "wekafs", "afs", "zfs"}
+var remoteTypes = []string{"9p", "virtiofs", "ceph", "lustre", "glusterfs", "beegfs", "gpfs", "wekafs", "afs"}
 
 // remote reports whether m has a server: by its type, or by a source such as
 // server:/export or //server/share.

@@ -19,6 +19,7 @@ func TestStageable(t *testing.T) {
 		{"ceph", "/", "1.2.3.4,1.2.3.5:6789:/", true},
 		{"fuse.sshfs", "/", "me@server:", true},
 		{"fuse", "/", "s3fs", true},
+		{"zfs", "/", "pool/volume", true},
 		{"tmpfs", "/dir", "tmpfs", true},
 		{"devtmpfs", "/sda", "udev", true},
 		{"overlay", "/srv/volumes/v", "overlay", true},

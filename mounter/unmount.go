@@ -60,25 +60,34 @@ func (e *Engine) takeOff(ctx context.Context, path string, top mnt.Info) error {
 		return err
 	}
 	if remote(top) && errors.Is(err, errHangs) {
-		err = e.climb(ctx, "force unmount", path, top, k.Force, err)
+		err = e.climb(ctx, "force unmount", path, top, k.Force, remote, err)
 	}
-	lazy := e.opts.Unmount == UnmountLazy || e.opts.Unmount == UnmountLazyRemote && remote(top)
-	if lazy && (errors.Is(err, errHangs) || errors.Is(err, backends.ErrInUse)) {
-		err = e.climb(ctx, "detach", path, top, k.Detach, err)
+	lazy := func(m mnt.Info) bool {
+		return e.opts.Unmount == UnmountLazy || e.opts.Unmount == UnmountLazyRemote && remote(m)
+	}
+	if lazy(top) && (errors.Is(err, errHangs) || errors.Is(err, backends.ErrInUse)) {
+		err = e.climb(ctx, "detach", path, top, k.Detach, lazy, err)
 	}
 	return err
 }
 
 // climb takes a harder step, after which the path is free or before is still the
-// answer.
-func (e *Engine) climb(ctx context.Context, what, path string, top mnt.Info, f func(string) (bool, error), before error) error {
+// answer. It ends at a mount below that the step is not for: the volume of a disk may
+// lie under what somebody mounted on it.
+func (e *Engine) climb(
+	ctx context.Context, what, path string, top mnt.Info, f func(string) (bool, error), isFor func(mnt.Info) bool, before error,
+) error {
 	if err := e.step(ctx, what); err != nil {
 		return errors.Join(before, err)
 	}
 	e.log.WarnContext(ctx, "mount does not come off", "path", path, "mount", describeMount(top), "err", before, "next", what)
 	err := e.attempt(ctx, what, path, top, func() (n int, err error) {
-		for was := true; was && err == nil && n < maxStack; n++ {
-			was, err = f(path)
+		for ; err == nil && n < maxStack; n++ {
+			mounts, look := e.mountsAt(path)
+			if look != nil || len(mounts) == 0 || !isFor(mounts[0]) {
+				return n, look
+			}
+			_, err = f(path)
 		}
 		return n, err
 	})

@@ -146,6 +146,22 @@ func TestUnmountLadder(t *testing.T) {
 	}
 }
 
+// TestLazyEndsAtDisk: what is detached is what has a server, and not the volume of a
+// disk on which somebody mounted it.
+func TestLazyEndsAtDisk(t *testing.T) {
+	r, k := newClinging(t, "ext4", mounter.UnmountLazyRemote)
+	r.publish()
+	must(t, k.Mount(t.Context(), mounter.MountRequest{Source: "server:/x", FSType: "nfs4", Target: r.target}))
+	k.set(false, true, false)
+	wantKind(t, r.Unpublish(t.Context(), r.unpublishRequest()), backends.ErrUnavailable)
+	if _, detached := k.counts(); detached != 1 || r.mountsAt(r.target) != 1 {
+		t.Errorf("%d times detached, %d mounts left", detached, r.mountsAt(r.target))
+	}
+	k.set(false, false, false)
+	r.unpublish()
+	r.unstage()
+}
+
 // TestHangingUnmountIsOne: however often the caller asks, and however short his
 // deadlines are, there is one unmount, he hears of it before his deadline, and
 // nothing is brought to the path meanwhile.
