@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/csikit/csikit/backends"
@@ -114,6 +115,9 @@ func (s *staging) run(ctx context.Context) error {
 func (s *staging) checkPath() error {
 	if len(s.mounts) > 0 || s.req.Capability.Block {
 		return nil
+	}
+	if strings.HasPrefix(s.opts.StateDir+"/", s.path+"/") {
+		return refuse("the driver's own state lies at staging path %s or below it", s.path)
 	}
 	st, err := os.Lstat(s.path)
 	switch {

@@ -105,6 +105,17 @@ func TestStagingPathIsNoDirectory(t *testing.T) {
 			r.clean()
 		})
 	}
+	t.Run("over the records", func(t *testing.T) {
+		r := newRig(t, nil)
+		for _, path := range []string{r.StateDir(), filepath.Dir(r.StateDir())} {
+			r.staging = path
+			wantKind(t, r.Stage(t.Context(), r.stageRequest()), backends.ErrPrecondition)
+		}
+		if got := r.node.log(); len(got) != 0 {
+			t.Errorf("calls %v", got)
+		}
+		r.clean()
+	})
 	t.Run("of a volume that is open", func(t *testing.T) {
 		r := newRig(t, nil)
 		r.Kernel.Fail("Probe", 1, errors.New("not yet"))
