@@ -174,6 +174,11 @@ func (o *Options) apply(word string) (keep bool, err error) {
 	if why, bad := refusedWords[key]; bad && (!valued || key == "loop" || key == "helper" || key == "uhelper") {
 		return false, fmt.Errorf("%w: mount option %q %s", backends.ErrInvalid, key, why)
 	}
+	if valued && (key == "ro" || key == "rw") {
+		// The kernel reads no value, and would turn a read-only mount's file system
+		// writable; to mount(8) the value says which of the two is meant.
+		return false, fmt.Errorf("%w: mount option %q takes no value", backends.ErrInvalid, key)
+	}
 	if strings.HasPrefix(key, "X-") {
 		return false, fmt.Errorf("%w: mount option %q is an instruction to mount(8)", backends.ErrInvalid, key)
 	}

@@ -44,7 +44,7 @@ func TestParseOptionsRefuses(t *testing.T) {
 	tests := []string{
 		"bind", "rbind", "remount", "move", "shared", "rshared", "slave", "rslave", "private", "rprivate",
 		"unbindable", "runbindable", "ro,bind", "loop", "loop=/dev/loop0", "helper=x", "uhelper=x", "user", "users",
-		"owner", "group", "X-mount.mkdir", "X-mount.subdir=canary", "a\x00b", "ro\x00", `context="canary,c2`, `"`,
+		"owner", "group", "rw=1", "ro=vfs", "ro=", `rw="a,b"`, "X-mount.mkdir", "X-mount.subdir=canary", "a\x00b", "ro\x00", `context="canary,c2`, `"`,
 		"canary=" + strings.Repeat("x", 4090), strings.Repeat("ro,", 1366),
 	}
 	for _, f := range tests {
