@@ -66,7 +66,7 @@ func (f *Formatter) Close() error { return f.devices.Close() }
 // FormatAndMount mounts the device source at target, and makes a file system on it
 // first if it is blank and the options do not say ro.
 func (f *Formatter) FormatAndMount(source, target, fstype string, options []string) error {
-	return f.guarded(source, target, fstype, options, nil)
+	return f.guarded(source, target, fstype, options, nil, nil)
 }
 
 // FormatAndMountSensitive is FormatAndMount with options that must not be seen.
@@ -76,10 +76,11 @@ func (f *Formatter) FormatAndMountSensitive(source, target, fstype string, optio
 
 // FormatAndMountSensitiveWithFormatOptions adds options of mkfs.
 func (f *Formatter) FormatAndMountSensitiveWithFormatOptions(source, target, fstype string, options, sensitiveOptions, formatOptions []string) error {
-	return scrub(f.guarded(source, target, fstype, slices.Concat(options, sensitiveOptions), formatOptions), sensitiveOptions)
+	return scrub(f.guarded(source, target, fstype, options, sensitiveOptions, formatOptions), sensitiveOptions)
 }
 
-func (f *Formatter) guarded(source, target, fstype string, flags, formatOptions []string) error {
+func (f *Formatter) guarded(source, target, fstype string, options, sensitive, formatOptions []string) error {
+	flags := slices.Concat(options, sensitive)
 	path, err := follow(target)
 	if err != nil {
 		return fmt.Errorf("kmount: %w", err)
@@ -95,7 +96,8 @@ func (f *Formatter) guarded(source, target, fstype string, flags, formatOptions 
 	if err == nil {
 		return nil
 	}
-	return &formatError{err, mount.MountError{Type: f.errorType(err, last.get(), source, flags), Message: err.Error()}}
+	message := scrub(err, sensitive).Error() // errors.As gets it out of a scrubbed one
+	return &formatError{err, mount.MountError{Type: f.errorType(err, last.get(), source, flags), Message: message}}
 }
 
 // GetDiskFormat says what a device holds, "" when it is blank. A device that

@@ -141,6 +141,11 @@ func TestFormatterErrors(t *testing.T) {
 	if err := r.FormatAndMount(dev, dst, "ext4", []string{"no-such-option=hunter2"}); strings.Contains(err.Error(), "hunter2") {
 		t.Error(err)
 	}
+	err := r.FormatAndMountSensitive(dev, dst, "ext4", nil, []string{"hunter2"})
+	r.isType(err, mount.UnknownMountError, backends.ErrInvalid)
+	if m := (mount.MountError{}); errors.As(err, &m) && strings.Contains(m.Error()+m.Message, "hunter2") {
+		t.Errorf("the MountError holds a sensitive option: %v", m)
+	}
 	must(t, unix.Mount("tmpfs", dst, "tmpfs", 0, ""))
 	r.isType(r.FormatAndMount(dev, dst, "ext4", nil), mount.UnknownMountError, backends.ErrPrecondition)
 	if n := stack(t, dst); n != 1 {

@@ -222,7 +222,7 @@ func TestSecrets(t *testing.T) {
 	helper("cifs")
 	helper("csikittest")
 	m := newMounter(t, nil)
-	err := m.MountSensitive("//server/share", dst, "cifs", []string{"vers=3.0"}, []string{"username=me,password=hunter2", "ro"})
+	err := m.MountSensitive("//server/share", dst, "cifs", []string{"vers=3.0"}, []string{"username=me,password=hunter2", "ro", "x-token=hunter2,comment=hunter2"})
 	if err == nil || strings.Contains(err.Error(), "hunter2") {
 		t.Errorf("cifs: %v", err)
 	}

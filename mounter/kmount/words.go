@@ -132,6 +132,8 @@ func (w *words) hide(helper bool, fstype string, req *mounter.MountRequest) (hel
 		switch o, err := mnt.ParseOptions([]string{word}); {
 		case err != nil:
 			return true, err
+		case o.Data == "" && value != "": // x-name=value, comment=: of no mount
+			continue
 		case o.Data == "": // ro, noatime and the like
 			req.Options = append(req.Options, word)
 			continue
