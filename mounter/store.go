@@ -185,11 +185,11 @@ func (s *store) another(volume, path string, m mnt.Info) bool {
 	return slices.ContainsFunc(s.others(volume, path), func(o *record) bool { return o.Mounted.is(m) })
 }
 
-// othersMount reports whether m is of what another volume has mounted in this boot,
-// wherever it is seen.
+// othersMount reports whether m is the mount that another volume has on record in
+// this boot, wherever it is seen.
 func (s *store) othersMount(boot, volume string, m mnt.Info) bool {
 	return len(s.list(func(o *record) bool {
-		return o.Volume != volume && o.Own != volume && o.For != volume && o.BootID == boot && o.Mounted.is(m)
+		return o.Volume != volume && o.Own != volume && o.For != volume && o.BootID == boot && o.Mounted.is(m) && o.Mounted.ID == m.ID
 	})) > 0
 }
 
