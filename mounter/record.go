@@ -374,6 +374,8 @@ func (r *record) check(name string) error {
 		return fmt.Errorf("source %q and its server are not both described", r.Source)
 	case !slices.Contains([]sourceKind{"", sourceDevice, sourceMount, sourceFUSE, sourceDir}, r.Source):
 		return fmt.Errorf("unknown source %q", r.Source)
+	case r.block() && r.Device == nil && (r.Kind == kindPublish || r.Phase == phaseOpen || r.Phase == phaseReady):
+		return errors.New("a raw block volume, and no device of it")
 	case r.Mapping != nil && r.Source != sourceDevice:
 		return errors.New("a mapping of no device")
 	case r.Format != nil && r.Format.State != formatStarted && r.Format.State != formatDone:

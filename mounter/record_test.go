@@ -212,12 +212,17 @@ func TestForeignRecords(t *testing.T) {
 		"unknown phase":    change(func(m map[string]any) { m["phase"] = "melting" }),
 		"phase of another": change(func(m map[string]any) { m["phase"] = "binding" }),
 		"ephemeral":        change(func(m map[string]any) { m["kind"] = "ephemeral" }),
-		"unknown access":   change(func(m map[string]any) { m["access"] = "object" }),
-		"unknown source":   change(func(m map[string]any) { m["source"] = "tape" }),
-		"no device":        change(func(m map[string]any) { delete(m, "device") }),
-		"no boot":          change(func(m map[string]any) { delete(m, "bootID") }),
-		"unknown format":   change(func(m map[string]any) { m["format"] = map[string]any{"state": "maybe"} }),
-		"trailing data":    change(func(map[string]any) {}) + "{}",
+		"block, no device": change(func(m map[string]any) {
+			m["access"] = "block"
+			delete(m, "device")
+			delete(m, "source")
+		}),
+		"unknown access": change(func(m map[string]any) { m["access"] = "object" }),
+		"unknown source": change(func(m map[string]any) { m["source"] = "tape" }),
+		"no device":      change(func(m map[string]any) { delete(m, "device") }),
+		"no boot":        change(func(m map[string]any) { delete(m, "bootID") }),
+		"unknown format": change(func(m map[string]any) { m["format"] = map[string]any{"state": "maybe"} }),
+		"trailing data":  change(func(map[string]any) {}) + "{}",
 	} {
 		if r, err := decodeRecord(good.name(), []byte(text)); err == nil {
 			t.Errorf("%s: accepted as %+v", name, r)
