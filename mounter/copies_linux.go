@@ -30,7 +30,7 @@ func (linux) Copies(ctx context.Context, dev Device, fsType, uuid string) ([]Cop
 	case "btrfs":
 		names, err = filepath.Glob(filepath.Join(sysBtrfs, uuid, "devices/*"))
 	default:
-		names, err = mountedExt(uuid)
+		names, err = mountedExt(fsType, uuid)
 	}
 	if err != nil {
 		return nil, err
@@ -121,20 +121,30 @@ func xfsUUID(ctx context.Context, name string, num uint64, point string) string 
 
 // mountedExt names the devices of the mounted ext file systems with this UUID, which
 // their superblocks say: the kernel has them in memory. As with xfs, one whose device
-// has no node here is left out.
-func mountedExt(uuid string) ([]string, error) {
+// has no node here is left out. The kernel's own driver for ext2 is not in sysfs, so
+// that of it only the mounts of this namespace are known.
+func mountedExt(fsType, uuid string) ([]string, error) {
 	dirs, err := filepath.Glob("/sys/fs/ext4/*/err_ratelimit_burst") // which no feature has
 	if err != nil {
 		return nil, err
 	}
 	var names []string
 	for _, dir := range dirs {
-		name := filepath.Base(filepath.Dir(dir))
-		if extUUID(name) == uuid {
-			names = append(names, name)
+		names = append(names, filepath.Base(filepath.Dir(dir)))
+	}
+	if fsType == "ext2" {
+		mounts, err := mnt.List()
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range mounts {
+			dir, err := os.Readlink("/sys/dev/block/" + devName(m.Dev))
+			if m.FSType == "ext2" && err == nil {
+				names = append(names, filepath.Base(dir))
+			}
 		}
 	}
-	return names, nil
+	return slices.DeleteFunc(names, func(name string) bool { return extUUID(name) != uuid }), nil
 }
 
 // extUUID is "" when the device cannot be read.
