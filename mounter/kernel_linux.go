@@ -215,6 +215,9 @@ func (k linux) mountOther(ctx context.Context, m MountRequest) error {
 	if _, err := mnt.ParseOptions(m.Options); err != nil { // for what it refuses
 		return err
 	}
+	if strings.HasPrefix(m.Source, "-") {
+		return fmt.Errorf("%w: source %q, which %s could take for an option", backends.ErrInvalid, m.Source, helper)
+	}
 	opts := append([]string{}, m.Options...)
 	if m.ReadOnly {
 		opts = append(opts, "ro")

@@ -52,6 +52,9 @@ func TestMountHelper(t *testing.T) {
 	if err == nil {
 		t.Error("a mount flag that makes another kind of mount was passed on")
 	}
+	if err = k.Mount(t.Context(), MountRequest{Source: "-h", FSType: "fake", Target: "/t"}); err == nil {
+		t.Error("a source that is an option was passed on")
+	}
 }
 
 func TestVolatile(t *testing.T) {
