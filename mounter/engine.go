@@ -31,6 +31,7 @@ type Engine struct {
 	known    knownStats
 	health   flights[[]backends.Health]
 	groups   flights[struct{}]
+	dirs     flights[fs.FileInfo]
 	tools    slots
 	unmounts flights[int]
 	fuse     serving

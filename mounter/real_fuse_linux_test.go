@@ -168,3 +168,34 @@ func TestRealShutDownDisk(t *testing.T) {
 	r.unstage("v")
 	r.gone("v")
 }
+
+// TestRealDirDoesNotAnswer: a directory on a server that is silent does not keep its
+// volume's calls for ever.
+func TestRealDirDoesNotAnswer(t *testing.T) {
+	n := &fixed{}
+	r := newRealRig(t, n, newLoopNode(t))
+	must(t, os.Mkdir(r.path("fuse"), 0o755))
+	s := serveFUSE(t, r.path("fuse"))
+	s.quiet.Store(true)
+	n.src.Dir = r.path("fuse/volume")
+	answer := make(chan error, 2)
+	ask := func(f func(context.Context) error) {
+		ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+		defer cancel()
+		answer <- f(ctx)
+	}
+	go func() {
+		ask(func(ctx context.Context) error { return r.Stage(ctx, r.stageReq("v", "")) })
+		ask(func(ctx context.Context) error {
+			return r.Unstage(ctx, mounter.UnstageRequest{ID: "v", Path: r.path("staging-v")})
+		})
+	}()
+	until(t, "both calls have ended", func() bool { return len(answer) == 2 })
+	if err := <-answer; err == nil {
+		t.Error("staged")
+	}
+	must(t, <-answer)
+	if v := r.Volumes(); len(v) > 0 {
+		t.Errorf("records left: %v", v)
+	}
+}

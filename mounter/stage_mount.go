@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"slices"
 
@@ -62,7 +63,7 @@ func (s *staging) dir(ctx context.Context) error {
 	if s.options.Data != "" || s.options.Super != 0 {
 		return refuse("the volume is a directory: mount flags of a file system do not apply to it")
 	}
-	switch st, err := os.Lstat(s.rec.Dir); {
+	switch st, err := s.lookAtDir(ctx); {
 	case err != nil:
 		return unavailable("the volume's directory: %w", err)
 	case !st.IsDir():
@@ -85,6 +86,12 @@ func (s *staging) dir(ctx context.Context) error {
 		return err
 	}
 	return s.ready(mountedAs(m))
+}
+
+// lookAtDir asks for the volume's directory, which may lie on a server that does not
+// answer: that costs no more than the timeout, and one goroutine for each volume.
+func (s *staging) lookAtDir(ctx context.Context) (fs.FileInfo, error) {
+	return s.dirs.get(ctx, s.req.ID+"\x00"+s.rec.Dir, s.opts.StatsTimeout, func() (fs.FileInfo, error) { return os.Lstat(s.rec.Dir) })
 }
 
 // keep takes over a mount whose record was lost, or was not finished.
