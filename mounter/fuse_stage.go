@@ -135,12 +135,17 @@ func (e *Engine) unserve(ctx context.Context, r *record, dev uint64, err error) 
 	return err
 }
 
+const (
+	dyingPause = 20 * time.Millisecond
+	maxDying   = 50
+)
+
 // firstAnswer waits until a new server has answered.
 func (e *Engine) firstAnswer(ctx context.Context, r *record, dev uint64) error {
 	if err := e.step(ctx, "wait for server"); err != nil {
 		return err
 	}
-	end := time.Now().Add(e.opts.ServerStart)
+	dying, end := 0, time.Now().Add(e.opts.ServerStart)
 	for wait := 20 * time.Millisecond; ; wait = min(2*wait, time.Second) {
 		err := e.answers(ctx, r.Path, dev, wait)
 		st, find := e.opts.Servers.Find(ctx, r.Volume)
@@ -154,7 +159,12 @@ func (e *Engine) firstAnswer(ctx context.Context, r *record, dev uint64) error {
 		case err == nil:
 			return nil
 		case st.State != ServerRunning && errors.Is(err, errNoAnswer) && time.Now().Before(end):
-			continue // its descriptor goes in a moment, unless a child of it has one and serves on
+			continue // its descriptor goes in a moment, unless a child of it has one
+		case errors.Is(err, errDead) && st.State == ServerRunning && dying < maxDying:
+			dying++ // the host sees its end in a moment, and what it said
+			if !sleep(ctx, dyingPause) {
+				return contextError(ctx)
+			}
 		case !errors.Is(err, errNoAnswer):
 			return unavailable("%w, and %s", err, st)
 		case time.Now().After(end):

@@ -185,14 +185,27 @@ func TestStubborn(t *testing.T) {
 // TestOrphans: what a server leaves behind ends with it.
 func TestOrphans(t *testing.T) {
 	c, _, _ := serveHost(t, 0o600)
-	must(t, c.Start(t.Context(), mounter.Server{ID: "v", Device: device(t), Run: sh(`sleep 77 >/dev/null 2>&1 & echo child $!`)}))
+	must(t, c.Start(t.Context(), mounter.Server{ID: "v", Device: device(t), Run: sh(`setsid sleep 78 >/dev/null 2>&1 & sleep 77 >/dev/null 2>&1 & echo child $!; sleep 0.2`)}))
 	var kid int
 	until(t, "ended", func() bool {
 		st := find(t, c, "v")
 		n, _ := fmt.Sscanf(st.Output, "child %d", &kid)
 		return n == 1 && st.State == mounter.ServerExited
 	})
-	until(t, "gone", func() bool { return !alive(kid) })
+	until(t, "gone", func() bool { return !alive(kid) && len(marked(t)) == 0 })
+}
+
+// marked are the processes that come of servers of this process.
+func marked(t testing.TB) (pids []string) {
+	files, err := filepath.Glob("/proc/[0-9]*/environ")
+	must(t, err)
+	for _, f := range files {
+		b, _ := os.ReadFile(f)
+		if strings.Contains(string(b), markName+"=") && strings.Contains(string(b), "TMPDIR="+os.Getenv("TMPDIR")) {
+			pids = append(pids, f)
+		}
+	}
+	return pids
 }
 
 // TestWatch: who watches is told of each end, also of those before.

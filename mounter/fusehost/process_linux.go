@@ -2,6 +2,7 @@ package fusehost
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"maps"
@@ -31,7 +32,10 @@ type prepared struct {
 	*exec.Cmd
 	files []*os.File // the host's copies, closed after the start
 	out   *tail
+	mark  string // in the environment of the server and of all that come of it
 }
+
+const markName = "CSIKIT_FUSE_SERVER"
 
 func newCommand(run *backends.FUSE, dev *os.File) (*prepared, error) {
 	var st unix.Stat_t
@@ -52,7 +56,8 @@ func newCommand(run *backends.FUSE, dev *os.File) (*prepared, error) {
 	p.Cmd = exec.Command(run.Path, args...) //nolint:noctx // it outlives the call
 	p.ExtraFiles = append([]*os.File{dev}, p.files...)
 	p.Dir = "/"
-	p.Env = environment(run)
+	p.mark = markName + "=" + rand.Text()
+	p.Env = append(environment(run), p.mark)
 	p.Stdout, p.Stderr = p.out, p.out
 	p.WaitDelay = time.Second // for what children of it write
 	p.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
@@ -157,7 +162,7 @@ func (s *starter) start(c *prepared) (*process, error) {
 		}
 		return nil, err
 	}
-	return &process{cmd: c.Cmd, pid: c.Process.Pid, out: c.out, started: time.Now(), gone: make(chan struct{})}, nil
+	return &process{cmd: c.Cmd, mark: c.mark, pid: c.Process.Pid, out: c.out, started: time.Now(), gone: make(chan struct{})}, nil
 }
 
 // close lets the thread go, when no server is left.
@@ -173,6 +178,7 @@ func (s *starter) close() {
 // process is a server that was started.
 type process struct {
 	cmd     *exec.Cmd
+	mark    string
 	pid     int
 	out     *tail
 	started time.Time
@@ -196,11 +202,35 @@ func (p *process) reap() {
 	_ = unix.Kill(-p.pid, unix.SIGKILL) // ESRCH: nobody else is in it
 	p.reaped = true
 	p.mu.Unlock()
+	killMarked(p.mark)
 	_ = p.cmd.Wait() // its state says all that the error does
 	p.mu.Lock()
 	p.exit = p.cmd.ProcessState.String()
 	p.mu.Unlock()
 	close(p.gone)
+}
+
+// killMarked ends what has left the group of a server, and with it the host's hands:
+// a server that went to the background would live on with the mount.
+func killMarked(mark string) {
+	files, err := filepath.Glob("/proc/[0-9]*/environ")
+	if err != nil {
+		return
+	}
+	for _, f := range files {
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(f)))
+		if err != nil {
+			continue
+		}
+		fd, err := unix.PidfdOpen(pid, 0) // or the number could come to mean another one
+		if err != nil {
+			continue
+		}
+		if b, err := os.ReadFile(f); err == nil && slices.Contains(strings.Split(string(b), "\x00"), mark) {
+			_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0) // it has ended, or it ends
+		}
+		_ = unix.Close(fd)
+	}
 }
 
 func (p *process) ended() bool {
