@@ -134,7 +134,8 @@ func TestServer(t *testing.T) {
 	if st := find(t, c, "v"); st.State != mounter.ServerUnknown {
 		t.Errorf("%+v", st)
 	}
-	if strings.Contains(log.String(), "canary") || !strings.Contains(log.String(), "server ended") {
+	until(t, "logged", func() bool { return strings.Contains(log.String(), "server ended") })
+	if strings.Contains(log.String(), "canary") {
 		t.Errorf("log: %s", log)
 	}
 }
