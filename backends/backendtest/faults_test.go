@@ -323,6 +323,9 @@ func TestFaults(t *testing.T) {
 func TestNoFault(t *testing.T) {
 	cfg := withFault(fault{plant: func(*spoiled, int) {}})
 	for _, c := range checks() {
+		if c.name == reopenFUSE {
+			continue // TestReopenFUSE: no volume of mem is served by a program
+		}
 		if r := record(t, c, cfg); len(r.failures) > 0 || r.skipped != "" {
 			t.Errorf("%s: %q, skipped: %s", c.name, r.failures, r.skipped)
 		}

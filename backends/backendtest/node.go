@@ -285,4 +285,29 @@ var nodeChecks = []check{
 			}
 		},
 	},
+	{
+		reopenFUSE, "FUSEReopener says once more how a volume is served", "Controller Node FUSEReopener",
+		func(t *T) {
+			v := t.usable(t.name())
+			src := t.openVolume(v)
+			if t.cfg.Reopen != nil {
+				t.reopen()
+			}
+			again, err := t.n.FUSEReopener.ReopenFUSE(t.Context(), backends.ReopenFUSERequest{ID: v.ID, State: src.State, Secrets: t.cfg.secrets()})
+			t.must("ReopenFUSE", err)
+			if src.FUSE == nil || again == nil {
+				t.Fatalf("opened as %+v, reopened as %+v: want FUSE both times", src, again)
+			}
+			t.same("the server of a volume that is reopened", withoutSecrets(again), withoutSecrets(src.FUSE))
+		},
+	},
+}
+
+const reopenFUSE = "node/reopen FUSE"
+
+// withoutSecrets is what can be compared of a FUSE server.
+func withoutSecrets(f *backends.FUSE) backends.FUSE {
+	c := *f
+	c.Env, c.Files = backends.Secrets{}, nil
+	return c
 }
