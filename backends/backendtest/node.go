@@ -75,13 +75,13 @@ func (t *T) closeVolume(ctx context.Context, id string, state []byte) error {
 func (t *T) validSource(src *backends.Source) {
 	t.Helper()
 	n := 0
-	for _, given := range []bool{src.Device != nil, src.Mount != nil, src.Dir != ""} {
+	for _, given := range []bool{src.Device != nil, src.Mount != nil, src.Dir != "", src.FUSE != nil} {
 		if given {
 			n++
 		}
 	}
 	if n != 1 {
-		t.Errorf("a source with %d of Device, Mount and Dir", n)
+		t.Errorf("a source with %d of Device, Mount, Dir and FUSE", n)
 	}
 	if src.Dir != "" && !filepath.IsAbs(src.Dir) {
 		t.Errorf("directory %q is not absolute", src.Dir)

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // Main is what TestMain calls. As root it runs the tests in a child process with
@@ -70,13 +71,13 @@ func leftLoops(dir string) error {
 		return err
 	}
 	for _, f := range files {
-		b, err := os.ReadFile(f)
+		b := backingFile(f)
 		// Contains: in a chroot the kernel may show the path from outside of it.
-		if err != nil || !strings.Contains(string(b), dir+"/") {
+		if !strings.Contains(b, dir+"/") || cleared(f) {
 			continue
 		}
 		dev := "/dev/" + filepath.Base(filepath.Dir(filepath.Dir(f)))
-		left = append(left, fmt.Errorf("loop device left behind: %s on %s", dev, strings.TrimSpace(string(b))))
+		left = append(left, fmt.Errorf("loop device left behind: %s on %s", dev, b))
 		if d, err := os.Open(dev); err == nil {
 			const loopClrFD = 0x4C01
 			_, _, _ = syscall.Syscall(syscall.SYS_IOCTL, d.Fd(), loopClrFD, 0)
@@ -84,6 +85,29 @@ func leftLoops(dir string) error {
 		}
 	}
 	return errors.Join(left...)
+}
+
+// backingFile is what is behind a loop device; "" when nothing is.
+func backingFile(f string) string {
+	b, _ := os.ReadFile(f) // it is missing where nothing is
+	return strings.TrimSpace(string(b))
+}
+
+// cleared waits for a loop device that was detached while somebody had it open
+// (AUTOCLEAR): it goes when the kernel gets to it, a moment after the end of that
+// process.
+func cleared(f string) bool {
+	for range 50 {
+		auto, err := os.ReadFile(filepath.Join(filepath.Dir(f), "autoclear"))
+		if err != nil {
+			return true
+		}
+		if strings.TrimSpace(string(auto)) != "1" {
+			return false
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	return false
 }
 
 // adopt makes orphans of the tests children of this process, whatever their
