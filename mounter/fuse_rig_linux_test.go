@@ -84,7 +84,7 @@ func newFUSERig(t testing.TB) *fuseRig {
 	} else {
 		must(t, f.Close())
 	}
-	r := &fuseRig{realRig: &realRig{t: t, dir: t.TempDir()}}
+	r := &fuseRig{realRig: &realRig{t: t, dir: shortDir(t)}}
 	r.state = r.path("state")
 	r.node = newFUSENode(t, r.dir)
 	r.startHost()
@@ -104,6 +104,16 @@ func newFUSERig(t testing.TB) *fuseRig {
 		}
 	})
 	return r
+}
+
+// shortDir is a directory for a socket, whose path may have 107 bytes: t.TempDir has
+// the whole name of a test in it.
+func shortDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "f")
+	must(t, err)
+	t.Cleanup(func() { must(t, os.RemoveAll(dir)) })
+	return dir
 }
 
 func (r *fuseRig) startHost() {
