@@ -3,7 +3,9 @@ GO      ?= go
 GOFLAGS += -trimpath
 # grpcnotrace leaves out grpc's debug pages and with them html/template: 3.5 MB of each driver.
 TAGS    := grpcnotrace
-LINT    := $(GO) tool -modfile=tools/go.mod golangci-lint
+LINT    := $(GO) tool -modfile=$(CURDIR)/tools/go.mod golangci-lint
+# Modules of their own, for what not every driver should carry.
+MODULES := idempotency/etcdlock
 
 .PHONY: demo test soak unit bench lint cross fmt setup clean
 
@@ -17,6 +19,7 @@ demo:
 test: setup
 	$(GO) vet ./...
 	$(GO) test -race -timeout 30m ./...
+	for m in $(MODULES); do (cd $$m && $(GO) vet ./... && $(GO) test -race -timeout 10m ./...) || exit 1; done
 
 ## soak: the model tests of the node engine, at least 10,000 steps on real devices
 soak: setup
@@ -33,12 +36,14 @@ bench: setup
 ## lint: golangci-lint as pinned in tools/go.mod
 lint:
 	$(LINT) run ./...
+	for m in $(MODULES); do (cd $$m && $(LINT) run ./...) || exit 1; done
 
 ## cross: builds and vets for the other systems
 cross:
 	GOOS=darwin GOARCH=arm64 $(GO) vet ./...
 	GOOS=linux GOARCH=arm64 $(GO) vet ./...
 	GOOS=linux GOARCH=386 $(GO) vet ./...
+	for m in $(MODULES); do (cd $$m && GOOS=darwin GOARCH=arm64 $(GO) vet ./... && GOOS=linux GOARCH=386 $(GO) vet ./...) || exit 1; done
 
 fmt:
 	gofmt -w $$(git ls-files '*.go')

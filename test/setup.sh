@@ -18,6 +18,8 @@ declare -A package=(
 	[mksquashfs]=squashfs-tools [squashfuse]=squashfuse [mkfs.erofs]=erofs-utils [genisoimage]=genisoimage
 	[sfdisk]=fdisk [sgdisk]=gdisk [cryptsetup]=cryptsetup-bin [mdadm]=mdadm [pvcreate]=lvm2 [make-bcache]=bcache-tools [drbdmeta]=drbd-utils
 )
+# For idempotency/etcdlock: 24 MB installed. The tests start it themselves.
+[ "${1:-test}" = demo ] || package+=([etcd]=etcd-server)
 missing=() packages=()
 # Some mkfs read it, and a minimal Debian leaves it out.
 [ "${1:-test}" = demo ] || [ -e /etc/mtab ] || ln -s ../proc/self/mounts /etc/mtab 2>/dev/null || true
