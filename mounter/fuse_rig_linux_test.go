@@ -110,7 +110,7 @@ func newFUSERig(t testing.TB) *fuseRig {
 // the whole name of a test in it.
 func shortDir(t testing.TB) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "f")
+	dir, err := os.MkdirTemp("", "f") //nolint:usetesting // too long
 	must(t, err)
 	t.Cleanup(func() { must(t, os.RemoveAll(dir)) })
 	return dir
