@@ -65,6 +65,12 @@ type Options struct {
 	Stall       time.Duration // an operation without progress for so long is cancelled; 0: 2 min
 	Drain       time.Duration // how long running work may take to end at shutdown; 0: 30 s
 	NoAlpha     bool          // neither serve nor advertise alpha RPCs and modes
+	// Locker keeps the replicas of a controller from changing the same volume at
+	// once, as package idempotency/etcdlock does. A backend finds fencing tokens by
+	// idempotency.Fence, for the keys "name:" with the name of what is created, "id:"
+	// with a volume's ID and "snapshot:" with a snapshot's. nil: operations exclude
+	// each other in this process alone.
+	Locker idempotency.Locker
 
 	TLS                credentials.TransportCredentials // for a tcp:// endpoint: credentials.NewTLS(config)
 	SocketMode         fs.FileMode                      // of a Unix socket; 0: 0600
@@ -122,7 +128,9 @@ func New(cfg Config, o *Options) (*Driver, error) {
 	}
 	d.served = d.features.served(cfg.Serve)
 	d.validator = newValidator()
-	d.operations = idempotency.NewTable(&idempotency.Options{Wait: o.Wait, Stall: o.Stall, Observer: d.operationEvent})
+	d.operations = idempotency.NewTable(&idempotency.Options{
+		Wait: o.Wait, Stall: o.Stall, Locker: acrossReplicas(o.Locker), Observer: d.operationEvent,
+	})
 	d.health = newHealth(d)
 	d.server = NewServer(d.serverOptions(), d.register)
 	d.advise()

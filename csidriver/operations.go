@@ -200,6 +200,10 @@ func (d *Driver) operationEvent(e idempotency.Event) {
 		text = "operation made no progress and is cancelled"
 	case idempotency.EventStuck:
 		level, text = slog.LevelError, "operation was cancelled and does not end; its volume stays locked"
+	case idempotency.EventLost:
+		text = "operation has lost its lock to another replica, or nobody knows, and is cancelled"
+	case idempotency.EventUnlock:
+		text = "operation could not give its lock back, which ends by itself: " + e.Err.Error()
 	default:
 		return
 	}
