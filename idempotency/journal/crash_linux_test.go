@@ -189,3 +189,52 @@ func TestWithoutAJournalVolumesLeak(t *testing.T) {
 	}
 	t.Logf("%d volumes leaked", leaked)
 }
+
+// What a power cut must not take is synced before the next step: the record before
+// it gets its name, and the directory after each change of it.
+func TestSyncs(t *testing.T) {
+	testenv.Tool(t, "strace")
+	c := newCloud(t)
+	dir, trace := filepath.Join(t.TempDir(), "journal"), filepath.Join(t.TempDir(), "trace")
+	text, err := json.Marshal(order{Socket: c.socket, Journal: dir, Create: "v"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), "strace", "-f", "-qq", "-y", "-o", trace, "-e", "trace=mkdirat,fsync,renameat,unlinkat", exe)
+	cmd.Env = append(os.Environ(), envOrder+"="+string(text), "GOMAXPROCS=1")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	b, err := os.ReadFile(trace)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for l := range strings.Lines(string(b)) {
+		for _, call := range []string{"mkdirat", "fsync", "renameat", "unlinkat"} {
+			if !strings.Contains(l, call+"(") || strings.Contains(l, "resumed") {
+				continue
+			}
+			switch {
+			case call == "fsync" && strings.Contains(l, temporary+">"):
+				call += " record"
+			case call == "fsync" && strings.Contains(l, "journal>"):
+				call += " journal"
+			}
+			got = append(got, call)
+		}
+	}
+	want := []string{
+		"mkdirat", "fsync", // the journal, and where it lies
+		"fsync record", "renameat", "fsync journal", // Begin
+		"fsync record", "renameat", "fsync journal", // Update
+		"unlinkat", "fsync journal", // Finish
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("calls %q\nwant %q\n%s", got, want, b)
+	}
+}
