@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"os"
 	"os/exec"
@@ -31,8 +32,10 @@ type listSpec struct {
 	Entries   int32 // of a ready-made page; 0: as many as fit
 }
 
+// socket is short: the path of one may have 107 bytes, and Dir is somewhere deep.
 func (s *listSpec) socket() string {
-	return filepath.Join(s.Dir, fmt.Sprintf("list-%s-%d-%t-%d", s.Backend, s.Volumes, s.Bare, s.Entries))
+	name := fmt.Sprintf("%s-%d-%t-%d", s.Backend, s.Volumes, s.Bare, s.Entries)
+	return filepath.Join(s.Dir, fmt.Sprintf("%08x", crc32.ChecksumIEEE([]byte(name))))
 }
 
 // startList starts this program again as a server.
@@ -100,7 +103,7 @@ func (s *listSpec) serve(ctx context.Context) (err error) {
 func (s *listSpec) pages(ctx context.Context) (pages idlePages, err error) {
 	same := *s
 	same.Backend = "mem"
-	server, err := same.serveCSI(ctx, s.socket()+".source")
+	server, err := same.serveCSI(ctx, s.socket()+"s")
 	if err != nil {
 		return nil, err
 	}
