@@ -74,19 +74,12 @@ func finishBind(p string, before uint64, o BindOptions) error {
 // remount changes the attributes of the mount at p. It must name all that are to
 // stay, and reads them from mountinfo: statfs would ask a server.
 func remount(p string, change func(attr uint64) uint64) error {
-	fd, err := openPath(p)
+	fd, top, err := openTop(p)
 	if err != nil {
 		return err
 	}
 	defer closeFD(fd)
-	stack, err := At(p)
-	if err != nil {
-		return err
-	}
-	if len(stack) == 0 {
-		return &os.PathError{Op: "remount", Path: p, Err: unix.EINVAL}
-	}
-	ms := msOf(change(attrOf(stack[0])))
+	ms := msOf(change(attrOf(top)))
 	return mount2("", procPath(fd), "", unix.MS_REMOUNT|unix.MS_BIND|ms, "")
 }
 
@@ -94,4 +87,21 @@ func mount2(source, target, fstype string, flags uintptr, data string) error {
 	return os.NewSyscallError("mount", again(func() error {
 		return unix.Mount(source, target, fstype, flags, data)
 	}))
+}
+
+// openTop opens the root of the mount at p, which a remount is about, and says what
+// is mounted there.
+func openTop(p string) (fd int, top Info, err error) {
+	if fd, err = openPath(p); err != nil {
+		return -1, Info{}, err
+	}
+	stack, err := At(p)
+	if err == nil && len(stack) == 0 {
+		err = &os.PathError{Op: "remount", Path: p, Err: unix.EINVAL}
+	}
+	if err != nil {
+		closeFD(fd)
+		return -1, Info{}, err
+	}
+	return fd, stack[0], nil
 }

@@ -2,7 +2,6 @@ package mnt
 
 import (
 	"fmt"
-	"os"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -32,19 +31,12 @@ func remountFlags(path string, bind bool, flags []string) error {
 	if err != nil {
 		return err
 	}
-	fd, err := openPath(p)
+	fd, top, err := openTop(p)
 	if err != nil {
 		return err
 	}
 	defer closeFD(fd)
-	stack, err := At(p)
-	if err != nil {
-		return err
-	}
-	if len(stack) == 0 {
-		return &os.PathError{Op: "remount", Path: p, Err: unix.EINVAL}
-	}
-	o := optionsOf(stack[0])
+	o := optionsOf(top)
 	words, err := SplitOptions(flags)
 	if err != nil {
 		return err
@@ -60,11 +52,11 @@ func remountFlags(path string, bind bool, flags []string) error {
 			return fmt.Errorf("%w: an option of the file system, and only the mount is changed", backends.ErrInvalid)
 		}
 		if !named {
-			o.ReadOnly = slices.Contains(stack[0].Options, "ro")
+			o.ReadOnly = slices.Contains(top.Options, "ro")
 		}
 		return classify(mount2("", procPath(fd), "", unix.MS_REMOUNT|unix.MS_BIND|o.ms(), ""))
 	}
-	if !named && slices.Contains(stack[0].Options, "ro") != slices.Contains(stack[0].Super, "ro") {
+	if !named && slices.Contains(top.Options, "ro") != slices.Contains(top.Super, "ro") {
 		return fmt.Errorf("%w: the mount and its file system differ in ro: say ro or rw", backends.ErrPrecondition)
 	}
 	return classify(mount2("", procPath(fd), "", unix.MS_REMOUNT|o.ms(), asked.Data))
