@@ -22,7 +22,8 @@ var errNoFreeze = errors.New("cannot be frozen")
 
 // freeze stops writers to the file system of dir until thaw, which closes dir.
 // Before it does, a child stands ready to thaw it when this process dies. One
-// that somebody else froze already is left to them. On error dir stays open.
+// that somebody else froze already is errNoFreeze: they may thaw it at any moment.
+// On error dir stays open.
 func freeze(dir *os.File, mark, unmark func() error) (thaw func() error, err error) {
 	dead, err := deadMan(dir)
 	if err != nil {
@@ -38,8 +39,7 @@ func freeze(dir *os.File, mark, unmark func() error) (thaw func() error, err err
 			return errors.Join(thawIoctl(dir), dead.dismiss(), unmark(), dir.Close())
 		}, nil
 	case errors.Is(err, unix.EBUSY):
-		// Frozen, and whoever did it will thaw it.
-		return dir.Close, errors.Join(dead.dismiss(), unmark())
+		err = fmt.Errorf("%w: somebody else froze it, and may thaw it at any moment: %w", errNoFreeze, err)
 	case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EPERM), errors.Is(err, unix.ENOTTY):
 		err = fmt.Errorf("%w: %w", errNoFreeze, err)
 	}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -288,7 +290,8 @@ func TestFreezeLimit(t *testing.T) {
 }
 
 // TestForeignFreezeStays: what somebody else froze is cut as it is, and theirs to
-// thaw.
+// thaw; when they do while a copy is made, and the volume is written to, no
+// snapshot comes of it.
 func TestForeignFreezeStays(t *testing.T) {
 	onEachFS(t, func(t *testing.T, o Options) {
 		b := openNode(t, o)
@@ -306,8 +309,40 @@ func TestForeignFreezeStays(t *testing.T) {
 		if err := freezeIoctl(d, fiThaw); err != nil {
 			t.Errorf("it was thawed: %v", err)
 		}
+		if err := freezeIoctl(d, fiFreeze); err != nil {
+			t.Fatal(err)
+		}
+		var once sync.Once
+		thawed := make(chan struct{})
+		ctx := backends.WithActivity(t.Context(), progress(func() {
+			once.Do(func() {
+				defer close(thawed)
+				if err := errors.Join(freezeIoctl(d, fiThaw), os.WriteFile(filepath.Join(dir, "f"), []byte("data"), 0o600), d.Sync()); err != nil {
+					t.Error(err)
+				}
+				syscall.Sync()
+			})
+		}))
+		_, err = b.CreateSnapshot(ctx, backends.CreateSnapshotRequest{Name: "torn", VolumeID: v.ID})
+		select {
+		case <-thawed: // the pool has no reflinks: bytes were copied meanwhile
+			if !errors.Is(err, backends.ErrPrecondition) {
+				t.Errorf("a snapshot of no moment: %v", err)
+			}
+		default:
+			if err := errors.Join(err, freezeIoctl(d, fiThaw)); err != nil {
+				t.Error(err)
+			}
+		}
+		wantClean(t, o.Pool)
 	})
 }
+
+// progress is called with each step of an operation.
+type progress func()
+
+func (p progress) Progress(string)         { p() }
+func (progress) Busy(string) (done func()) { return func() {} }
 
 // TestCopyWhoseSourceWasWritten: a copy that an earlier process did not end is
 // dropped when its volume was written to since, and never finished with other
