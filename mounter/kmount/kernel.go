@@ -37,8 +37,9 @@ type KernelOptions struct {
 // neither device numbers nor what of a file system is mounted: where Base shows as
 // many mounts at the path those are taken, and else a mount is known by its source,
 // so that two directories of one file system look like one mount. Secrets that a
-// backend gives for a mount helper (Mount.Env, Mount.Files) have no way through it,
-// and are refused with backends.ErrUnsupported.
+// backend gives for a mount helper (Mount.Env, Mount.Files) and an IDMap have no way
+// through it, and are refused with backends.ErrUnsupported; a copy of a file system
+// that is mounted is backends.ErrPrecondition.
 //
 // The promises about data do not depend on m: devices are identified, read and
 // formatted by Base, and its word counts.
@@ -119,6 +120,12 @@ func (k *overInterface) Mount(_ context.Context, r mounter.MountRequest) error {
 	if len(r.Env.Keys()) > 0 || len(r.Files) > 0 {
 		return fmt.Errorf("%w: a mount.Interface does not take secrets for a mount helper", backends.ErrUnsupported)
 	}
+	if len(r.IDMap) > 0 {
+		return errOwners
+	}
+	if r.Copy {
+		return fmt.Errorf("%w: another disk with this file system's UUID is mounted, and a mount.Interface cannot say which of the two is meant: unmount the other one, or give this one another UUID", backends.ErrPrecondition)
+	}
 	if _, err := mnt.ParseOptions(r.Options); err != nil { // for what it refuses
 		return err
 	}
@@ -136,8 +143,13 @@ func (k *overInterface) Mount(_ context.Context, r mounter.MountRequest) error {
 	return nil
 }
 
+var errOwners = fmt.Errorf("%w: a mount.Interface does not map the owners of files", backends.ErrUnsupported)
+
 // Bind binds a path.
 func (k *overInterface) Bind(source, target string, o mnt.BindOptions) error {
+	if o.Owners != nil {
+		return errOwners
+	}
 	options := append([]string{"bind"}, bindWords(o)...)
 	if err := k.m.Mount(source, target, "", options); err != nil {
 		return err

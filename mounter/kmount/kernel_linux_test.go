@@ -20,6 +20,7 @@ import (
 	"github.com/csikit/csikit/internal/testenv"
 	"github.com/csikit/csikit/mounter"
 	"github.com/csikit/csikit/mounter/kmount"
+	"github.com/csikit/csikit/mounter/mnt"
 	"github.com/csikit/csikit/mounter/mountertest"
 )
 
@@ -255,6 +256,15 @@ func TestKernelRefuses(t *testing.T) {
 		if err := k.Mount(t.Context(), r); !errors.Is(err, backends.ErrUnsupported) {
 			t.Error(err)
 		}
+	}
+	if err := k.Mount(t.Context(), mounter.MountRequest{Source: "s:/x", FSType: "nfs", Target: t.TempDir(), IDMap: []backends.IDMap{{Count: 1}}}); !errors.Is(err, backends.ErrUnsupported) {
+		t.Error(err)
+	}
+	if err := k.Bind(t.TempDir(), t.TempDir(), mnt.BindOptions{Owners: &mnt.Owners{}}); !errors.Is(err, backends.ErrUnsupported) {
+		t.Error(err)
+	}
+	if err := k.Mount(t.Context(), mounter.MountRequest{Source: "/dev/fake", FSType: "xfs", Target: t.TempDir(), Copy: true}); !errors.Is(err, backends.ErrPrecondition) {
+		t.Error(err)
 	}
 	if list, _ := fake.List(); len(list) > 0 {
 		t.Error(list)
