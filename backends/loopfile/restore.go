@@ -185,14 +185,14 @@ func (b *Backend) copyQuiet(ctx context.Context, q *quiet, v *volume, img, src *
 // wrote to it meanwhile.
 func copyUsed(ctx context.Context, dst, src *os.File) error {
 	before, err := settled(ctx, src)
-	if err != nil {
-		return err
+	if err == nil {
+		err = copySparse(ctx, dst, src, 0, checkpoint{})
 	}
-	if err := copySparse(ctx, dst, src, 0, checkpoint{}); err != nil {
-		return err
+	if err == nil {
+		err = before.same(src)
 	}
-	if err := before.same(src); err != nil {
+	if errors.Is(err, errWritten) {
 		return fmt.Errorf("%w: %s %w: close it, or put the pool on xfs or btrfs", backends.ErrPrecondition, src.Name(), err)
 	}
-	return nil
+	return err
 }

@@ -1,6 +1,7 @@
 package loopfile
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -336,6 +337,44 @@ func TestForeignFreezeStays(t *testing.T) {
 		}
 		wantClean(t, o.Pool)
 	})
+}
+
+// TestWrittenAllTheTime: a raw volume that is never still cannot be copied where
+// blocks cannot be shared, and that is its user's to change.
+func TestWrittenAllTheTime(t *testing.T) {
+	img, dir := disk(t, "ext4", "1G")
+	mountDisk(t, img, dir)
+	o := testOptions(t)
+	o.Pool = dir
+	b := openNode(t, o)
+	v := create(t, b, "v", 8*mib, paramType, typeThin)
+	src := openIt(t, b, v.ID, nil)
+	dev, err := os.OpenFile(src.Device.Path, os.O_RDWR|os.O_SYNC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	wrote := make(chan error)
+	go func() {
+		var err error
+		for n := byte(0); err == nil && ctx.Err() == nil; n++ {
+			_, err = dev.WriteAt([]byte{n}, 0)
+		}
+		wrote <- err
+	}()
+	_, err = b.CreateSnapshot(t.Context(), backends.CreateSnapshotRequest{Name: "s", VolumeID: v.ID})
+	if !errors.Is(err, backends.ErrPrecondition) {
+		t.Errorf("a snapshot: %v", err)
+	}
+	stop()
+	if err := errors.Join(<-wrote, dev.Close()); err != nil {
+		t.Error(err)
+	}
+	snap(t, b, "s", v.ID)
+	if err := b.CloseVolume(t.Context(), backends.CloseVolumeRequest{ID: v.ID, State: src.State}); err != nil {
+		t.Error(err)
+	}
+	wantClean(t, o.Pool)
 }
 
 // progress is called with each step of an operation.

@@ -3,7 +3,6 @@ package loopfile
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"time"
 )
@@ -51,7 +50,7 @@ func settled(ctx context.Context, f *os.File) (stamp, error) {
 			return s, err
 		}
 		if time.Now().After(end) {
-			return s, fmt.Errorf("%s %w", f.Name(), errWritten)
+			return s, errWritten
 		}
 		t := time.NewTimer(clockTick)
 		select {
