@@ -34,10 +34,24 @@ func (s *staging) checkSource(src *backends.Source) error {
 		return checkDevice(src.Device)
 	case src.Dir != "" && (!filepath.IsAbs(src.Dir) || filepath.Clean(src.Dir) == "/"):
 		return refuse("the backend gave directory %q, which is not an absolute path below /", src.Dir)
-	case src.Mount != nil && src.Mount.FSType == "":
-		return refuse("the backend gave a mount without a type")
+	case src.Mount != nil:
+		return s.checkMount(src.Mount)
 	case src.FUSE != nil:
 		return s.checkFUSE(src.FUSE)
+	}
+	return nil
+}
+
+func (s *staging) checkMount(m *backends.Mount) error {
+	if m.FSType == "" {
+		return refuse("the backend gave a mount without a type")
+	}
+	o, err := mnt.ParseOptions(m.Options)
+	switch {
+	case err != nil:
+		return refuse("the backend's mount options: %v", err)
+	case o.ReadOnly && !s.readOnly:
+		return refuse("the backend's options mount the volume read-only, and it was asked for writable")
 	}
 	return nil
 }

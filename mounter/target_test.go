@@ -277,6 +277,8 @@ func TestSourcesAreChecked(t *testing.T) {
 		"root":            {Dir: "/"},
 		"relative device": {Device: &backends.Device{Path: "a", Identity: dev.Identity}},
 		"no type":         {Mount: &backends.Mount{Source: "x"}},
+		"read-only":       {Mount: &backends.Mount{Source: "x", FSType: "nfs4", Options: []string{"vers=4.2,ro"}}},
+		"a bind":          {Mount: &backends.Mount{Source: "x", FSType: "nfs4", Options: []string{"bind"}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t, nil)
