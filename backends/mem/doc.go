@@ -26,9 +26,9 @@
 //
 // # Faults
 //
-// [Backend.Inject] makes any method fail, hang, panic, stop halfway or lose its
-// reply; [Options.Without] takes abilities away; Store.Hold keeps snapshots from
-// getting ready, [Store.Reboot] closes what is open on a node,
+// [Backend.Inject] makes any method fail, hang, panic, stop halfway, lose its reply
+// or answer nonsense; [Options.Without] takes abilities away; Store.Hold keeps
+// snapshots from getting ready, [Store.Reboot] closes what is open on a node,
 // [Store.SetHealth] and [Store.SetStorageHealth] make things ill.
 //
 // # When not to use it

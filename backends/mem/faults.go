@@ -30,8 +30,8 @@ const (
 )
 
 // Fault is something that goes wrong in a call. First Do is called, then Delay is
-// waited for, then Panic or Err end the call; a Fault without these is a hook,
-// or a mere delay.
+// waited for, then Panic or Err end the call, or Answer changes what it answers; a
+// Fault without these is a hook, or a mere delay.
 type Fault struct {
 	Method string // "": every method
 	Object string // "": every one
@@ -42,6 +42,9 @@ type Fault struct {
 	Delay time.Duration                           // shorter when the call's context ends, whose cause then ends the call
 	Panic any
 	Err   error
+	// Answer gives another answer than the method's, of the same type; at After, of a
+	// method that answers something and succeeds. Not of the methods that list.
+	Answer func(answer any) any
 }
 
 // Inject has something go wrong from now on, until remove is called. Of several
@@ -91,13 +94,18 @@ func (f *faults) all() []*planted {
 	return slices.Clone(f.list)
 }
 
-func (f *faults) at(ctx context.Context, at Point, c Call) error {
+// at lets happen what fits. answer is nil before there is one, and nil inside where
+// the method failed.
+func (f *faults) at(ctx context.Context, at Point, c Call, answer *any) error {
 	for _, p := range f.all() {
 		if !f.take(p, at, c) {
 			continue
 		}
 		if err := p.happen(ctx, c); err != nil {
 			return fmt.Errorf("mem: %s %s: %w", c.Method, c.Object, err)
+		}
+		if p.Answer != nil && answer != nil && *answer != nil {
+			*answer = p.Answer(*answer)
 		}
 	}
 	return nil
@@ -131,8 +139,15 @@ func ask[T any](ctx context.Context, b *Backend, c Call, fn func(context.Context
 		return zero, err
 	}
 	v, err := fn(ctx)
-	if lost := b.faults.at(ctx, After, c); lost != nil {
+	var answer any
+	if err == nil {
+		answer = v
+	}
+	if lost := b.faults.at(ctx, After, c, &answer); lost != nil {
 		return zero, lost
+	}
+	if other, ok := answer.(T); ok {
+		return other, err
 	}
 	return v, err
 }
@@ -157,7 +172,7 @@ func list[T any](ctx context.Context, b *Backend, c Call, fn func() ([]T, string
 }
 
 func (b *Backend) begin(ctx context.Context, c Call) error {
-	if err := b.faults.at(ctx, Before, c); err != nil {
+	if err := b.faults.at(ctx, Before, c, nil); err != nil {
 		return err
 	}
 	return ended(ctx, c)
@@ -165,7 +180,7 @@ func (b *Backend) begin(ctx context.Context, c Call) error {
 
 // midway is where a call may stop with half of its work done.
 func (b *Backend) midway(ctx context.Context, c Call) error {
-	if err := b.faults.at(ctx, Midway, c); err != nil {
+	if err := b.faults.at(ctx, Midway, c, nil); err != nil {
 		return err
 	}
 	return ended(ctx, c)

@@ -129,3 +129,26 @@ func TestIll(t *testing.T) {
 		}
 	}
 }
+
+// TestInjectAnswer: a method may answer what no backend should.
+func TestInjectAnswer(t *testing.T) {
+	b, ctx := open(t, nil), t.Context()
+	v := create(t, b, "v")
+	remove := b.Inject(Fault{Method: "Volume", At: After, Answer: func(a any) any {
+		other := *a.(*backends.Volume)
+		other.Capacity = -1
+		return &other
+	}})
+	got, err := b.Volume(ctx, backends.VolumeRequest{ID: v.ID})
+	if err != nil || got.Capacity != -1 {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if got, err := b.Volume(ctx, backends.VolumeRequest{ID: "none"}); got != nil || !errors.Is(err, backends.ErrNotFound) {
+		t.Errorf("of a method that failed: %+v, %v", got, err)
+	}
+	remove()
+	b.Inject(Fault{Method: "Volume", At: After, Answer: func(any) any { return (*backends.Volume)(nil) }})
+	if got, err := b.Volume(ctx, backends.VolumeRequest{ID: v.ID}); got != nil || err != nil {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
