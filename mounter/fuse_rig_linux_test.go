@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -79,11 +80,7 @@ type fuseRig struct {
 func newFUSERig(t testing.TB) *fuseRig {
 	t.Helper()
 	testenv.Root(t)
-	if f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0); err != nil {
-		t.Skip("missing: /dev/fuse: ", err)
-	} else {
-		must(t, f.Close())
-	}
+	must(t, syscall.Close(testenv.FUSE(t, 0)))
 	r := &fuseRig{realRig: &realRig{t: t, dir: shortDir(t)}}
 	r.state = r.path("state")
 	r.node = newFUSENode(t, r.dir)

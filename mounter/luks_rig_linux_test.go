@@ -1,17 +1,14 @@
 package mounter_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 
@@ -111,25 +108,7 @@ type luksRig struct {
 	*realRig
 	vault *vault
 	node  backends.Node
-	log   *syncBuffer
-}
-
-// syncBuffer is a log.
-type syncBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *syncBuffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *syncBuffer) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
+	log   *testenv.Log
 }
 
 // quick is a key that is not made slow: the machine is.
@@ -142,7 +121,7 @@ func newLUKSVM(t *testing.T, recorder bool) *luksRig {
 	testenv.Root(t)
 	run(t, "modprobe", "dm-crypt")
 	v := &vault{dir: t.TempDir(), enc: quick(luksKey)}
-	r := &luksRig{realRig: &realRig{t: t, dir: t.TempDir()}, vault: v, node: v, log: &syncBuffer{}}
+	r := &luksRig{realRig: &realRig{t: t, dir: t.TempDir()}, vault: v, node: v, log: &testenv.Log{}}
 	if recorder {
 		r.node = vaultRecorder{v}
 	}
@@ -176,7 +155,7 @@ func (r *luksRig) sweep() {
 
 func (r *luksRig) start(observe func(string)) {
 	r.t.Helper()
-	log := slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	log := r.log.Text()
 	e, err := mounter.New(r.node, &mounter.Options{StateDir: r.state, AllowVolatileState: true, Logger: log, Observer: observe})
 	must(r.t, err)
 	must(r.t, e.Start(r.t.Context()))

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/csikit/csikit/internal/testenv"
 	"github.com/csikit/csikit/mounter"
 	"github.com/csikit/csikit/mounter/mnt"
 )
@@ -26,10 +27,7 @@ type fuseServer struct {
 // serveFUSE mounts one at dir.
 func serveFUSE(t *testing.T, dir string) *fuseServer {
 	t.Helper()
-	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
-	if err != nil {
-		t.Skip("missing: /dev/fuse: ", err)
-	}
+	fd := testenv.FUSE(t, unix.O_NONBLOCK)
 	must(t, mnt.Mount("csikit-test", "fuse", dir, mnt.Options{Data: "fd=" + strconv.Itoa(fd) + ",rootmode=40000,user_id=0,group_id=0"}))
 	s := &fuseServer{dev: os.NewFile(uintptr(fd), "/dev/fuse"), done: make(chan struct{})}
 	go s.serve()

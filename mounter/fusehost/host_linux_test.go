@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"os"
 	"os/exec"
@@ -31,30 +30,12 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// lines is a log that can be read while it is written.
-type lines struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lines) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(b)
-}
-
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
 // serveHost is a host in this process, and a client of it.
-func serveHost(t testing.TB, mode os.FileMode) (*Client, string, *lines) {
+func serveHost(t testing.TB, mode os.FileMode) (*Client, string, *testenv.Log) {
 	t.Helper()
 	testenv.Root(t)
-	log := &lines{}
-	h := New(&Options{Logger: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})), Grace: 200 * time.Millisecond, Max: 3})
+	log := &testenv.Log{}
+	h := New(&Options{Logger: log.Text(), Grace: 200 * time.Millisecond, Max: 3})
 	socket := filepath.Join(t.TempDir(), "s")
 	lis, err := (&net.ListenConfig{}).Listen(t.Context(), "unix", socket)
 	must(t, err)
@@ -72,11 +53,7 @@ func serveHost(t testing.TB, mode os.FileMode) (*Client, string, *lines) {
 // device is /dev/fuse, not mounted.
 func device(t testing.TB) *os.File {
 	t.Helper()
-	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
-	if err != nil {
-		t.Skip("missing: /dev/fuse: ", err)
-	}
-	f := os.NewFile(uintptr(fd), "/dev/fuse")
+	f := os.NewFile(uintptr(testenv.FUSE(t, 0)), "/dev/fuse")
 	t.Cleanup(func() { must(t, f.Close()) })
 	return f
 }

@@ -3,13 +3,10 @@ package kmount_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
-	"strings"
 	"sync"
 	"testing"
 
@@ -18,83 +15,30 @@ import (
 	"github.com/csikit/csikit/internal/testenv"
 	"github.com/csikit/csikit/mounter/blockdev"
 	"github.com/csikit/csikit/mounter/internal/mountapi"
+	"github.com/csikit/csikit/mounter/internal/mounttest"
 	"github.com/csikit/csikit/mounter/kmount"
 	"github.com/csikit/csikit/mounter/mnt"
 )
 
 // kernels are the interfaces with which the mounts are tested.
-var kernels = []struct {
-	name string
-	hide mountapi.Part
-}{{"new", mountapi.None}, {"old", mountapi.All}}
+var kernels = []mounttest.Kernel{{Name: "new", Hide: mountapi.None}, {Name: "old", Hide: mountapi.All}}
 
-// onKernels runs test as root with each of them.
 func onKernels(t *testing.T, test func(t *testing.T)) {
-	testenv.Root(t)
-	for _, k := range kernels {
-		t.Run(k.name, func(t *testing.T) {
-			t.Cleanup(mountapi.Hide(k.hide))
-			test(t)
-		})
-	}
+	t.Helper()
+	mounttest.OnKernels(t, kernels, test)
 }
+
+var (
+	tempDir  = mounttest.TempDir
+	mkdir    = mounttest.Dir
+	mkfile   = mounttest.File
+	deadFUSE = mounttest.DeadFUSE
+)
 
 func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
-	}
-}
-
-// tempDir is a private tmpfs; what is mounted in it at the end of the test goes.
-func tempDir(t testing.TB) string {
-	t.Helper()
-	d, err := filepath.EvalSymlinks(t.TempDir())
-	must(t, err)
-	must(t, unix.Mount("tmpfs", d, "tmpfs", 0, ""))
-	must(t, unix.Mount("", d, "", unix.MS_PRIVATE, ""))
-	t.Cleanup(func() {
-		list, err := mnt.List()
-		must(t, err)
-		for _, i := range slices.Backward(list) {
-			if strings.HasPrefix(i.Point, d+"/") {
-				err := unix.Unmount(i.Point, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
-				if err != nil && !errors.Is(err, unix.EINVAL) {
-					t.Error(err)
-				}
-			}
-		}
-		must(t, unix.Unmount(d, unix.MNT_DETACH))
-	})
-	return d
-}
-
-func mkdir(t testing.TB, elem ...string) string {
-	t.Helper()
-	p := filepath.Join(elem...)
-	must(t, os.MkdirAll(p, 0o755))
-	return p
-}
-
-func mkfile(t testing.TB, elem ...string) string {
-	t.Helper()
-	p := filepath.Join(elem...)
-	must(t, os.WriteFile(p, []byte(filepath.Base(p)), 0o644))
-	return p
-}
-
-// deadFUSE mounts a FUSE file system whose daemon is gone.
-func deadFUSE(t testing.TB, target string) {
-	t.Helper()
-	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
-	if err != nil {
-		t.Skip("missing: /dev/fuse: ", err)
-	}
-	data := fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", fd)
-	must(t, unix.Mount("fuse", target, "fuse", 0, data))
-	must(t, unix.Close(fd))
-	if _, err := os.Stat(target); !mnt.IsCorrupted(err) {
-		t.Fatalf("stat of a dead FUSE mount: %v", err)
 	}
 }
 

@@ -131,9 +131,9 @@ func TestBindIsPrivate(t *testing.T) {
 // too, or the bind is refused. With mount(2) they are not: see the control.
 func TestReadOnlyReachesPeers(t *testing.T) {
 	for _, k := range kernels {
-		t.Run(k.name, func(t *testing.T) {
+		t.Run(k.Name, func(t *testing.T) {
 			testenv.Root(t)
-			t.Cleanup(mountapi.Hide(k.hide))
+			t.Cleanup(mountapi.Hide(k.Hide))
 			d := tempDir(t)
 			src, shared, peer := mkdir(t, d, "src"), mkdir(t, d, "shared"), mkdir(t, d, "peer")
 			must(t, unix.Mount("none", shared, "tmpfs", 0, ""))
@@ -141,7 +141,7 @@ func TestReadOnlyReachesPeers(t *testing.T) {
 			bind(t, shared, peer)
 			p := mkdir(t, shared, "p")
 			err := mnt.Bind(src, p, mnt.BindOptions{ReadOnly: true})
-			if k.hide&mountapi.Tree != 0 {
+			if k.Hide&mountapi.Tree != 0 {
 				if !errors.Is(err, backends.ErrPrecondition) || isMount(t, p) {
 					t.Fatalf("Bind: %v; mounted: %v", err, isMount(t, p))
 				}

@@ -45,12 +45,9 @@ func TestMount(t *testing.T) {
 func TestMountFUSE(t *testing.T) {
 	onKernels(t, func(t *testing.T) {
 		p := mkdir(t, tempDir(t), "p")
-		fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
-		if err != nil {
-			t.Skip("missing: /dev/fuse: ", err)
-		}
-		data := "fd=" + itoa(fd) + ",rootmode=40000,user_id=0,group_id=0"
 		for _, fstype := range []string{"fuse", "fuse.sub"} {
+			fd := testenv.FUSE(t, 0)
+			data := "fd=" + itoa(fd) + ",rootmode=40000,user_id=0,group_id=0"
 			must(t, mnt.Mount("x", fstype, p, mnt.Options{Data: data}))
 			if i := top(t, p); i.FSType != fstype {
 				t.Errorf("type %s, want %s", i.FSType, fstype)
@@ -59,11 +56,7 @@ func TestMountFUSE(t *testing.T) {
 			if _, err := mnt.Unwind(p); err != nil {
 				t.Error(err)
 			}
-			fd, err = unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
-			must(t, err)
-			data = "fd=" + itoa(fd) + ",rootmode=40000,user_id=0,group_id=0"
 		}
-		must(t, unix.Close(fd))
 	})
 }
 

@@ -44,8 +44,7 @@ func oddMounts(t *testing.T, d string) {
 	bind(t, src, mkdir(t, d, "slave"))
 	must(t, unix.Mount("", d+"/slave", "", unix.MS_SLAVE, ""))
 	hungFUSE(t, mkdir(t, d, "fuse"), 0)
-	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
-	must(t, err)
+	fd := testenv.FUSE(t, 0)
 	t.Cleanup(func() { must(t, unix.Close(fd)) })
 	must(t, unix.Mount("me@there:", mkdir(t, d, "sub"), "fuse.ssh#fs", 0, "fd="+itoa(fd)+",rootmode=40000,user_id=0,group_id=0"))
 }

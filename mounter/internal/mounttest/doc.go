@@ -1,0 +1,2 @@
+// Package mounttest is what tests of mounts have in common.
+package mounttest
