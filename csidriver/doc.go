@@ -80,7 +80,8 @@
 //
 // The blocks of a snapshot are checked (order, overlap, sizes) and cut into
 // messages as they come; a stream ends well only when all were sent. Its snapshots
-// are not deleted meanwhile, unless it has lasted for ten minutes.
+// are not deleted meanwhile, unless it has lasted for ten minutes. With replicas
+// (Options.Locker) it ends then, with ABORTED, to be gone on with at its offset.
 //
 // A request to modify is checked as a whole, by Traits.Parameters and the
 // VolumeChecker, before the backend sees any of it.

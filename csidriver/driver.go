@@ -68,8 +68,11 @@ type Options struct {
 	// Locker keeps the replicas of a controller from changing the same volume at
 	// once, as package idempotency/etcdlock does. A backend finds fencing tokens by
 	// idempotency.Fence, for the keys "name:" with the name of what is created, "id:"
-	// with a volume's ID and "snapshot:" with a snapshot's. nil: operations exclude
-	// each other in this process alone.
+	// with a volume's ID and "snapshot:" with a snapshot's; for the source of a copy
+	// by idempotency.SharedFence. One that is no idempotency.SharedLocker does not
+	// keep a replica from deleting what another one copies, attaches to a further
+	// node or reads: the backend has to. nil: operations exclude each other in this
+	// process alone.
 	Locker idempotency.Locker
 
 	TLS                credentials.TransportCredentials // for a tcp:// endpoint: credentials.NewTLS(config)

@@ -125,7 +125,7 @@ func operationCode(err error) (codes.Code, bool) {
 	switch {
 	case errors.Is(err, idempotency.ErrNegated):
 		return codes.Aborted, true
-	case errors.Is(err, idempotency.ErrClosed):
+	case errors.Is(err, idempotency.ErrClosed), errors.Is(err, idempotency.ErrLost):
 		return codes.Unavailable, true
 	}
 	return codes.OK, false

@@ -14,6 +14,10 @@ import (
 // being deleted. A deletion that comes later cuts the stream.
 const readerLease = 10 * time.Minute
 
+// errOutlasted ends a stream at its lease where deletions of other replicas may
+// wait for it, which nobody sees here.
+var errOutlasted = fmt.Errorf("it has outlasted its lease, and another replica may wait to delete what it reads: %w", backends.ErrPending)
+
 // reading runs work, which reads snapshots for a client, while nothing deletes
 // them: a deletion waits, and is told ABORTED, until the stream ends or its lease.
 // Without a deletion a stream may take as long as it likes.
@@ -29,8 +33,12 @@ func (m *snapshotMetadata) reading(ctx context.Context, in metadataRequest, req 
 	hold := func(hold context.Context) error {
 		defer idempotency.FromContext(hold).Busy("sends blocks")()
 		close(held)
+		late, stop := m.outlasted()
+		defer stop()
 		select {
 		case <-done:
+		case <-late:
+			cut(errOutlasted)
 		case <-hold.Done():
 			cut(context.Cause(hold))
 		}
@@ -43,10 +51,22 @@ func (m *snapshotMetadata) reading(ctx context.Context, in metadataRequest, req 
 		return err
 	}
 	err := work(ctx)
-	if cause := context.Cause(ctx); err != nil && (errors.Is(cause, idempotency.ErrNegated) || errors.Is(cause, idempotency.ErrClosed)) {
-		return fmt.Errorf("the stream was cut: %w", cause)
+	cause := context.Cause(ctx)
+	for _, why := range []error{idempotency.ErrNegated, idempotency.ErrClosed, idempotency.ErrLost, errOutlasted} {
+		if err != nil && errors.Is(cause, why) {
+			return fmt.Errorf("the stream was cut: %w", cause)
+		}
 	}
 	return err
+}
+
+// outlasted rings when a stream that begins now has to end, whoever waits.
+func (m *snapshotMetadata) outlasted() (rings <-chan time.Time, stop func() bool) {
+	if !m.sharesReplicas() {
+		return nil, func() bool { return false }
+	}
+	t := time.NewTimer(m.lease)
+	return t.C, t.Stop
 }
 
 func (m *snapshotMetadata) readOperation(in metadataRequest, req *backends.ChangedBlocksRequest) idempotency.Operation {

@@ -64,9 +64,11 @@
 //
 // Keys hold in one process. Where two replicas of a controller may run at once,
 // and a leader election only makes that rare, a [Locker] makes exclusive keys hold
-// across them. Its locks are leases: a holder that cannot be heard of loses
-// them. Its operation is then cancelled and fails with [ErrLost], and what it may
-// still do to the storage is kept out by the token of [Fence].
+// across them, and a [SharedLocker] shared ones too. Its locks are leases: a holder
+// that cannot be heard of loses them. Its operation is then cancelled and fails with
+// [ErrLost], and what it may still do to the storage is kept out by the token of
+// [Fence]. Calls of two replicas do not join, and do not negate each other: the
+// later one waits.
 //
 // # When not to use it
 //

@@ -7,9 +7,8 @@ import (
 )
 
 const (
-	maxKept     = 1024             // errors that wait for a call to take them
-	maxKeptAge  = 10 * time.Minute // clients repeat a call after at most 5 minutes
-	maxIdleKeys = 1024             // size above which an empty key table is made anew
+	maxKept    = 1024             // errors that wait for a call to take them
+	maxKeptAge = 10 * time.Minute // clients repeat a call after at most 5 minutes
 )
 
 // kept is an error that no caller was left to receive.
@@ -37,7 +36,7 @@ func (t *Table) keep(o *operation) {
 	}
 	for _, h := range o.holds {
 		k.holds = append(k.holds, hold{Key: h.Key})
-		t.kept[h.Name] = k
+		t.kept.set(h.Name, k)
 	}
 	k.place = t.keptOrder.PushBack(k)
 	if t.keptOrder.Len() > maxKept {
@@ -52,7 +51,7 @@ func (t *Table) handOver(o *operation) *kept {
 	if o.op.Equal == nil || len(o.holds) == 0 {
 		return nil
 	}
-	k := t.kept[o.holds[0].Name]
+	k := t.kept.get(o.holds[0].Name)
 	if k == nil || k.typ != o.self.typ() || !sameKeys(k.holds, o.holds) ||
 		!time.Now().Before(k.until) || !o.op.Equal(k.request, o.op.Request) {
 		return nil
@@ -62,11 +61,11 @@ func (t *Table) handOver(o *operation) *kept {
 
 // touch drops the kept errors of o's keys: they tell of a state that o changes.
 func (t *Table) touch(o *operation) {
-	if len(t.kept) == 0 {
+	if t.kept.len() == 0 {
 		return
 	}
 	for i := range o.holds {
-		if k := t.kept[o.holds[i].Name]; k != nil {
+		if k := t.kept.get(o.holds[i].Name); k != nil {
 			t.forget(k)
 		}
 	}
@@ -74,7 +73,7 @@ func (t *Table) touch(o *operation) {
 
 func (t *Table) forget(k *kept) {
 	for _, h := range k.holds {
-		delete(t.kept, h.Name)
+		t.kept.delete(h.Name)
 	}
 	t.keptOrder.Remove(k.place)
 }

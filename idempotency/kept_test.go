@@ -93,8 +93,8 @@ func TestKeptErrorsAreBounded(t *testing.T) {
 			synctest.Wait()
 			c.end(errTest)
 		}
-		if n := r.table.keptOrder.Len(); n != maxKept || len(r.table.kept) != n {
-			t.Errorf("%d errors and %d keys kept", n, len(r.table.kept))
+		if n := r.table.keptOrder.Len(); n != maxKept || r.table.kept.len() != n {
+			t.Errorf("%d errors and %d keys kept", n, r.table.kept.len())
 		}
 		oldest := r.do(op("a", key(0)))
 		oldest.mustRun()

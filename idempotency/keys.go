@@ -77,11 +77,10 @@ func (t *Table) enqueue(o *operation) {
 	o.missing = 0
 	for i := range o.holds {
 		h := &o.holds[i]
-		first := t.keys[h.Name]
+		first := t.keys.get(h.Name)
 		if first == nil {
 			h.prev, h.next, h.granted = h, h, true
-			t.keys[h.Name] = h
-			t.peak = max(t.peak, len(t.keys))
+			t.keys.set(h.Name, h)
 			continue
 		}
 		last := first.prev
@@ -98,19 +97,17 @@ func (t *Table) dequeue(o *operation, b *batch) {
 	for i := range o.holds {
 		h := &o.holds[i]
 		if h.next == h {
-			delete(t.keys, h.Name)
+			t.keys.delete(h.Name)
 		} else {
-			if t.keys[h.Name] == h {
-				t.keys[h.Name] = h.next
+			first := t.keys.get(h.Name)
+			if first == h {
+				first = h.next
+				t.keys.set(h.Name, first)
 			}
 			h.prev.next, h.next.prev = h.next, h.prev
-			t.grant(t.keys[h.Name], b)
+			t.grant(first, b)
 		}
 		h.prev, h.next = nil, nil
-	}
-	if len(t.keys) == 0 && t.peak > maxIdleKeys {
-		// A Go map never shrinks.
-		t.keys, t.peak = make(map[string]*hold), 0
 	}
 }
 
@@ -139,7 +136,7 @@ func (t *Table) grant(first *hold, b *batch) {
 func (t *Table) inTheWay(o *operation, yield func(*operation) bool) {
 	for i := range o.holds {
 		h := &o.holds[i]
-		first := t.keys[h.Name]
+		first := t.keys.get(h.Name)
 		for x := first; x != nil && x != h; {
 			if x.conflicts(h) && !yield(x.op) {
 				return
@@ -155,7 +152,7 @@ func (t *Table) inTheWay(o *operation, yield func(*operation) bool) {
 func (t *Table) overtaken(o *operation) bool {
 	for i := range o.holds {
 		h := &o.holds[i]
-		for x := h.next; x != t.keys[h.Name]; x = x.next {
+		for x := h.next; x != t.keys.get(h.Name); x = x.next {
 			if x.conflicts(h) {
 				return true
 			}

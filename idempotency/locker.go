@@ -11,7 +11,14 @@ import (
 // Locker makes exclusive keys hold across processes: the replicas of a
 // controller. A table with one (Options.Locker) locks each exclusive key of an
 // operation before it calls fn, in the order of their names, and unlocks them
-// when fn has returned. Shared keys hold within the process only.
+// when fn has returned.
+//
+// Shared keys hold across processes when the Locker is a [SharedLocker] too, and
+// else within the process only. Then a process does not see that another one uses
+// what it is about to delete or to change (a volume that is being cloned or
+// attached to a second node, a snapshot that is being restored or read): its
+// storage has to refuse that, or what is made of the deleted must fail and not be
+// told of as made.
 //
 // Package idempotency/etcdlock has one over etcd.
 type Locker interface {
@@ -22,6 +29,17 @@ type Locker interface {
 	// A lock is not of the process: two calls of Lock for one key exclude each
 	// other.
 	Lock(ctx context.Context, key string) (Lease, error)
+}
+
+// SharedLocker is a [Locker] that also has locks for shared keys.
+type SharedLocker interface {
+	// LockShared is Lock for a lock that any number of callers may hold, and nobody
+	// together with one of Lock. Who asks for either waits for all who asked for the
+	// other before him, so that neither kind starves.
+	//
+	// Its token is greater than that of every earlier lease of Lock for the key, and
+	// smaller than that of every later one.
+	LockShared(ctx context.Context, key string) (Lease, error)
 }
 
 // Lease is a lock that is held for as long as its holder can be heard of. It is
@@ -55,7 +73,7 @@ const unlockTime = 5 * time.Second
 // held is a lease with its key.
 type held struct {
 	Lease
-	key string
+	Key
 }
 
 // Fence gives the fencing token of a key of the operation whose context ctx is:
@@ -65,14 +83,26 @@ type held struct {
 // its lease, and goes on.
 //
 // Tokens are of one key: those of two keys say nothing about each other. False:
-// the key is not one that the operation has locked.
+// the key is not one that the operation has locked exclusively.
 func Fence(ctx context.Context, key string) (token int64, ok bool) {
+	return fence(ctx, Exclusive(key))
+}
+
+// SharedFence is [Fence] for a key that the operation has locked shared, as the
+// source of a copy. It is to be compared with what storage remembers of the
+// object and not to be remembered: of those who share a key none has to give way
+// to another. False: the key is not one that the operation has locked shared.
+func SharedFence(ctx context.Context, key string) (token int64, ok bool) {
+	return fence(ctx, Shared(key))
+}
+
+func fence(ctx context.Context, key Key) (token int64, ok bool) {
 	a := FromContext(ctx)
 	if a == nil || a.op == nil {
 		return 0, false
 	}
 	for i := range a.op.leases {
-		if l := &a.op.leases[i]; l.key == key {
+		if l := &a.op.leases[i]; l.Key == key {
 			return l.Token(), true
 		}
 	}
@@ -85,21 +115,19 @@ func (t *Table) needsLock(o *operation) bool {
 		return false
 	}
 	for i := range o.holds {
-		if !o.holds[i].Shared {
+		if !o.holds[i].Shared || t.shares != nil {
 			return true
 		}
 	}
 	return false
 }
 
-// lock locks the exclusive keys of o, which holds them in this process already.
-// That they are sorted is why processes do not wait for each other in a circle.
+// lock locks the keys of o, which holds them in this process already. That they
+// are sorted is why processes do not wait for each other in a circle.
 func (t *Table) lock(o *operation) error {
 	for i := range o.holds {
-		if h := &o.holds[i]; !h.Shared {
-			if err := t.lockKey(o, h.Name); err != nil {
-				return fmt.Errorf("locking %s: %w", h.Name, err)
-			}
+		if err := t.lockKey(o, o.holds[i].Key); err != nil {
+			return fmt.Errorf("locking %s: %w", o.holds[i].Name, err)
 		}
 	}
 	t.mu.Lock()
@@ -109,10 +137,17 @@ func (t *Table) lock(o *operation) error {
 	return o.ctx.Err()
 }
 
-func (t *Table) lockKey(o *operation, key string) error {
+func (t *Table) lockKey(o *operation, key Key) error {
+	lock := t.o.Locker.Lock
+	if key.Shared {
+		if t.shares == nil {
+			return nil
+		}
+		lock = t.shares.LockShared
+	}
 	// As long as it takes: when no caller is left to wait, it is cancelled.
-	defer o.act.Busy("waiting for the lock of " + key)()
-	l, err := t.o.Locker.Lock(o.ctx, key)
+	defer o.act.Busy("waiting for the lock of " + key.Name)()
+	l, err := lock(o.ctx, key.Name)
 	if l == nil || err != nil {
 		return err
 	}
@@ -151,7 +186,7 @@ func (t *Table) unlockKeys(o *operation, err error) error {
 	lost := false
 	for _, l := range slices.Backward(o.leases) {
 		if uerr := unlockKey(ctx, l); uerr != nil {
-			t.tell(EventUnlock, o, fmt.Errorf("unlocking %s: %w", l.key, uerr))
+			t.tell(EventUnlock, o, fmt.Errorf("unlocking %s: %w", l.Name, uerr))
 		}
 		select {
 		case <-l.Lost(): // also when it was Unlock that found out

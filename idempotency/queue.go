@@ -40,17 +40,17 @@ type Queue struct {
 	o QueueOptions
 
 	mu sync.Mutex
-	at map[string]*resource
+	at keyMap[*resource]
 }
 
 // resource is one that somebody is at or waits for.
 type resource struct {
 	name    string
 	inside  []*turn
-	waiting list.List          // of *turn, in the order in which they will enter
-	clients map[string]*client // of those who wait
-	round   uint64             // of who entered last
-	next    time.Time          // when the next may enter
+	waiting list.List       // of *turn, in the order in which they will enter
+	clients keyMap[*client] // of those who wait
+	round   uint64          // of who entered last
+	next    time.Time       // when the next may enter
 	timer   *time.Timer
 }
 
@@ -72,7 +72,7 @@ type turn struct {
 
 // NewQueue makes a queue; nil options are the defaults.
 func NewQueue(o *QueueOptions) *Queue {
-	q := &Queue{at: make(map[string]*resource)}
+	q := &Queue{}
 	if o != nil {
 		q.o = *o
 	}
@@ -122,17 +122,17 @@ func (q *Queue) Enter(ctx context.Context, name string) (leave func(), err error
 func (q *Queue) arrive(name string, w *turn) (*resource, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	r := q.at[name]
+	r := q.at.get(name)
 	if r == nil {
 		r = &resource{name: name}
-		q.at[name] = r
+		q.at.set(name, r)
 	}
 	if q.room(r) && r.waiting.Len() == 0 {
 		w.round = r.round + 1
 		q.enter(r, w)
 		return r, nil
 	}
-	if c := r.clients[w.Client]; c != nil && c.waiting >= q.o.Waiting || q.o.Waiting < 0 {
+	if c := r.clients.get(w.Client); c != nil && c.waiting >= q.o.Waiting || q.o.Waiting < 0 {
 		return nil, ErrQueueFull
 	}
 	r.line(w)
@@ -142,13 +142,10 @@ func (q *Queue) arrive(name string, w *turn) (*resource, error) {
 // line gives w its round, and its place behind those of the same or an earlier
 // one.
 func (r *resource) line(w *turn) {
-	c := r.clients[w.Client]
+	c := r.clients.get(w.Client)
 	if c == nil {
 		c = &client{last: r.round}
-		if r.clients == nil {
-			r.clients = make(map[string]*client)
-		}
-		r.clients[w.Client] = c
+		r.clients.set(w.Client, c)
 	}
 	w.entered = make(chan struct{})
 	c.waiting++
@@ -169,9 +166,9 @@ func (r *resource) line(w *turn) {
 func (r *resource) unline(w *turn) {
 	r.waiting.Remove(w.place)
 	w.place = nil
-	c := r.clients[w.Client]
+	c := r.clients.get(w.Client)
 	if c.waiting--; c.waiting == 0 {
-		delete(r.clients, w.Client)
+		r.clients.delete(w.Client)
 	}
 }
 
@@ -212,8 +209,8 @@ func (q *Queue) admit(r *resource) {
 		q.enter(r, w)
 		close(w.entered)
 	}
-	if len(r.inside) == 0 && r.waiting.Len() == 0 && q.due(r) && q.at[r.name] == r {
-		delete(q.at, r.name)
+	if len(r.inside) == 0 && r.waiting.Len() == 0 && q.due(r) && q.at.get(r.name) == r {
+		q.at.delete(r.name)
 	}
 }
 
@@ -273,7 +270,7 @@ func (q *Queue) Running() []QueueInfo {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	var all []QueueInfo
-	for _, r := range q.at {
+	for _, r := range q.at.all() {
 		in := QueueInfo{Resource: r.name, Limit: q.o.Limit}
 		for _, w := range r.inside {
 			in.Inside = append(in.Inside, w.QueueTurn)

@@ -65,8 +65,8 @@ func mustForget(t *testing.T, q *Queue) {
 	t.Helper()
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if len(q.at) > 0 {
-		t.Errorf("%d resources are kept", len(q.at))
+	if q.at.len() > 0 {
+		t.Errorf("%d resources are kept", q.at.len())
 	}
 }
 

@@ -250,9 +250,9 @@ func (m *machine) drain() string {
 	}
 	m.table.mu.Lock()
 	defer m.table.mu.Unlock()
-	if m.table.all != nil || len(m.table.keys) != 0 || m.table.keptOrder.Len() != len(m.model.kept) {
+	if m.table.all != nil || m.table.keys.len() != 0 || m.table.keptOrder.Len() != len(m.model.kept) {
 		return fmt.Sprintf("the empty table keeps %d keys and %d errors; want %d errors",
-			len(m.table.keys), m.table.keptOrder.Len(), len(m.model.kept))
+			m.table.keys.len(), m.table.keptOrder.Len(), len(m.model.kept))
 	}
 	return ""
 }

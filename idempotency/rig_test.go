@@ -167,8 +167,8 @@ func (r *rig) mustBeEmpty() {
 	t := r.table
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.all != nil || len(t.keys) > 0 || len(t.kept) > 0 || t.keptOrder.Len() > 0 {
-		r.t.Errorf("table keeps: operations %v, %d keys, %d errors", t.all != nil, len(t.keys), len(t.kept))
+	if t.all != nil || t.keys.len() > 0 || t.kept.len() > 0 || t.keptOrder.Len() > 0 {
+		r.t.Errorf("table keeps: operations %v, %d keys, %d errors", t.all != nil, t.keys.len(), t.kept.len())
 	}
 }
 

@@ -23,7 +23,8 @@ type Options struct {
 	// Grace is how long an operation may go on after its context was cancelled,
 	// before it counts as stuck: 0: 10 s, negative: none.
 	Grace time.Duration
-	// Locker makes exclusive keys hold across processes. Nil: they hold in this one.
+	// Locker makes exclusive keys hold across processes, and if it is a SharedLocker
+	// shared ones too. Nil: they hold in this one.
 	Locker Locker
 	// Observer is told what happens. It is called on the goroutine that made it
 	// happen, so it must be quick; it may use the table.
@@ -32,14 +33,14 @@ type Options struct {
 
 // Table holds the operations of one process. Make it with [NewTable].
 type Table struct {
-	o Options
+	o      Options
+	shares SharedLocker // o.Locker, if it is one
 
 	mu        sync.Mutex
-	keys      map[string]*hold // the first of each key's queue
-	peak      int              // largest len(keys) since it was made
-	seq       uint64           // of the latest operation
-	all       *operation       // queued and running, by age; a ring
-	kept      map[string]*kept // by each of its keys
+	keys      keyMap[*hold] // the first of each key's queue
+	seq       uint64        // of the latest operation
+	all       *operation    // queued and running, by age; a ring
+	kept      keyMap[*kept] // by each of its keys
 	keptOrder *list.List
 	timer     *time.Timer // runs sweep
 	armed     time.Time   // when; zero: not
@@ -49,7 +50,7 @@ type Table struct {
 
 // NewTable makes a table; nil options are the defaults.
 func NewTable(o *Options) *Table {
-	t := &Table{keys: make(map[string]*hold), kept: make(map[string]*kept), keptOrder: list.New()}
+	t := &Table{keptOrder: list.New()}
 	if o != nil {
 		t.o = *o
 	}
@@ -57,6 +58,7 @@ func NewTable(o *Options) *Table {
 	orDefault(&t.o.Stall, 2*time.Minute)
 	orDefault(&t.o.Margin, 500*time.Millisecond)
 	orDefault(&t.o.Grace, 10*time.Second)
+	t.shares, _ = t.o.Locker.(SharedLocker)
 	return t
 }
 
@@ -153,7 +155,7 @@ func (t *Table) equal(o *operation) *operation {
 	if o.op.Equal == nil || len(o.holds) == 0 {
 		return nil
 	}
-	first := t.keys[o.rarest()]
+	first := t.keys.get(o.rarest())
 	if first == nil {
 		return nil
 	}

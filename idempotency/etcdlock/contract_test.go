@@ -14,13 +14,20 @@ import (
 	"testing"
 )
 
-// contract is idempotency.Locker, word for word: this module does not import
-// csikit's.
+// The contracts are idempotency.Locker and SharedLocker, word for word: this module
+// does not import csikit's.
 type contract interface {
 	Lock(ctx context.Context, key string) (Lease, error)
 }
 
-var _ contract = (*Locker)(nil)
+type sharedContract interface {
+	LockShared(ctx context.Context, key string) (Lease, error)
+}
+
+var (
+	_ contract       = (*Locker)(nil)
+	_ sharedContract = (*Locker)(nil)
+)
 
 // What is implemented here is what idempotency has, in the same repository.
 func TestContract(t *testing.T) {
@@ -39,8 +46,10 @@ func TestContract(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if a, b := theirs["Locker"], locker["contract"]; a == "" || a != b {
-		t.Errorf("idempotency has\n%s\nand here is\n%s", a, b)
+	for name, here := range map[string]string{"Locker": "contract", "SharedLocker": "sharedContract"} {
+		if a, b := theirs[name], locker[here]; a == "" || a != b {
+			t.Errorf("idempotency has\n%s\nand here is\n%s", a, b)
+		}
 	}
 	if a, b := theirs["Lease"], lease["Lease"]; !strings.HasPrefix(a, "= interface") || a != b {
 		t.Errorf("idempotency has\n%s\nand here is\n%s", a, b)

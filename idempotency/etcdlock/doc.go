@@ -1,5 +1,5 @@
-// Package etcdlock is an idempotency.Locker over etcd: exclusive keys of the
-// operations of a driver hold across its replicas.
+// Package etcdlock is an idempotency.Locker and SharedLocker over etcd: the keys of
+// the operations of a driver hold across its replicas.
 //
 //	client, err := clientv3.New(clientv3.Config{
 //		Endpoints: endpoints, TLS: tls,
@@ -14,7 +14,8 @@
 // A process has one etcd lease, made when the first lock is wanted, and each lock
 // is a key with that lease. Who waits for a lock waits for the key before his own,
 // so that locks are given in the order in which they were asked for, and the
-// fencing token is the revision at which the key was made.
+// fencing token is the revision at which the key was made. Who wants to share it
+// waits for the last key before his own that is of an exclusive lock.
 //
 // The process counts its lease as lost when it has not been renewed for two thirds
 // of Options.TTL, counted from the moment at which the last renewal that

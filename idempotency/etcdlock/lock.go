@@ -12,6 +12,11 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
+// sharedMark is what the keys of shared locks have before the number of their
+// session, so that those of exclusive ones are a range of names: all that are less
+// than it.
+const sharedMark = "s"
+
 // retryAfter is the pause between two tries of a request that failed.
 const retryAfter = 100 * time.Millisecond
 
@@ -21,6 +26,7 @@ type lock struct {
 	queue string // what the keys of all begin with
 	key   string // of this one
 	tomb  string // where it is, key is not made any more; it goes with the session
+	share bool   // it waits for exclusive ones only
 	rev   int64  // at which key was made
 	doubt bool   // a request to make key may still be on its way
 	gone  atomic.Bool
@@ -146,13 +152,20 @@ type place struct {
 	rev int64
 }
 
-// before finds whom k waits for; nil: nobody, and k is there.
+// others are those that k has to wait for, if they came before it.
+func (k *lock) others() []clientv3.OpOption {
+	last := append(clientv3.WithLastCreate(), clientv3.WithMaxCreateRev(k.rev-1), clientv3.WithKeysOnly())
+	if k.share {
+		last = append(last, clientv3.WithRange(k.queue+sharedMark))
+	}
+	return last
+}
+
+// before finds whom k waits for: the last of them, after whose end it asks again.
+// nil: nobody, and k is there.
 func (k *lock) before(ctx context.Context) (p *place, err error) {
 	err = k.request(ctx, func(ctx context.Context) error {
-		r, err := k.s.l.client.Txn(ctx).Then(
-			clientv3.OpGet(k.key),
-			clientv3.OpGet(k.queue, append(clientv3.WithLastCreate(), clientv3.WithMaxCreateRev(k.rev-1), clientv3.WithKeysOnly())...),
-		).Commit()
+		r, err := k.s.l.client.Txn(ctx).Then(clientv3.OpGet(k.key), clientv3.OpGet(k.queue, k.others()...)).Commit()
 		if err != nil {
 			return err
 		}

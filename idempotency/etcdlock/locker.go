@@ -97,6 +97,15 @@ func (l *Locker) spawn(f func()) {
 
 // Lock waits for the lock of key until ctx ends, and takes it.
 func (l *Locker) Lock(ctx context.Context, key string) (Lease, error) {
+	return l.lock(ctx, key, false)
+}
+
+// LockShared is Lock for a lock that others may share.
+func (l *Locker) LockShared(ctx context.Context, key string) (Lease, error) {
+	return l.lock(ctx, key, true)
+}
+
+func (l *Locker) lock(ctx context.Context, key string, share bool) (Lease, error) {
 	if l.keys != nil && !l.keys(key) {
 		return nil, nil
 	}
@@ -109,8 +118,12 @@ func (l *Locker) Lock(ctx context.Context, key string) (Lease, error) {
 	}
 	// Apart, and no two with a common beginning: a slash is escaped.
 	name := url.PathEscape(key)
-	k := &lock{s: s, queue: l.prefix + "held/" + name + "/"}
-	k.key = fmt.Sprintf("%s%016x-%d", k.queue, int64(s.id), l.next())
+	k := &lock{s: s, queue: l.prefix + "held/" + name + "/", share: share}
+	mark := ""
+	if share {
+		mark = sharedMark
+	}
+	k.key = fmt.Sprintf("%s%s%016x-%d", k.queue, mark, uint64(s.id), l.next())
 	k.tomb = l.prefix + "dead/" + strings.TrimPrefix(k.key, k.queue)
 	if err := k.acquire(ctx); err != nil {
 		return nil, fmt.Errorf("etcdlock: %s: %w", key, err)
