@@ -3,9 +3,11 @@ GO      ?= go
 GOFLAGS += -trimpath
 # grpcnotrace leaves out grpc's debug pages and with them html/template: 3.5 MB of each driver.
 TAGS    := grpcnotrace
-LINT    := $(GO) tool -modfile=$(CURDIR)/tools/go.mod golangci-lint
-# Modules of their own, for what not every driver should carry.
-MODULES := idempotency/etcdlock
+# The linter's path: -modfile does not work where there is a workspace.
+LINT    = $$(GOWORK=off $(GO) tool -n -modfile=$(CURDIR)/tools/go.mod golangci-lint)
+# Modules of their own, for what not every driver should carry; the second one tests
+# the first with csidriver, in a workspace, and nothing imports it.
+MODULES := idempotency/etcdlock idempotency/etcdlock/replicas
 
 .PHONY: demo test soak unit bench lint cross fmt setup clean
 

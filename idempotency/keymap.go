@@ -1,5 +1,7 @@
 package idempotency
 
+import "maps"
+
 // maxIdle is how many entries a keyMap has room for without giving any back.
 const maxIdle = 1024
 
@@ -31,8 +33,6 @@ func (k *keyMap[V]) delete(key string) {
 		return
 	}
 	m := make(map[string]V, len(k.m))
-	for key, v := range k.m {
-		m[key] = v
-	}
+	maps.Copy(m, k.m)
 	k.m, k.peak = m, len(m)
 }

@@ -25,7 +25,6 @@ type lock struct {
 	s     *session
 	queue string // what the keys of all begin with
 	key   string // of this one
-	tomb  string // where it is, key is not made any more; it goes with the session
 	share bool   // it waits for exclusive ones only
 	rev   int64  // at which key was made
 	doubt bool   // a request to make key may still be on its way
@@ -118,32 +117,48 @@ func (k *lock) request(ctx context.Context, do func(context.Context) error) erro
 // enqueue makes the key. To ask again is safe: there is one key, made once.
 func (k *lock) enqueue(ctx context.Context) error {
 	for {
-		err := k.request(ctx, func(ctx context.Context) error {
-			r, err := k.s.l.client.Txn(ctx).
-				If(clientv3.Compare(clientv3.CreateRevision(k.key), "=", 0), clientv3.Compare(clientv3.CreateRevision(k.tomb), "=", 0)).
-				Then(clientv3.OpPut(k.key, "", clientv3.WithLease(k.s.id))).
-				Else(clientv3.OpGet(k.key)).Commit()
-			if err != nil {
-				return err
-			}
-			if k.rev = r.Header.Revision; r.Succeeded {
-				return nil
-			}
-			kvs := r.Responses[0].GetResponseRange().Kvs
-			if len(kvs) == 0 {
-				return ErrLost
-			}
-			k.rev = kvs[0].CreateRevision
-			return nil
+		made := false
+		err := k.request(ctx, func(ctx context.Context) (err error) {
+			made, err = k.make(ctx, k.s.epochNow())
+			return err
 		})
-		if err == nil {
+		switch {
+		case made:
 			return nil
+		case err == nil:
+			continue // of an epoch that is over
 		}
 		k.doubt = true
 		if err := k.again(ctx, err); err != nil {
 			return err
 		}
 	}
+}
+
+// make asks for the key to be made in an epoch of the session, and in none after
+// it.
+func (k *lock) make(ctx context.Context, epoch int64) (made bool, err error) {
+	r, err := k.s.l.client.Txn(ctx).
+		If(clientv3.Compare(clientv3.CreateRevision(k.key), "=", 0), clientv3.Compare(clientv3.ModRevision(k.s.epochKey), "=", epoch)).
+		Then(clientv3.OpPut(k.key, "", clientv3.WithLease(k.s.id))).
+		Else(clientv3.OpGet(k.key), clientv3.OpGet(k.s.epochKey)).Commit()
+	if err != nil {
+		return false, err
+	}
+	if r.Succeeded {
+		k.rev = r.Header.Revision
+		return true, nil
+	}
+	if kvs := r.Responses[0].GetResponseRange().Kvs; len(kvs) > 0 { // by an earlier request
+		k.rev = kvs[0].CreateRevision
+		return true, nil
+	}
+	kvs := r.Responses[1].GetResponseRange().Kvs
+	if len(kvs) == 0 {
+		return false, ErrLost // the epoch has gone with the session
+	}
+	k.s.epochIs(kvs[0].ModRevision)
+	return false, nil
 }
 
 // place is what stands before a key, and as of when.
@@ -230,16 +245,19 @@ func (k *lock) Unlock(ctx context.Context) error {
 	return nil
 }
 
-// remove deletes the key. A request to make it that is still on its way finds the
-// tomb.
+// remove deletes the key. Where a request to make it may still be on its way, it
+// begins another epoch, so that this request comes too late whenever it comes.
 func (k *lock) remove(ctx context.Context) (deleted int64, err error) {
 	ops := []clientv3.Op{clientv3.OpDelete(k.key)}
 	if k.doubt {
-		ops = append(ops, clientv3.OpPut(k.tomb, "", clientv3.WithLease(k.s.id)))
+		ops = append(ops, clientv3.OpPut(k.s.epochKey, "", clientv3.WithLease(k.s.id)))
 	}
 	r, err := k.s.l.client.Txn(ctx).Then(ops...).Commit()
 	if err != nil {
 		return 0, err
+	}
+	if k.doubt {
+		k.s.epochIs(r.Header.Revision)
 	}
 	return r.Responses[0].GetResponseDeleteRange().Deleted, nil
 }

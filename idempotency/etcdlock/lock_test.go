@@ -11,6 +11,8 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/csikit/csikit/idempotency/etcdlock/internal/etcdtest"
 )
 
 const envHold = "ETCDLOCK_TEST_HOLD" // an address: take the lock, say so, and wait
@@ -39,7 +41,7 @@ func hold(address string) {
 // Who asks first gets the lock first, across replicas and within one.
 func TestOrder(t *testing.T) {
 	e := startEtcd(t)
-	a, b := e.locker(e.client), e.locker(e.client)
+	a, b := e.locker(e.Address), e.locker(e.Address)
 	held := mustLock(t, a, "k")
 	got := make(chan outcome, 9)
 	names := []string{"b", "a", "b2", "a2"}
@@ -68,7 +70,7 @@ func TestExclusionAndTokens(t *testing.T) {
 	var mu sync.Mutex // not waited for: TryLock sees whether two are inside
 	var last int64
 	for range 3 {
-		l := e.locker(e.client)
+		l := e.locker(e.Address)
 		for range 4 {
 			wg.Go(func() {
 				for range 10 {
@@ -99,7 +101,7 @@ func TestExclusionAndTokens(t *testing.T) {
 
 func TestGivesUpWithItsContext(t *testing.T) {
 	e := startEtcd(t)
-	a, b := e.locker(e.client), e.locker(e.client)
+	a, b := e.locker(e.Address), e.locker(e.Address)
 	held := mustLock(t, a, "k")
 	got := make(chan outcome, 9)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -124,13 +126,13 @@ func TestGivesUpWithItsContext(t *testing.T) {
 // A replica that is cut off knows that it has lost the lock before another has it.
 func TestPartition(t *testing.T) {
 	e := startEtcd(t)
-	net := newProxy(t, e.client)
-	a, b := e.locker(net.address), e.locker(e.client)
+	net := etcdtest.NewProxy(t, e.Address)
+	a, b := e.locker(net.Address), e.locker(e.Address)
 	old := mustLock(t, a, "k")
 	got := make(chan outcome, 9)
 	goLock(t.Context(), b, "b", "k", got)
 	e.wantKeys(2)
-	net.set(true, false)
+	net.Cut()
 	k := want(t, got, "b")
 	if !isLost(old) {
 		t.Error("two have the lock and both believe it")
@@ -144,7 +146,7 @@ func TestPartition(t *testing.T) {
 	if isLost(k) {
 		t.Error("the new one is lost")
 	}
-	net.set(false, false)
+	net.Heal()
 	goLock(t.Context(), a, "a", "k", got) // it can lock again, by another lease
 	e.wantKeys(2)
 	wantNone(t, got)
@@ -159,7 +161,7 @@ func TestHolderIsKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := exec.Command(exe)
-	c.Env = append(os.Environ(), envHold+"="+e.client)
+	c.Env = append(os.Environ(), envHold+"="+e.Address)
 	out, err := c.StdoutPipe()
 	if err == nil {
 		err = c.Start()
@@ -172,7 +174,7 @@ func TestHolderIsKilled(t *testing.T) {
 		t.Errorf("%q, %v", line, err)
 	}
 	got := make(chan outcome, 1)
-	goLock(t.Context(), e.locker(e.client), "b", "k", got)
+	goLock(t.Context(), e.locker(e.Address), "b", "k", got)
 	e.wantKeys(2)
 	wantNone(t, got)
 	_ = c.Process.Kill()
@@ -184,13 +186,13 @@ func TestHolderIsKilled(t *testing.T) {
 // Etcd that is killed and comes back in time costs no lock.
 func TestEtcdIsKilled(t *testing.T) {
 	e := startEtcd(t)
-	a, b := e.lockerFor(e.client, time.Minute), e.lockerFor(e.client, time.Minute)
+	a, b := e.lockerFor(e.Address, time.Minute), e.lockerFor(e.Address, time.Minute)
 	held := mustLock(t, a, "k")
 	got := make(chan outcome, 1)
 	goLock(t.Context(), b, "b", "k", got)
 	e.wantKeys(2)
-	e.kill()
-	if !e.start() {
+	e.Kill()
+	if !e.Run() {
 		t.Fatal("etcd does not start again")
 	}
 	if isLost(held) {
@@ -203,12 +205,12 @@ func TestEtcdIsKilled(t *testing.T) {
 
 func TestEtcdIsGone(t *testing.T) {
 	e := startEtcd(t)
-	a, b := e.locker(e.client), e.locker(e.client)
+	a, b := e.locker(e.Address), e.locker(e.Address)
 	held := mustLock(t, a, "k")
 	got := make(chan outcome, 1)
 	goLock(t.Context(), b, "b", "k", got)
 	e.wantKeys(2)
-	e.kill()
+	e.Kill()
 	mustLose(t, held)
 	if o := <-got; !errors.Is(o.err, ErrLost) {
 		t.Errorf("who waited: %v", o.err)
@@ -221,7 +223,7 @@ func TestEtcdIsGone(t *testing.T) {
 	if _, err := a.Lock(ctx, "k"); err == nil {
 		t.Error("locked without etcd")
 	}
-	if !e.start() {
+	if !e.Run() {
 		t.Fatal("etcd does not start again")
 	}
 	again := mustLock(t, b, "k")
@@ -233,9 +235,9 @@ func TestEtcdIsGone(t *testing.T) {
 
 func TestLeaseIsRevoked(t *testing.T) {
 	e := startEtcd(t)
-	a := e.locker(e.client)
+	a := e.locker(e.Address)
 	k := mustLock(t, a, "k")
-	if _, err := e.dial(e.client).Revoke(t.Context(), a.session.id); err != nil {
+	if _, err := e.Dial(e.Address).Revoke(t.Context(), a.session.id); err != nil {
 		t.Fatal(err)
 	}
 	mustLose(t, k)
@@ -245,8 +247,8 @@ func TestLeaseIsRevoked(t *testing.T) {
 // A key that somebody has deleted was no lock any more.
 func TestKeyIsGone(t *testing.T) {
 	e := startEtcd(t)
-	k := mustLock(t, e.locker(e.client), "k")
-	if _, err := e.dial(e.client).Delete(t.Context(), "/test/", clientv3.WithPrefix()); err != nil {
+	k := mustLock(t, e.locker(e.Address), "k")
+	if _, err := e.Dial(e.Address).Delete(t.Context(), "/test/", clientv3.WithPrefix()); err != nil {
 		t.Fatal(err)
 	}
 	if err := k.Unlock(t.Context()); !errors.Is(err, ErrLost) || !isLost(k) {
@@ -254,17 +256,23 @@ func TestKeyIsGone(t *testing.T) {
 	}
 }
 
-// A request to make a key that comes after the key was given up makes nothing.
+// A request to make a key that comes after the key was given up makes nothing; it
+// is in nobody's way, and however many there were, one key is left of them.
 func TestLateRequest(t *testing.T) {
 	e := startEtcd(t)
-	l := e.locker(e.client)
-	k := mustLock(t, l, "k").(*lock)
-	k.doubt = true // as if an earlier request had not been answered
-	mustUnlock(t, k)
-	if err := k.enqueue(t.Context()); !errors.Is(err, ErrLost) {
-		t.Errorf("made: %v", err)
+	l := e.locker(e.Address)
+	for range 3 {
+		k := mustLock(t, l, "k").(*lock)
+		k.doubt = true // as if an earlier request had not been answered
+		epoch := k.s.epochNow()
+		mustUnlock(t, k)
+		if made, err := k.make(t.Context(), epoch); made || err != nil {
+			t.Errorf("made: %v, %v", made, err)
+		}
+		e.wantKeys(1)
+		k.s.epoch.Store(epoch) // as if the answer to its end had been lost
 	}
-	e.wantKeys(1) // the tomb
+	mustUnlock(t, mustLock(t, l, "k"))
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -273,7 +281,7 @@ func TestLateRequest(t *testing.T) {
 
 func TestClose(t *testing.T) {
 	e := startEtcd(t)
-	a, b := e.locker(e.client), e.locker(e.client)
+	a, b := e.locker(e.Address), e.locker(e.Address)
 	k := mustLock(t, a, "k")
 	got := make(chan outcome, 2)
 	goLock(t.Context(), b, "b", "k", got)

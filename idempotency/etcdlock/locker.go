@@ -124,7 +124,6 @@ func (l *Locker) lock(ctx context.Context, key string, share bool) (Lease, error
 		mark = sharedMark
 	}
 	k.key = fmt.Sprintf("%s%s%016x-%d", k.queue, mark, uint64(s.id), l.next())
-	k.tomb = l.prefix + "dead/" + strings.TrimPrefix(k.key, k.queue)
 	if err := k.acquire(ctx); err != nil {
 		return nil, fmt.Errorf("etcdlock: %s: %w", key, err)
 	}

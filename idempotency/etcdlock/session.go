@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -21,6 +22,24 @@ type session struct {
 	ttl  time.Duration   // what etcd gave
 	live context.Context // until it is lost
 	lose context.CancelFunc
+
+	epochKey string       // its revision is that of the epoch; not there: 0
+	epoch    atomic.Int64 // that is known
+}
+
+// A request to make a key that was not answered may come to etcd at any time. So
+// it names the epoch of its session, and who gives up a key that such a request may
+// still make begins another one. Of all keys that were ever given up one is left,
+// for as long as the session.
+func (s *session) epochNow() int64 { return s.epoch.Load() }
+
+func (s *session) epochIs(rev int64) {
+	for {
+		known := s.epoch.Load()
+		if rev <= known || s.epoch.CompareAndSwap(known, rev) {
+			return
+		}
+	}
 }
 
 // current gives a session that is not lost.
@@ -59,7 +78,7 @@ func (l *Locker) begin(ctx context.Context) (*session, error) {
 	if err != nil {
 		return nil, err // one that was granted after all ends by itself
 	}
-	s := &session{l: l, id: g.ID, ttl: time.Duration(g.TTL) * time.Second}
+	s := &session{l: l, id: g.ID, ttl: time.Duration(g.TTL) * time.Second, epochKey: fmt.Sprintf("%sepoch/%016x", l.prefix, uint64(g.ID))}
 	s.live, s.lose = context.WithCancel(l.ctx)
 	l.spawn(func() { s.keep(sent) })
 	return s, nil

@@ -6,6 +6,8 @@ import (
 	"math/rand/v2"
 	"sync"
 	"testing"
+
+	"github.com/csikit/csikit/idempotency/etcdlock/internal/etcdtest"
 )
 
 func goShare(ctx context.Context, l *Locker, name, key string, to chan<- outcome) {
@@ -19,7 +21,7 @@ func goShare(ctx context.Context, l *Locker, name, key string, to chan<- outcome
 // waits for those who shared it before him; neither is overtaken by the other kind.
 func TestSharedOrder(t *testing.T) {
 	e := startEtcd(t)
-	a, b := e.locker(e.client), e.locker(e.client)
+	a, b := e.locker(e.Address), e.locker(e.Address)
 	readers, writers := make(chan outcome, 9), make(chan outcome, 9)
 	goShare(t.Context(), a, "r1", "k", readers)
 	r1 := want(t, readers, "r1")
@@ -52,8 +54,8 @@ func TestSharedOrder(t *testing.T) {
 // Who gives up waiting is in nobody's way, and who is cut off loses what he shares.
 func TestSharedGivesUpAndIsLost(t *testing.T) {
 	e := startEtcd(t)
-	net := newProxy(t, e.client)
-	a, b := e.locker(net.address), e.locker(e.client)
+	net := etcdtest.NewProxy(t, e.Address)
+	a, b := e.locker(net.Address), e.locker(e.Address)
 	got := make(chan outcome, 9)
 	goShare(t.Context(), a, "r1", "k", got)
 	r1 := want(t, got, "r1")
@@ -69,7 +71,7 @@ func TestSharedGivesUpAndIsLost(t *testing.T) {
 	mustUnlock(t, want(t, got, "r2"))
 	goLock(t.Context(), b, "w2", "k", got)
 	e.wantKeys(2)
-	net.set(true, false)
+	net.Cut()
 	w2 := want(t, got, "w2")
 	if !isLost(r1) {
 		t.Error("is shared and not, and both believe it")
@@ -82,7 +84,7 @@ func TestSharedExclusion(t *testing.T) {
 	var wg sync.WaitGroup
 	var inside sync.RWMutex // not waited for
 	for i := range 6 {
-		l, r := e.locker(e.client), rand.New(rand.NewPCG(1, uint64(i)))
+		l, r := e.locker(e.Address), rand.New(rand.NewPCG(1, uint64(i)))
 		wg.Go(func() {
 			for range 15 {
 				if share := r.IntN(2) == 0; !once(t, l, share, &inside) {

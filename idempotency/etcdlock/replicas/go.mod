@@ -1,0 +1,3 @@
+module github.com/csikit/csikit/idempotency/etcdlock/replicas
+
+go 1.26.0
