@@ -51,7 +51,7 @@ func Start(t *testing.T) *Etcd {
 
 func freePort(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +62,7 @@ func freePort(t *testing.T) string {
 // Run starts it (again) and says whether it serves.
 func (e *Etcd) Run() bool {
 	e.t.Helper()
-	e.process = exec.Command("etcd", "--data-dir", e.dir, "--name", "test",
+	e.process = exec.CommandContext(context.Background(), "etcd", "--data-dir", e.dir, "--name", "test",
 		"--listen-client-urls", "http://"+e.Address, "--advertise-client-urls", "http://"+e.Address,
 		"--listen-peer-urls", "http://"+e.peer, "--initial-advertise-peer-urls", "http://"+e.peer,
 		"--initial-cluster", "test=http://"+e.peer, "--heartbeat-interval", "100", "--election-timeout", "500")

@@ -21,7 +21,7 @@ type Proxy struct {
 // NewProxy makes a network to an address.
 func NewProxy(t *testing.T, to string) *Proxy {
 	t.Helper()
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	lis, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,7 +34,7 @@ func NewProxy(t *testing.T, to string) *Proxy {
 			if err != nil {
 				return
 			}
-			b, err := net.Dial("tcp", to)
+			b, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", to)
 			if err != nil {
 				_ = a.Close()
 				continue
