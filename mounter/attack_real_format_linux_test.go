@@ -32,9 +32,7 @@ func TestRealLostHead(t *testing.T) {
 		{"xfs", 320 * mib, []string{"-f", "-q", "-d", "agcount=4"}},
 	} {
 		t.Run(c.fsType+strings.Join(c.mkfs, ""), func(t *testing.T) {
-			n := newLoopNode(t)
-			r := newRealRig(t, n, n)
-			n.make("v", c.size)
+			n, r := newRealVolume(t, c.size)
 			run(t, "mkfs."+c.fsType, append(c.mkfs, n.file("v"))...)
 			n.write("v", 0, strings.Repeat("\x00", 6*mib))
 			for range 2 {
@@ -50,9 +48,7 @@ func TestRealLostHead(t *testing.T) {
 func TestRealShrunkDevice(t *testing.T) {
 	for _, fsType := range []string{"ext2", "ext4", "xfs", "btrfs"} {
 		t.Run(fsType, func(t *testing.T) {
-			n := newLoopNode(t)
-			r := newRealRig(t, n, n)
-			n.make("v", 320*mib)
+			n, r := newRealVolume(t, 320*mib)
 			r.stage("v", fsType)
 			must(t, os.WriteFile(r.path("staging-v/file"), []byte("data"), 0o600))
 			r.unstage("v")
@@ -67,9 +63,7 @@ func TestRealShrunkDevice(t *testing.T) {
 			run(t, "cmp", "-n", strconv.Itoa(160*mib), n.file("v"), n.file("whole"))
 			run(t, "cp", "--sparse=always", n.file("whole"), n.file("v")) // into the same file
 			r.stage("v", fsType)
-			if b, _ := os.ReadFile(r.path("staging-v/file")); string(b) != "data" {
-				t.Errorf("read back %q", b)
-			}
+			r.holds("staging-v/file", "data")
 			r.unstage("v")
 			r.gone("v")
 		})
@@ -79,9 +73,7 @@ func TestRealShrunkDevice(t *testing.T) {
 // TestRealBtrfsOfTwoVolumes: a file system that a guest spread over two raw
 // volumes is not mounted through one of them.
 func TestRealBtrfsOfTwoVolumes(t *testing.T) {
-	n := newLoopNode(t)
-	r := newRealRig(t, n, n)
-	n.make("v", 320*mib)
+	n, r := newRealVolume(t, 320*mib)
 	n.make("w", 320*mib)
 	raw := func(id string) mounter.StageRequest {
 		q := r.stageReq(id, "")
@@ -106,9 +98,7 @@ func TestRealBtrfsOfTwoVolumes(t *testing.T) {
 // TestRealMkfsOutlivesItsDriver: an mkfs that goes on after its driver was killed
 // is seen by the next one. mkfs.btrfs does not open the device exclusively.
 func TestRealMkfsOutlivesItsDriver(t *testing.T) {
-	n := newLoopNode(t)
-	r := newRealRig(t, n, n)
-	n.make("v", 320*mib)
+	n, r := newRealVolume(t, 320*mib)
 	bin := t.TempDir()
 	started, finish := filepath.Join(bin, "started"), filepath.Join(bin, "finish")
 	must(t, unix.Mkfifo(started, 0o600))
@@ -151,9 +141,7 @@ func TestRealDamagedSuperblock(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			testenv.Tool(t, "debugfs", "e2fsck")
-			n := newLoopNode(t)
-			r := newRealRig(t, n, n)
-			n.make("v", 320*mib)
+			n, r := newRealVolume(t, 320*mib)
 			run(t, "mkfs.ext4", "-F", "-q", "-b", "4096", n.file("v"))
 			r.stage("v", "ext4")
 			must(t, os.WriteFile(r.path("staging-v/file"), []byte("data"), 0o600))
@@ -182,9 +170,7 @@ func TestRealDamagedSuperblock(t *testing.T) {
 func TestRealDirty(t *testing.T) {
 	for _, fsType := range []string{"ext2", "ext3", "ext4", "xfs", "btrfs"} {
 		t.Run(fsType, func(t *testing.T) {
-			n := newLoopNode(t)
-			r := newRealRig(t, n, n)
-			n.make("v", 320*mib)
+			n, r := newRealVolume(t, 320*mib)
 			r.stage("v", fsType)
 			must(t, os.WriteFile(r.path("staging-v/file"), []byte("data"), 0o600))
 			run(t, "sync", "-f", r.path("staging-v/file"))
@@ -192,9 +178,7 @@ func TestRealDirty(t *testing.T) {
 			run(t, "cp", "--sparse=always", n.file("v"), n.file("w"))
 			r.unstage("v")
 			r.stage("w", "")
-			if b, err := os.ReadFile(r.path("staging-w/file")); string(b) != "data" {
-				t.Errorf("read back %q, %v", b, err)
-			}
+			r.holds("staging-w/file", "data")
 			r.unstage("w")
 			r.gone("w")
 		})

@@ -194,9 +194,7 @@ func TestRealHiddenMounts(t *testing.T) {
 // TestRealPropagation: what is published below a shared mount is read-only in
 // every namespace, and gone from every one when it is unpublished.
 func TestRealPropagation(t *testing.T) {
-	n := newLoopNode(t)
-	r := newRealRig(t, n, n)
-	n.make("v", 64*mib)
+	_, r := newRealVolume(t, 64*mib)
 	must(t, os.Mkdir(r.path("kubelet"), 0o700))
 	must(t, mnt.Bind(r.path("kubelet"), r.path("kubelet"), mnt.BindOptions{}))
 	must(t, unix.Mount("", r.path("kubelet"), "", unix.MS_SHARED, ""))
@@ -248,9 +246,7 @@ func TestRealPropagation(t *testing.T) {
 // TestRealAliasOfAnotherVolume: a link in a path does not make another volume's mount
 // the caller's.
 func TestRealAliasOfAnotherVolume(t *testing.T) {
-	n := newLoopNode(t)
-	r := newRealRig(t, n, n)
-	n.make("v", 64*mib)
+	_, r := newRealVolume(t, 64*mib)
 	r.stage("v", "ext4")
 	r.publish("v", "pods/1")
 	must(t, os.Symlink(r.dir, r.path("link")))
@@ -274,9 +270,7 @@ func TestRealAliasOfAnotherVolume(t *testing.T) {
 // TestRealAliasOfStagingPath: the CO names the staging path in two ways, and undoes it
 // in one.
 func TestRealAliasOfStagingPath(t *testing.T) {
-	n := newLoopNode(t)
-	r := newRealRig(t, n, n)
-	n.make("v", 64*mib)
+	_, r := newRealVolume(t, 64*mib)
 	r.stage("v", "ext4")
 	must(t, os.Symlink(r.dir, r.path("link")))
 	pub := r.publishReq("v", "pods/1")

@@ -213,9 +213,7 @@ func (r *luksRig) write(id, text string) {
 
 func (r *luksRig) wantFile(id, want string) {
 	r.t.Helper()
-	if b, err := os.ReadFile(r.path("staging-" + id + "/file")); err != nil || string(b) != want {
-		r.t.Errorf("read %q, %v; want %q", b, err, want)
-	}
+	r.holds("staging-"+id+"/file", want)
 }
 
 // nothing fails when anything of the volumes is left.

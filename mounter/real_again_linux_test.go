@@ -18,9 +18,7 @@ func TestRealPublishedOtherwise(t *testing.T) {
 		"access mode": func(req *mounter.PublishRequest) { req.Capability.Mode = backends.MultiNodeMultiWriter },
 	} {
 		t.Run(name, func(t *testing.T) {
-			n := newLoopNode(t)
-			r := newRealRig(t, n, n)
-			n.make("v", 64*mib)
+			_, r := newRealVolume(t, 64*mib)
 			r.stage("v", "ext4")
 			r.publish("v", "t")
 			id, err := mnt.ID(r.path("t"))
@@ -40,9 +38,7 @@ func TestRealPublishedOtherwise(t *testing.T) {
 // TestRealFreshTokens: a publish again with other secrets, tokens and publish
 // context changes no mount.
 func TestRealFreshTokens(t *testing.T) {
-	n := newLoopNode(t)
-	r := newRealRig(t, n, n)
-	n.make("v", 64*mib)
+	_, r := newRealVolume(t, 64*mib)
 	r.stage("v", "ext4")
 	r.publish("v", "t")
 	before, err := mnt.List()

@@ -21,9 +21,7 @@ import (
 func TestRealUnreadableDevice(t *testing.T) {
 	for name, left := range map[string]int64{"all of it": 0, "the tail": 60 * mib} {
 		t.Run(name, func(t *testing.T) {
-			n := newLoopNode(t)
-			r := newRealRig(t, n, n)
-			n.make("v", 64*mib)
+			n, r := newRealVolume(t, 64*mib)
 			r.stage("v", "ext4")
 			must(t, os.WriteFile(r.path("staging-v/file"), []byte("data"), 0o600))
 			r.unstage("v")
@@ -44,9 +42,7 @@ func TestRealUnreadableDevice(t *testing.T) {
 			if left > 0 { // the disk recovers, and nothing is lost
 				must(t, os.Truncate(n.file("v"), 64*mib))
 				r.stage("v", "ext4")
-				if b, err := os.ReadFile(r.path("staging-v/file")); string(b) != "data" {
-					t.Errorf("read back %q, %v", b, err)
-				}
+				r.holds("staging-v/file", "data")
 			}
 			r.unstage("v")
 			r.gone("v")
@@ -59,9 +55,7 @@ func TestRealUnreadableDevice(t *testing.T) {
 func TestRealForeignData(t *testing.T) {
 	for name, offset := range map[string]int64{"head": 4096, "tail": 64*mib - 512} {
 		t.Run(name, func(t *testing.T) {
-			n := newLoopNode(t)
-			r := newRealRig(t, n, n)
-			n.make("v", 64*mib)
+			n, r := newRealVolume(t, 64*mib)
 			n.write("v", offset, "somebody's data")
 			for _, fsType := range []string{"ext4", "xfs", ""} {
 				err := r.Stage(t.Context(), r.stageReq("v", fsType))
@@ -80,9 +74,7 @@ func TestRealForeignData(t *testing.T) {
 
 // TestRealOtherType: what is on disk stays, whatever is asked for.
 func TestRealOtherType(t *testing.T) {
-	n := newLoopNode(t)
-	r := newRealRig(t, n, n)
-	n.make("v", 320*mib)
+	_, r := newRealVolume(t, 320*mib)
 	r.stage("v", "ext4")
 	must(t, os.WriteFile(r.path("staging-v/file"), []byte("data"), 0o600))
 	r.unstage("v")
@@ -93,9 +85,7 @@ func TestRealOtherType(t *testing.T) {
 	}
 	r.gone("v")
 	r.stage("v", "")
-	if b, _ := os.ReadFile(r.path("staging-v/file")); string(b) != "data" {
-		t.Errorf("read back %q", b)
-	}
+	r.holds("staging-v/file", "data")
 	r.unstage("v")
 }
 

@@ -149,9 +149,7 @@ func TestRealCorruptedMount(t *testing.T) {
 
 // TestRealShutDownDisk: EIO from a disk: an xfs that has shut itself down.
 func TestRealShutDownDisk(t *testing.T) {
-	n := newLoopNode(t)
-	r := newRealRig(t, n, n)
-	n.make("v", 320*mib)
+	_, r := newRealVolume(t, 320*mib)
 	r.stage("v", "xfs")
 	r.publish("v", "t")
 	d, err := os.Open(r.path("t"))

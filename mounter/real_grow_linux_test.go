@@ -31,9 +31,7 @@ func TestRealGrowCopyInUse(t *testing.T) {
 			if got := r.total("staging-v"); got < 480*mib {
 				t.Errorf("%d bytes", got)
 			}
-			if b, _ := os.ReadFile(r.path("staging-v/file")); string(b) != "data" {
-				t.Errorf("read back %q", b)
-			}
+			r.holds("staging-v/file", "data")
 			if b, _ := os.ReadFile(r.path("staging-v/more")); string(b) != "more" {
 				t.Errorf("read back %q", b)
 			}
@@ -77,9 +75,7 @@ func TestRealGrowBtrfsDevice2(t *testing.T) {
 	if got := r.total("t"); got != 960*mib {
 		t.Errorf("%d bytes after expanding", got)
 	}
-	if b, _ := os.ReadFile(r.path("t/file")); string(b) != "data" {
-		t.Errorf("read back %q", b)
-	}
+	r.holds("t/file", "data")
 	r.unpublish("v", "t")
 	r.unstage("v")
 	r.gone("v")

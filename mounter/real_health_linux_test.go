@@ -29,9 +29,7 @@ func (r *realRig) ails(want ...string) {
 // found; then takes it down.
 func sick(t *testing.T, fsType string, happen func(*realRig), want ...string) {
 	t.Helper()
-	n := newLoopNode(t)
-	r := newRealRig(t, n, n)
-	n.make("v", 320*mib)
+	n, r := newRealVolume(t, 320*mib)
 	r.stage("v", fsType)
 	r.publish("v", "t")
 	r.ails()
@@ -64,9 +62,7 @@ func TestRealHealthExtErrors(t *testing.T) {
 
 // TestRealHealthExtErrorsReadOnly: an ext4 that an error made read-only.
 func TestRealHealthExtErrorsReadOnly(t *testing.T) {
-	n := newLoopNode(t)
-	r := newRealRig(t, n, n)
-	n.make("v", 64*mib)
+	_, r := newRealVolume(t, 64*mib)
 	req := r.stageReq("v", "ext4")
 	req.Capability.Flags = backends.NewFlags("errors=remount-ro")
 	must(t, r.Stage(t.Context(), req))
@@ -161,9 +157,7 @@ func TestRealHealthBtrfsErrors(t *testing.T) {
 
 // TestRealHealthDetached: the disk of a raw block volume was taken away.
 func TestRealHealthDetached(t *testing.T) {
-	n := newLoopNode(t)
-	r := newRealRig(t, n, n)
-	n.make("v", 16*mib)
+	n, r := newRealVolume(t, 16*mib)
 	block := backends.Capability{Block: true, Mode: backends.SingleNodeWriter}
 	must(t, r.Stage(t.Context(), mounter.StageRequest{ID: "v", Path: r.path("staging-v"), Capability: block}))
 	r.ails()

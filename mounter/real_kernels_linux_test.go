@@ -50,9 +50,7 @@ func TestRealDaysWorkReadsNoTable(t *testing.T) {
 	if os.Getenv(envAPI) == "old" {
 		t.Skip("the older interface is the table")
 	}
-	n := newLoopNode(t)
-	r := newRealRig(t, n, n)
-	n.make("v", 64*mib)
+	_, r := newRealVolume(t, 64*mib)
 	table := "/proc/" + strconv.Itoa(os.Getpid()) + "/mountinfo"
 	lie := r.path("lie")
 	must(t, os.WriteFile(lie, []byte("not to be read\n"), 0o600))

@@ -18,9 +18,7 @@ func TestRealLifecycle(t *testing.T) {
 	for _, fsType := range []string{"ext2", "ext3", "ext4", "xfs", "btrfs"} {
 		t.Run(fsType, func(t *testing.T) {
 			testenv.Tool(t, "mkfs."+fsType)
-			n := newLoopNode(t)
-			r := newRealRig(t, n, n)
-			n.make("v", 320*mib)
+			n, r := newRealVolume(t, 320*mib)
 			r.stage("v", fsType)
 			r.stage("v", fsType)
 			r.publish("v", "t1")
@@ -49,10 +47,7 @@ func TestRealLifecycle(t *testing.T) {
 			r.unstage("v")
 			r.gone("v")
 			r.stage("v", "")
-			b, err := os.ReadFile(r.path("staging-v/file"))
-			if err != nil || string(b) != "data" {
-				t.Errorf("read back %q, %v", b, err)
-			}
+			r.holds("staging-v/file", "data")
 			r.unstage("v")
 			r.gone("v")
 		})
@@ -62,9 +57,7 @@ func TestRealLifecycle(t *testing.T) {
 // TestRealPublishTwiceUnpublishOnce: the bug that deletes users' files
 // elsewhere.
 func TestRealPublishTwiceUnpublishOnce(t *testing.T) {
-	n := newLoopNode(t)
-	r := newRealRig(t, n, n)
-	n.make("v", 64*mib)
+	_, r := newRealVolume(t, 64*mib)
 	r.stage("v", "ext4")
 	r.publish("v", "t")
 	must(t, os.WriteFile(r.path("t/file"), []byte("data"), 0o600))
@@ -86,9 +79,7 @@ func TestRealPublishTwiceUnpublishOnce(t *testing.T) {
 
 // TestRealReadOnlyMode mounts read-only, and the device shows no write.
 func TestRealReadOnlyMode(t *testing.T) {
-	n := newLoopNode(t)
-	r := newRealRig(t, n, n)
-	n.make("v", 64*mib)
+	n, r := newRealVolume(t, 64*mib)
 	req := r.stageReq("v", "ext4")
 	req.Capability.Mode = backends.MultiNodeReader
 	wantKind(t, r.Stage(t.Context(), req), backends.ErrPrecondition) // blank
@@ -107,9 +98,7 @@ func TestRealGrowAtStage(t *testing.T) {
 	for _, fsType := range []string{"ext4", "xfs", "btrfs"} {
 		t.Run(fsType, func(t *testing.T) {
 			testenv.Tool(t, "mkfs."+fsType)
-			n := newLoopNode(t)
-			r := newRealRig(t, n, n)
-			n.make("v", 320*mib)
+			n, r := newRealVolume(t, 320*mib)
 			r.stage("v", fsType)
 			must(t, os.WriteFile(r.path("staging-v/file"), []byte("data"), 0o600))
 			r.unstage("v")
@@ -120,9 +109,7 @@ func TestRealGrowAtStage(t *testing.T) {
 			if st.Total < 480*mib {
 				t.Errorf("%d bytes after growing", st.Total)
 			}
-			if b, _ := os.ReadFile(r.path("staging-v/file")); string(b) != "data" {
-				t.Errorf("read back %q", b)
-			}
+			r.holds("staging-v/file", "data")
 			r.unstage("v")
 		})
 	}
@@ -133,9 +120,7 @@ func TestRealExpand(t *testing.T) {
 	for _, fsType := range []string{"ext4", "xfs", "btrfs"} {
 		t.Run(fsType, func(t *testing.T) {
 			testenv.Tool(t, "mkfs."+fsType)
-			n := newLoopNode(t)
-			r := newRealRig(t, n, n)
-			n.make("v", 320*mib)
+			n, r := newRealVolume(t, 320*mib)
 			r.stage("v", fsType)
 			r.publish("v", "t")
 			req := mounter.ExpandRequest{ID: "v", Path: r.path("t"), Range: backends.CapacityRange{Required: 640 * mib}}
@@ -173,9 +158,7 @@ func TestRealExpand(t *testing.T) {
 
 // TestRealBlock: raw block volumes, and what read-only means for them.
 func TestRealBlock(t *testing.T) {
-	n := newLoopNode(t)
-	r := newRealRig(t, n, n)
-	n.make("v", 16*mib)
+	n, r := newRealVolume(t, 16*mib)
 	block := backends.Capability{Mode: backends.SingleNodeMultiWriter, Block: true}
 	st := r.stageReq("v", "")
 	st.Capability = block

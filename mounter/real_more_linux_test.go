@@ -20,9 +20,7 @@ import (
 
 // TestRealPublishUnstaged: nothing is written to the node's own disk.
 func TestRealPublishUnstaged(t *testing.T) {
-	n := newLoopNode(t)
-	r := newRealRig(t, n, n)
-	n.make("v", 64*mib)
+	_, r := newRealVolume(t, 64*mib)
 	must(t, os.Mkdir(r.path("staging-v"), 0o700))
 	wantKind(t, r.Publish(t.Context(), r.publishReq("v", "t")), backends.ErrPrecondition)
 	r.stage("v", "ext4")
@@ -39,9 +37,7 @@ func TestRealPublishUnstaged(t *testing.T) {
 
 // TestRealBusy: who is in the way is named, and the CO comes back.
 func TestRealBusy(t *testing.T) {
-	n := newLoopNode(t)
-	r := newRealRig(t, n, n)
-	n.make("v", 64*mib)
+	_, r := newRealVolume(t, 64*mib)
 	r.stage("v", "ext4")
 	r.publish("v", "t")
 	f, err := os.Create(r.path("t/file"))
@@ -150,9 +146,7 @@ func TestRealDirRenamed(t *testing.T) {
 
 // TestRealSecondStagingPath binds the first one.
 func TestRealSecondStagingPath(t *testing.T) {
-	n := newLoopNode(t)
-	r := newRealRig(t, n, n)
-	n.make("v", 64*mib)
+	_, r := newRealVolume(t, 64*mib)
 	r.stage("v", "ext4")
 	must(t, os.WriteFile(r.path("staging-v/file"), []byte("data"), 0o600))
 	second := r.stageReq("v", "ext4")
@@ -175,9 +169,7 @@ func TestExt4GrowsOnline(t *testing.T) {
 	if !testenv.InVM(t) {
 		return
 	}
-	n := newLoopNode(t)
-	r := newRealRig(t, n, n)
-	n.make("v", 64*mib)
+	n, r := newRealVolume(t, 64*mib)
 	r.stage("v", "ext4")
 	r.publish("v", "t")
 	must(t, os.Truncate(n.file("v"), 128*mib))

@@ -13,9 +13,7 @@ import (
 // TestRealStatsBesideUnstage: a question about a volume, which holds its file system
 // for a moment, does not make an unpublish or an unstage fail.
 func TestRealStatsBesideUnstage(t *testing.T) {
-	n := newLoopNode(t)
-	r := newRealRig(t, n, n)
-	n.make("v", 64*mib)
+	_, r := newRealVolume(t, 64*mib)
 	stop := make(chan struct{})
 	var all sync.WaitGroup
 	ask := func(f func()) {

@@ -49,9 +49,7 @@ func (r *realRig) readerReq(id string, mode backends.AccessMode, flags ...string
 func TestRealReaderWritesNothing(t *testing.T) {
 	for _, fsType := range []string{"ext2", "ext3", "ext4", "xfs", "btrfs"} {
 		t.Run(fsType, func(t *testing.T) {
-			n := newLoopNode(t)
-			r := newRealRig(t, n, n)
-			n.make("v", 320*mib)
+			n, r := newRealVolume(t, 320*mib)
 			r.stage("v", fsType)
 			must(t, os.WriteFile(r.path("staging-v/file"), []byte("data"), 0o600))
 			r.unstage("v")
@@ -59,9 +57,7 @@ func TestRealReaderWritesNothing(t *testing.T) {
 			before := n.sum("v")
 			for _, mode := range []backends.AccessMode{backends.MultiNodeReader, backends.SingleNodeReader} {
 				must(t, r.Stage(t.Context(), r.readerReq("v", mode)))
-				if b, err := os.ReadFile(r.path("staging-v/file")); string(b) != "data" {
-					t.Errorf("read back %q, %v", b, err)
-				}
+				r.holds("staging-v/file", "data")
 				if err := os.WriteFile(r.path("staging-v/file"), nil, 0o600); !errors.Is(err, unix.EROFS) {
 					t.Errorf("write: %v", err)
 				}

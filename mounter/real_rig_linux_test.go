@@ -165,6 +165,23 @@ func newRealRig(t testing.TB, node backends.Node, loops *loopNode) *realRig {
 	return r
 }
 
+// newRealVolume is an engine with one loop device, volume v.
+func newRealVolume(t testing.TB, size int64) (*loopNode, *realRig) {
+	t.Helper()
+	n := newLoopNode(t)
+	r := newRealRig(t, n, n)
+	n.make("v", size)
+	return n, r
+}
+
+// holds fails unless a file in the working directory has this content.
+func (r *realRig) holds(name, want string) {
+	r.t.Helper()
+	if b, err := os.ReadFile(r.path(name)); string(b) != want {
+		r.t.Errorf("%s: read back %q, %v", name, b, err)
+	}
+}
+
 func (r *realRig) start(node backends.Node) {
 	r.t.Helper()
 	e, err := mounter.New(node, &mounter.Options{StateDir: r.state, AllowVolatileState: true})

@@ -100,9 +100,7 @@ func TestRealStatsHang(t *testing.T) {
 func TestRealStatsBlockPaths(t *testing.T) {
 	for name, readOnly := range map[string]bool{"writable": false, "read-only": true} {
 		t.Run(name, func(t *testing.T) {
-			n := newLoopNode(t)
-			r := newRealRig(t, n, n)
-			n.make("v", 16*mib)
+			n, r := newRealVolume(t, 16*mib)
 			n.make("w", 32*mib)
 			mode := backends.Capability{Block: true, Mode: backends.SingleNodeWriter}
 			for _, id := range []string{"v", "w"} {
