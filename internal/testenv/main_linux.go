@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -76,15 +77,41 @@ func leftLoops(dir string) error {
 		if !strings.Contains(b, dir+"/") || cleared(f) {
 			continue
 		}
-		dev := "/dev/" + filepath.Base(filepath.Dir(filepath.Dir(f)))
-		left = append(left, fmt.Errorf("loop device left behind: %s on %s", dev, b))
-		if d, err := os.Open(dev); err == nil {
-			const loopClrFD = 0x4C01
-			_, _, _ = syscall.Syscall(syscall.SYS_IOCTL, d.Fd(), loopClrFD, 0)
-			_ = d.Close()
-		}
+		left = append(left, fmt.Errorf("loop device left behind: %s on %s", detach(f), b))
 	}
 	return errors.Join(left...)
+}
+
+// detach detaches the loop device of a backing_file in sysfs.
+func detach(f string) (dev string) {
+	dev = "/dev/" + filepath.Base(filepath.Dir(filepath.Dir(f)))
+	if d, err := os.Open(dev); err == nil {
+		const loopClrFD = 0x4C01
+		_, _, _ = syscall.Syscall(syscall.SYS_IOCTL, d.Fd(), loopClrFD, 0)
+		_ = d.Close()
+	}
+	return dev
+}
+
+// TakeBack unmounts what is mounted below dir and detaches the loop devices on
+// files below it: after a child that was to fail, and to leave things behind.
+func TakeBack(dir string) error {
+	b, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		return err
+	}
+	for _, line := range slices.Backward(strings.Split(string(b), "\n")) {
+		if f := strings.Fields(line); len(f) > 1 && strings.HasPrefix(f[1], dir+"/") {
+			err = errors.Join(err, os.NewSyscallError("umount "+f[1], syscall.Unmount(f[1], syscall.MNT_DETACH)))
+		}
+	}
+	files, globErr := filepath.Glob("/sys/block/loop*/loop/backing_file")
+	for _, f := range files {
+		if strings.Contains(backingFile(f), dir+"/") {
+			detach(f)
+		}
+	}
+	return errors.Join(err, globErr)
 }
 
 // backingFile is what is behind a loop device; "" when nothing is.

@@ -1,6 +1,7 @@
 package testenv
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -55,5 +56,32 @@ func TestLeftBehind(t *testing.T) {
 				t.Errorf("%v, and it does not say %q:\n%s", err, want, out)
 			}
 		})
+	}
+}
+
+// TestTakeBack: nothing of what was made below the directory is left.
+func TestTakeBack(t *testing.T) {
+	Root(t)
+	dir := t.TempDir()
+	img, mnt := filepath.Join(dir, "img"), filepath.Join(dir, "mnt")
+	if err := errors.Join(os.WriteFile(img, make([]byte, 1<<20), 0o600), os.Mkdir(mnt, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := syscall.Mount("tmpfs", mnt, "tmpfs", 0, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if out, err := exec.Command("losetup", "-f", img).CombinedOutput(); err != nil {
+		t.Fatalf("%v %s", err, out)
+	}
+	if err := TakeBack(dir); err != nil {
+		t.Error(err)
+	}
+	if b, err := os.ReadFile("/proc/self/mounts"); err != nil || strings.Contains(string(b), dir) {
+		t.Errorf("still mounted, %v", err)
+	}
+	if err := leftLoops(dir); err != nil {
+		t.Error(err)
 	}
 }
