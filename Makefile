@@ -37,8 +37,8 @@ bench: setup
 
 ## lint: golangci-lint as pinned in tools/go.mod
 lint:
-	$(LINT) run ./...
-	for m in $(MODULES); do (cd $$m && $(LINT) run ./...) || exit 1; done
+	$(LINT) run --allow-parallel-runners ./...
+	for m in $(MODULES); do (cd $$m && $(LINT) run --allow-parallel-runners ./...) || exit 1; done
 
 ## cross: builds and vets for the other systems
 cross:
