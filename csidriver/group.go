@@ -184,46 +184,58 @@ func (g *groupController) DeleteVolumeGroupSnapshot(ctx context.Context, in *csi
 		SnapshotIDs: slices.Clone(in.GetSnapshotIds()),
 		Secrets:     pbconv.Secrets(in.GetSecrets(), nil),
 	}
-	if err := g.nameMembers(ctx, &req); err != nil {
-		return nil, err
+	// What goes wrong here is no answer: an equal call may be at work on the group.
+	// The operation looks again.
+	held, _, err := g.members(ctx, req)
+	if err != nil {
+		held = req.SnapshotIDs
 	}
-	op := operation("DeleteVolumeGroupSnapshot", req.ID, asked{message: in, id: req.ID}, groupKeys(&req)...)
-	if err := run(ctx, g.Driver, op, func(ctx context.Context) error { return g.deleteGroup(ctx, req) }); err != nil {
+	op := operation("DeleteVolumeGroupSnapshot", req.ID, asked{message: in, id: req.ID}, groupKeys(req.ID, held)...)
+	if err := run(ctx, g.Driver, op, func(ctx context.Context) error { return g.deleteGroup(ctx, req, held) }); err != nil {
 		return nil, err
 	}
 	return &csi.DeleteVolumeGroupSnapshotResponse{}, nil
 }
 
 // groupKeys hold the group and its members against everything else.
-func groupKeys(req *backends.DeleteGroupSnapshotRequest) []idempotency.Key {
-	keys := []idempotency.Key{groupKey(req.ID)}
-	for _, id := range req.SnapshotIDs {
+func groupKeys(id string, members []string) []idempotency.Key {
+	keys := []idempotency.Key{groupKey(id)}
+	for _, id := range members {
 		keys = append(keys, snapshotKey(id), readKey(id))
 	}
 	return keys
 }
 
-// nameMembers looks up and compares the members, so that they can be held. A
-// group that is not there has none; of one that cannot be looked up, because it
-// is half-made, the backend knows them.
-func (g *groupController) nameMembers(ctx context.Context, req *backends.DeleteGroupSnapshotRequest) error {
+// members looks up and compares the members, so that they can be held. A group
+// that is not there has none but those that the CO names; of one that cannot be
+// looked up, because it is half-made, the backend knows them.
+func (g *groupController) members(ctx context.Context, req backends.DeleteGroupSnapshotRequest) (ids []string, found bool, err error) {
 	group, err := g.group(ctx, backends.GroupSnapshotRequest{ID: req.ID, SnapshotIDs: req.SnapshotIDs, Secrets: req.Secrets})
 	switch {
 	case errors.Is(err, backends.ErrUnavailable), gone(err, backends.KindGroup, req.ID):
-		return nil
+		return req.SnapshotIDs, false, nil
 	case err != nil:
-		return err
+		return nil, false, err
 	}
-	req.SnapshotIDs = membersOf(group)
-	return nil
+	return membersOf(group), true, nil
 }
 
-// deleteGroup looks again, now that the group is held.
-func (g *groupController) deleteGroup(ctx context.Context, req backends.DeleteGroupSnapshotRequest) error {
-	if err := g.nameMembers(ctx, &req); err != nil {
+// deleteGroup looks again, now that the group is held, and with it the members
+// that were known before.
+func (g *groupController) deleteGroup(ctx context.Context, req backends.DeleteGroupSnapshotRequest, held []string) error {
+	ids, found, err := g.members(ctx, req)
+	if err != nil {
 		return err
 	}
-	err := g.can.GroupSnapshotter.DeleteGroupSnapshot(ctx, req)
+	for _, id := range ids {
+		if !slices.Contains(held, id) {
+			return fmt.Errorf("%w: member %q of group snapshot %q was not known when it was locked", backends.ErrUnavailable, id, req.ID)
+		}
+	}
+	if req.SnapshotIDs = held; found {
+		req.SnapshotIDs = ids
+	}
+	err = g.can.GroupSnapshotter.DeleteGroupSnapshot(ctx, req)
 	if err != nil && !gone(err, backends.KindGroup, req.ID) {
 		return aboutGroup(err, req.ID)
 	}
