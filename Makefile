@@ -23,8 +23,10 @@ test: setup
 	$(GO) test -race -timeout 30m ./...
 	for m in $(MODULES); do (cd $$m && $(GO) vet ./... && $(GO) test -race -timeout 10m ./...) || exit 1; done
 
-## soak: the model tests of the node engine, at least 10,000 steps on real devices
+## soak: the model tests of the node engine, at least 10,000 steps on real devices,
+## and of a whole driver with several clients, at least 100,000 calls
 soak: setup
+	$(GO) test -timeout 60m -count=1 -v -run '^TestModel$$' ./test/model -rapid.checks=4000 -rapid.nofailfile
 	$(GO) test -timeout 60m -count=1 -v -run '^(TestModel|TestRealModel)$$' ./mounter -rapid.checks=500 -rapid.nofailfile
 
 ## unit: what needs neither root nor a VM

@@ -145,7 +145,7 @@ func (c *controller) detachVolume(ctx context.Context, req backends.DetachVolume
 	case gone(lookup, backends.KindVolume, req.ID):
 		return nil
 	case lookup != nil:
-		return fmt.Errorf("is it detached: %w", lookup)
+		return afterwards("is it detached: %w", lookup)
 	case !publishedTo(vol, req.NodeID):
 		return nil
 	case unknown:

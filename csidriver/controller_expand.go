@@ -88,7 +88,7 @@ func (c *controller) sizeNow(ctx context.Context, req *backends.ExpandVolumeRequ
 	vol, err := c.volume(ctx, req.ID, req.Secrets)
 	switch {
 	case err != nil:
-		return 0, fmt.Errorf("after the expansion: %w", err)
+		return 0, afterwards("after the expansion: %w", err)
 	case vol.Capacity == 0:
 		return said, nil
 	case !inRange(vol.Capacity, req.Range):

@@ -242,6 +242,17 @@ func (e *strayNotFound) Error() string {
 	return fmt.Sprintf("%v (that is not the not-found of %s %q, which is not taken for missing)", e.err, e.kind, e.ids)
 }
 
+// afterwards is what went wrong with a look at what was just changed. It hides
+// its kind, whose code could be final, and would then say that nothing was.
+func afterwards(format string, a ...any) error {
+	return &doubtError{fmt.Errorf(format, a...).Error()}
+}
+
+// doubtError has no kind, and no Unwrap.
+type doubtError struct{ text string }
+
+func (e *doubtError) Error() string { return e.text }
+
 // outcome is the code that an operation's RPC answers, if a caller is left.
 func outcome(operation string, err error) string {
 	service := "Controller/"

@@ -210,7 +210,7 @@ func groupKeys(id string, members []string) []idempotency.Key {
 // that is not there has none but those that the CO names; of one that cannot be
 // looked up, because it is half-made, the backend knows them.
 func (g *groupController) members(ctx context.Context, req backends.DeleteGroupSnapshotRequest) (ids []string, found bool, err error) {
-	group, err := g.group(ctx, backends.GroupSnapshotRequest{ID: req.ID, SnapshotIDs: req.SnapshotIDs, Secrets: req.Secrets})
+	group, err := g.group(ctx, backends.GroupSnapshotRequest(req))
 	switch {
 	case errors.Is(err, backends.ErrUnavailable), gone(err, backends.KindGroup, req.ID):
 		return req.SnapshotIDs, false, nil
@@ -251,7 +251,7 @@ func (g *groupController) membersGone(ctx context.Context, req backends.DeleteGr
 		switch {
 		case gone(err, backends.KindSnapshot, id):
 		case err != nil:
-			return fmt.Errorf("group snapshot %q was deleted, and its member cannot be looked up: %w", req.ID, err)
+			return afterwards("group snapshot %q was deleted, and its member cannot be looked up: %w", req.ID, err)
 		case snap.GroupID == req.ID:
 			return badAnswer("group snapshot %q was deleted, and its member %q is there", req.ID, id)
 		}

@@ -33,9 +33,11 @@ func TestDeleteGroupLooks(t *testing.T) {
 		_, err := r.DeleteVolumeGroupSnapshot(t.Context(), q)
 		wantCode(t, err, codes.Unavailable, "its member", kept.ID, "is there")
 	}
-	d.hook = hookOn("Snapshot", func(context.Context) error { return errors.New("the array is away") })
-	_, err := r.DeleteVolumeGroupSnapshot(t.Context(), deleteGroup("gid-g", members...))
-	wantCode(t, err, codes.Unavailable, "cannot be looked up")
+	for _, failure := range []error{errors.New("the array is away"), backends.ErrPermission} {
+		d.hook = hookOn("Snapshot", func(context.Context) error { return failure })
+		_, err := r.DeleteVolumeGroupSnapshot(t.Context(), deleteGroup("gid-g", members...))
+		wantCode(t, err, codes.Unavailable, "cannot be looked up")
+	}
 	d.hook = nil
 	for _, other := range []string{"", "gid-h"} {
 		d.change(kept.ID, func(s *backends.Snapshot) { s.GroupID = other })
@@ -66,7 +68,8 @@ func TestDetachLooks(t *testing.T) {
 		"from every node, gone":     {nil, "", "n3", true, nil, codes.OK},
 		"from every node":           {nil, "", "", false, nil, codes.OK},
 		"from every node, unknown":  {nil, "", "n3", false, errors.New("the array is away"), codes.Unavailable},
-		"from one node":             {nil, "n1", "n1", false, nil, codes.OK}, // the backend's word
+		"from every node, refused":  {nil, "", "n3", false, backends.ErrPermission, codes.Unavailable}, // not final: it is detached
+		"from one node":             {nil, "n1", "n1", false, nil, codes.OK},                           // the backend's word
 	} {
 		t.Run(name, func(t *testing.T) {
 			var a *attachments
@@ -113,6 +116,8 @@ func TestExpandLooks(t *testing.T) {
 		"a lie":       {gi, nil, codes.Unavailable, 0},
 		"over limits": {4 * gi, nil, codes.Unavailable, 0},
 		"who knows":   {2 * gi, errors.New("the array is away"), codes.Unavailable, 0},
+		"refused":     {2 * gi, backends.ErrFailed, codes.Unavailable, 0}, // not final: it is bigger
+		"gone":        {2 * gi, backends.VolumeNotFound("v000000"), codes.Unavailable, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var r *rig
