@@ -159,14 +159,31 @@ func (w *world) end() {
 func keeps(d *csidriver.Driver) string {
 	table := reflect.ValueOf(d).Elem().FieldByName("operations").Elem()
 	var kept []string
-	if n := table.FieldByName("keys").Len(); n > 0 {
+	if n := entries(table.FieldByName("keys")); n > 0 {
 		kept = append(kept, fmt.Sprintf("%d keys", n))
 	}
-	if n := table.FieldByName("kept").Len(); n > 0 {
+	if n := entries(table.FieldByName("kept")); n > 0 {
 		kept = append(kept, fmt.Sprintf("%d errors", n))
 	}
 	if !table.FieldByName("all").IsNil() {
 		kept = append(kept, "an operation")
 	}
 	return strings.Join(kept, ", ")
+}
+
+// entries counts what is in a map, or in the maps of a struct around it.
+func entries(v reflect.Value) int {
+	if v.Kind() == reflect.Map {
+		return v.Len()
+	}
+	n, maps := 0, 0
+	for _, f := range v.Fields() {
+		if f.Kind() == reflect.Map {
+			n, maps = n+f.Len(), maps+1
+		}
+	}
+	if maps == 0 {
+		panic("no map in " + v.Type().String())
+	}
+	return n
 }
