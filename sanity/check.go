@@ -6,19 +6,23 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/csikit/csikit/internal/csiclient"
+	"github.com/csikit/csikit/sanity/internal/check"
+	"github.com/csikit/csikit/sanity/internal/suite"
 )
 
-// Check is [Run] without package testing, for commands: it runs csi-sanity
-// against the driver at Config.Endpoint and returns what became of each spec. An
-// error says that the run is not whole, or that something was left behind; a
-// spec that failed is none. live, if not nil, is told of each spec while it
-// runs. When ctx ends, the spec that runs is the last, and cleans up.
+// Check is [Run] without package testing, for commands: it runs csi-sanity and
+// the checks against the driver at Config.Endpoint and returns what became of
+// each. An error says that the run is not whole, or that something was left
+// behind; a check that failed is none. live, if not nil, is told of each check
+// while it runs. When ctx ends, the check that runs is the last, and cleans up.
 //
-// The calling program is started again for it: its main calls [Child] first.
-func Check(ctx context.Context, cfg Config, live Listener) (specs []Spec, err error) {
+// The calling program is started again for csi-sanity: its main calls [Child]
+// first.
+func Check(ctx context.Context, cfg Config, live Listener) (r *Report, err error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
 	}
@@ -37,34 +41,55 @@ func Check(ctx context.Context, cfg Config, live Listener) (specs []Spec, err er
 	if err != nil {
 		return nil, err
 	}
-	cfg.Dir = paths
+	if cfg.Dir, err = filepath.EvalSymlinks(paths); err != nil { // as the kernel calls it
+		return nil, err
+	}
 	ctx, cancel := limited(ctx, &cfg)
 	defer cancel()
-	specs, err = against(ctx, dir, &cfg, childProcess{live: live})
-	return specs, errors.Join(err, context.Cause(ctx), removeEmpty(paths))
+	r, err = against(ctx, dir, &cfg, false, childProcess{cfg: &cfg, live: live})
+	err = errors.Join(err, context.Cause(ctx), removeEmpty(cfg.Dir))
+	if err != nil {
+		r.Trouble = err.Error()
+	}
+	return r, err
 }
 
 type silent struct{}
 
 func (silent) Begin(string) {}
-func (silent) End(Spec)     {}
+func (silent) End(Result)   {}
 
-// against has csi-sanity run against a driver that serves. dir is for files of
-// the run.
-func against(ctx context.Context, dir string, cfg *Config, p childProcess) (specs []Spec, err error) {
+// against has a driver tested that serves. dir is for files of the run.
+func against(ctx context.Context, dir string, cfg *Config, inProcess bool, p childProcess) (r *Report, err error) {
+	r = newReport(cfg)
+	defer r.End()
 	// The mounts go before anybody cleans the directory: the data below them is
 	// not ours.
 	defer func() { err = errors.Join(err, leftMounts(cfg.Dir)) }()
 	for _, endpoint := range []string{cfg.Endpoint, cfg.ControllerEndpoint} {
 		if err := waitReady(ctx, endpoint); err != nil {
-			return nil, err
+			return r, err
 		}
 	}
 	if err := checkServices(ctx, cfg); err != nil {
-		return nil, err
+		return r, err
 	}
-	specs, err = spawn(ctx, dir, cfg, p)
-	return specs, errors.Join(err, stillThere(ctx, cfg))
+	if len(cfg.Only) == 0 || slices.ContainsFunc(cfg.Only, func(o string) bool { return check.Selected([]string{csiSanity}, o) }) {
+		specs, serr := spawn(ctx, dir, cfg, p)
+		for _, s := range specs {
+			r.Results = append(r.Results, s.result(cfg))
+		}
+		if err := errors.Join(serr, stillThere(ctx, cfg)); err != nil || cfg.FailFast && r.Count(Fail) > 0 {
+			return r, err
+		}
+	}
+	results, facts, err := check.Run(ctx, cfg.internal(inProcess), suite.All(), p.live)
+	if err != nil {
+		return r, fmt.Errorf("sanity: %w", err)
+	}
+	r.Results = append(r.Results, results...)
+	r.Driver, r.Version, r.Capabilities = facts.Name, facts.Version, facts.Capabilities()
+	return r, nil
 }
 
 // waitReady waits until the driver says that it is ready.

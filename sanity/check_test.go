@@ -22,25 +22,16 @@ func serve(t *testing.T, s *storage) string {
 // heard notes what a Listener is told.
 type heard struct {
 	begun []string
-	ended []Spec
-	onEnd func(Spec)
+	ended []Result
+	onEnd func(Result)
 }
 
 func (h *heard) Begin(name string) { h.begun = append(h.begun, name) }
-func (h *heard) End(s Spec) {
-	h.ended = append(h.ended, s)
+func (h *heard) End(r Result) {
+	h.ended = append(h.ended, r)
 	if h.onEnd != nil {
-		h.onEnd(s)
+		h.onEnd(r)
 	}
-}
-
-func count(specs []Spec, o Outcome) (n int) {
-	for _, s := range specs {
-		if s.Outcome == o {
-			n++
-		}
-	}
-	return n
 }
 
 // TestCheck: the same specs as Run's, told while they run; nothing is left.
@@ -49,17 +40,17 @@ func TestCheck(t *testing.T) {
 	s.onPublish = func(string) error { return fmt.Errorf("%w: no room for the mount", backends.ErrFailed) }
 	var h heard
 	dir := t.TempDir()
-	specs, err := Check(t.Context(), Config{Endpoint: serve(t, s), Dir: dir}, &h)
+	r, err := Check(t.Context(), Config{Endpoint: serve(t, s), Dir: dir, Only: []string{csiSanity}}, &h)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if count(specs, Passed) < 30 || count(specs, Failed) == 0 || count(specs, Skipped) == 0 {
-		t.Errorf("passed %d, failed %d, skipped %d", count(specs, Passed), count(specs, Failed), count(specs, Skipped))
+	if r.Count(Pass) < 30 || r.Count(Fail) == 0 || r.Count(NotApplicable) == 0 {
+		t.Errorf("%v", r.Counts)
 	}
-	if !slices.Equal(h.ended, specs) {
-		t.Errorf("told of %d specs, returned %d", len(h.ended), len(specs))
+	if len(h.ended) != len(r.Results) {
+		t.Errorf("told of %d specs, returned %d", len(h.ended), len(r.Results))
 	}
-	if len(h.begun) == 0 || !slices.ContainsFunc(specs, func(s Spec) bool { return s.Name == h.begun[0] }) {
+	if len(h.begun) == 0 || !slices.ContainsFunc(r.Results, func(r Result) bool { return r.ID == h.begun[0] }) {
 		t.Errorf("begun: %v", h.begun)
 	}
 	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
@@ -72,14 +63,14 @@ func TestCheck(t *testing.T) {
 func TestCheckStops(t *testing.T) {
 	s := newStorage()
 	ctx, cancel := context.WithCancel(t.Context())
-	h := heard{onEnd: func(s Spec) {
-		if s.Outcome == Passed && strings.Contains(s.Name, "CreateVolume") {
+	h := heard{onEnd: func(r Result) {
+		if r.Verdict == Pass && strings.Contains(r.ID, "CreateVolume") {
 			cancel()
 		}
 	}}
-	specs, err := Check(ctx, Config{Endpoint: serve(t, s)}, &h)
-	if !errors.Is(err, context.Canceled) || count(specs, Skipped) < 30 {
-		t.Errorf("%v; skipped %d", err, count(specs, Skipped))
+	r, err := Check(ctx, Config{Endpoint: serve(t, s)}, &h)
+	if !errors.Is(err, context.Canceled) || r.Count(NotApplicable) < 30 {
+		t.Errorf("%v; %v", err, r.Counts)
 	}
 	if len(s.volumes) > 0 {
 		t.Errorf("volumes left: %v", s.volumes)
@@ -92,7 +83,7 @@ func TestCheckLeft(t *testing.T) {
 	s.onPublish = func(path string) error {
 		return os.WriteFile(filepath.Join(filepath.Dir(path), "forgotten"), nil, 0o600)
 	}
-	_, err := Check(t.Context(), Config{Endpoint: serve(t, s), Dir: dir}, nil)
+	_, err := Check(t.Context(), Config{Endpoint: serve(t, s), Dir: dir, Only: []string{csiSanity}}, nil)
 	if err == nil || !strings.Contains(err.Error(), "something is left below "+dir) {
 		t.Errorf("check: %v", err)
 	}
@@ -102,7 +93,7 @@ func TestCheckLeft(t *testing.T) {
 }
 
 func TestCheckRefused(t *testing.T) {
-	for _, cfg := range []Config{{}, newStorage().config(), {Endpoint: "x"}} {
+	for _, cfg := range []Config{{}, newStorage().config(), {Endpoint: "x"}, {Endpoint: "/x", Only: []string{"H-99"}}, {Endpoint: "/x", Host: "perhaps"}} {
 		if _, err := Check(t.Context(), cfg, nil); err == nil {
 			t.Errorf("accepted: %+v", cfg)
 		}

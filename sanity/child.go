@@ -50,10 +50,10 @@ func obey(ctx context.Context) (was bool, err error) {
 	return true, runSpecs(ctx, &o)
 }
 
-// failed takes the verdict, which is in the report.
-type failed struct{}
+// untold takes the verdict, which is in the report.
+type untold struct{}
 
-func (failed) Fail() {}
+func (untold) Fail() {}
 
 func runSpecs(ctx context.Context, o *order) error {
 	ctx, cancel := context.WithCancel(ctx)
@@ -78,7 +78,7 @@ func runSpecs(ctx context.Context, o *order) error {
 		tell(os.NewFile(liveFD, "specs"))
 	}
 	gomega.RegisterFailHandler(ginkgo.Fail)
-	ginkgo.RunSpecs(failed{}, "csi-sanity", suite, reporter)
+	ginkgo.RunSpecs(untold{}, "csi-sanity", suite, reporter)
 	tests.Finalize()
 	return writeJSON(o.Left, l.made)
 }

@@ -76,9 +76,9 @@ func TestWrongEndpoint(t *testing.T) {
 		"node alone":       {Config{Endpoint: node}, "has a Controller service, and it is not at unix:"},
 		"swapped":          {Config{Endpoint: controller, ControllerEndpoint: node}, "no Node service"},
 	} {
-		specs, err := Check(t.Context(), c.cfg, nil)
-		if len(specs) > 0 || err == nil || !strings.Contains(err.Error(), c.want) {
-			t.Errorf("%s: %d specs, %v", name, len(specs), err)
+		r, err := Check(t.Context(), c.cfg, nil)
+		if len(r.Results) > 0 || err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %d results, %v", name, len(r.Results), err)
 		}
 	}
 }
@@ -114,10 +114,10 @@ func TestDriverGone(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "csi.sock")
 	done := make(chan error, 1)
 	go func() { done <- d.Run(ctx, path) }()
-	h := heard{onEnd: func(Spec) { kill() }}
-	specs, err := Check(t.Context(), Config{Endpoint: path}, &h)
-	if count(specs, Failed) == 0 || err == nil || !strings.Contains(err.Error(), "does not answer any more") {
-		t.Errorf("%d failed, %v", count(specs, Failed), err)
+	h := heard{onEnd: func(Result) { kill() }}
+	r, err := Check(t.Context(), Config{Endpoint: path}, &h)
+	if r.Count(Fail) == 0 || err == nil || !strings.Contains(err.Error(), "does not answer any more") {
+		t.Errorf("%v, %v", r.Counts, err)
 	}
 	if err := <-done; err != nil {
 		t.Logf("the driver: %v", err)

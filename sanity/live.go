@@ -11,16 +11,10 @@ import (
 // is ginkgo's.
 const liveFD = 3
 
-// Listener is told of each spec when it begins and when it has ended.
-type Listener interface {
-	Begin(name string)
-	End(s Spec)
-}
-
 // event is a spec that begins, or one that has ended.
 type event struct {
 	Begin string `json:",omitempty"`
-	End   *Spec  `json:",omitempty"`
+	End   *spec  `json:",omitempty"`
 }
 
 // tell has the child write an event at the beginning and the end of each spec.
@@ -37,7 +31,7 @@ func tell(w io.Writer) {
 }
 
 // listen reads the child's events until its end.
-func listen(r io.Reader, to Listener) {
+func listen(r io.Reader, cfg *Config, to Listener) {
 	in := json.NewDecoder(r)
 	for {
 		var e event
@@ -46,9 +40,9 @@ func listen(r io.Reader, to Listener) {
 		}
 		switch {
 		case e.End != nil:
-			to.End(*e.End)
+			to.End(e.End.result(cfg))
 		case e.Begin != "":
-			to.Begin(e.Begin)
+			to.Begin(csiSanity + "/" + e.Begin)
 		}
 	}
 	_, _ = io.Copy(io.Discard, r) // a writer must not block

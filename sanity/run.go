@@ -11,10 +11,12 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/csikit/csikit/sanity/internal/report"
 )
 
-// Run runs csi-sanity and reports each of its specs as a subtest of t. It can be
-// called any number of times in a process. See the package comment for what
+// Run runs csi-sanity and the checks, and reports each as a subtest of t. It can
+// be called any number of times in a process. See the package comment for what
 // happens to the code before it.
 func Run(t *testing.T, cfg Config) {
 	t.Helper()
@@ -24,14 +26,16 @@ func Run(t *testing.T, cfg Config) {
 	if err := cfg.complete(); err != nil {
 		t.Fatal(err)
 	}
-	specs, err := run(t, &cfg)
-	report(t, specs)
+	r, err := run(t, &cfg)
+	if r != nil {
+		subtests(t, r.Results)
+	}
 	if err != nil {
 		t.Errorf("%v (does the test reach sanity.Run when it is run alone?)", err)
 		return // what was skipped in half a run says nothing
 	}
-	if cfg.SkipsFile != "" {
-		if err := checkSkips(cfg.SkipsFile, specs, os.Getenv(updateEnv) != ""); err != nil {
+	if cfg.SkipsFile != "" && len(cfg.Only) == 0 {
+		if err := checkSkips(cfg.SkipsFile, r.Results, os.Getenv(updateEnv) != ""); err != nil {
 			t.Error(err)
 		}
 	}
@@ -50,12 +54,15 @@ func inChild(t *testing.T) bool {
 	return was
 }
 
-// run starts the driver, has csi-sanity run, and ends the driver. Specs that
-// fail are no error.
-func run(t *testing.T, cfg *Config) (specs []Spec, err error) {
+// run starts the driver, tests it, and ends it. Checks that fail are no error.
+func run(t *testing.T, cfg *Config) (r *Report, err error) {
 	if cfg.Dir == "" {
 		cfg.Dir = t.TempDir()
 	}
+	if cfg.Reproduce == nil {
+		cfg.Reproduce = func(id string) string { return "go test -run '" + pattern(t.Name()+"/"+id) + "'" }
+	}
+	inProcess := cfg.Endpoint == ""
 	ctx, cancel := limited(t.Context(), cfg)
 	defer cancel()
 	if cfg.Endpoint == "" {
@@ -65,7 +72,7 @@ func run(t *testing.T, cfg *Config) (specs []Spec, err error) {
 		}
 		defer func() { err = errors.Join(err, stop()) }()
 	}
-	return against(ctx, t.TempDir(), cfg, childProcess{args: again(t.Name(), cfg.Timeout)})
+	return against(ctx, t.TempDir(), cfg, inProcess, childProcess{args: again(t.Name(), cfg.Timeout), cfg: cfg, live: silent{}})
 }
 
 func limited(ctx context.Context, cfg *Config) (context.Context, context.CancelFunc) {
@@ -99,18 +106,20 @@ func pattern(name string) string {
 	return strings.Join(parts, "/")
 }
 
-// report makes a subtest of each spec.
-func report(t *testing.T, specs []Spec) {
+// subtests makes a subtest of each result.
+func subtests(t *testing.T, results []Result) {
 	t.Helper()
-	for _, s := range specs {
-		t.Run(s.Name, func(t *testing.T) {
-			switch s.Outcome {
-			case Passed:
-				t.Logf("took %v", s.Took.Round(time.Millisecond))
-			case Skipped:
-				t.Skip(s.Message)
+	for _, r := range results {
+		t.Run(r.ID, func(t *testing.T) {
+			switch r.Verdict {
+			case Fail:
+				t.Error(report.Text(&r))
+			case Warn:
+				t.Log("WARN: " + report.Text(&r))
+			case Pass:
+				t.Logf("took %v", r.Took.Round(time.Millisecond))
 			default:
-				t.Error(s.Message)
+				t.Skip(string(r.Verdict) + ": " + r.Message)
 			}
 		})
 	}

@@ -85,11 +85,12 @@ func outcomes(t *testing.T, cfg Config) (failures []string, err error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
 	}
-	specs, err := run(t, &cfg)
-	for _, s := range specs {
-		if s.Outcome == Failed {
-			failures = append(failures, s.Name+": "+s.Message)
-		}
+	r, err := run(t, &cfg)
+	if r == nil {
+		return nil, err
+	}
+	for _, r := range r.With(Fail) {
+		failures = append(failures, r.ID+": "+r.Message)
 	}
 	return failures, err
 }

@@ -14,11 +14,12 @@ const updateEnv = "CSIKIT_SANITY_UPDATE"
 const skipsHeader = "# Specs of csi-sanity that are skipped. " + updateEnv + "=1 writes this file anew.\n"
 
 // checkSkips compares the skipped specs with a file, or writes it.
-func checkSkips(file string, specs []Spec, update bool) error {
+func checkSkips(file string, results []Result, update bool) error {
 	var got []string
-	for _, s := range specs {
-		if s.Outcome == Skipped {
-			got = append(got, s.Name)
+	for _, r := range results {
+		name, ok := strings.CutPrefix(r.ID, csiSanity+"/")
+		if ok && r.Verdict == NotApplicable {
+			got = append(got, name)
 		}
 	}
 	slices.Sort(got)

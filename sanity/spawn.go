@@ -18,13 +18,15 @@ import (
 // childProcess is how csi-sanity is run: this program again.
 type childProcess struct {
 	args []string
-	live Listener // nil: nobody wants to know before the end
+	cfg  *Config
+	live Listener
 }
 
 // spawn runs csi-sanity in a child process; dir is for its files.
-func spawn(ctx context.Context, dir string, cfg *Config, p childProcess) ([]Spec, error) {
-	o := order{Config: *cfg, Report: filepath.Join(dir, "report.json"), Left: filepath.Join(dir, "left.json"), Live: p.live != nil}
+func spawn(ctx context.Context, dir string, cfg *Config, p childProcess) ([]spec, error) {
+	o := order{Config: *cfg, Report: filepath.Join(dir, "report.json"), Left: filepath.Join(dir, "left.json"), Live: true}
 	o.Config.Driver, o.Config.Options, o.Config.Secrets = csidriver.Config{}, nil, nil
+	o.Config.Reproduce, o.Config.Restart, o.Config.Logs = nil, nil, nil
 	var err error
 	if o.SecretsFile, err = writeSecrets(dir, cfg.Secrets); err != nil {
 		return nil, err
@@ -64,11 +66,7 @@ func (p childProcess) run(ctx context.Context, order string, limit time.Duration
 	defer held.Close() //nolint:errcheck // Wait closes it too
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
-	if p.live != nil {
-		err = p.runLive(ctx, cmd)
-	} else {
-		err = cmd.Run()
-	}
+	err = p.runLive(ctx, cmd)
 	return out.Bytes(), err
 }
 
@@ -91,7 +89,7 @@ func (p childProcess) runLive(ctx context.Context, cmd *exec.Cmd) error {
 	defer context.AfterFunc(ctx, func() {
 		_ = cmd.Process.Signal(os.Interrupt) // no more specs; or it has ended already
 	})()
-	listen(r, p.live)
+	listen(r, p.cfg, p.live)
 	return cmd.Wait()
 }
 

@@ -12,7 +12,7 @@ import (
 	"github.com/csikit/csikit/sanity"
 )
 
-// lines prints a line for each spec that has ended, and on a terminal the name
+// lines prints a line for each check that has ended, and on a terminal the name
 // of the one that runs.
 type lines struct {
 	out      io.Writer
@@ -30,27 +30,44 @@ func newLines(out io.Writer) lines {
 
 const eraseLine = "\r\x1b[K"
 
-func (l lines) Begin(name string) {
+func (l lines) Begin(id string) {
 	if l.terminal {
-		fmt.Fprintf(l.out, "run   %.70s", name) // no wider than a terminal
+		fmt.Fprintf(l.out, "%srun   %.70s", eraseLine, id) // no wider than a terminal
 	}
 }
 
-func (l lines) End(s sanity.Spec) {
+func (l lines) End(r sanity.Result) {
 	if l.terminal {
 		fmt.Fprint(l.out, eraseLine)
 	}
-	switch s.Outcome {
-	case sanity.Passed:
-		fmt.Fprintf(l.out, "ok    %6.2f s  %s\n", s.Took.Seconds(), s.Name)
-	case sanity.Skipped:
-		fmt.Fprintf(l.out, "skip            %s (%s)\n", s.Name, walk.Printable(firstLine(s.Message)))
+	switch r.Verdict {
+	case sanity.Pass:
+		fmt.Fprintf(l.out, "ok    %6.2f s  %s\n", r.Took.Seconds(), r.ID)
+	case sanity.NotApplicable:
+		fmt.Fprintf(l.out, "n/a             %s (%s)\n", r.ID, walk.Printable(firstLine(r.Message)))
+	case sanity.NotRun:
+		fmt.Fprintf(l.out, "skip            %s (%s)\n", r.ID, walk.Printable(firstLine(r.Message)))
 	default:
-		fmt.Fprintf(l.out, "FAIL  %6.2f s  %s\n", s.Took.Seconds(), s.Name)
-		for _, line := range shorten(s.Message) {
-			fmt.Fprintf(l.out, "      | %s\n", walk.Printable(line))
-		}
+		fmt.Fprintf(l.out, "%-4s  %6.2f s  %s\n", r.Verdict, r.Took.Seconds(), r.ID)
+		l.explain(&r)
 	}
+}
+
+// explain says what is wrong, in which call, and how to see it again.
+func (l lines) explain(r *sanity.Result) {
+	say := func(format string, args ...any) { fmt.Fprintf(l.out, "      | "+format+"\n", args...) }
+	for _, line := range shorten(r.Message) {
+		say("%s", walk.Printable(line))
+	}
+	if len(r.Broken) > 0 {
+		say("clauses %s", strings.Join(r.Broken, ", "))
+	}
+	if n := len(r.Calls); n > 0 && r.Verdict == sanity.Fail {
+		c := r.Calls[n-1]
+		say("%s %s", c.Method, c.Request)
+		say("  %s %s", c.Code, c.Response)
+	}
+	say("%s", r.Reproduce)
 }
 
 // shorten leaves out the Go values that gomega prints below an error.
@@ -85,11 +102,18 @@ func firstLine(message string) string {
 }
 
 // summary says it all in the end, the failures once more.
-func (r *report) summary(out io.Writer) {
-	fmt.Fprintf(out, "\n%d passed, %d failed, %d skipped, %v\n", r.Passed, r.Failed, r.Skipped, r.took.Round(10*time.Millisecond))
-	for _, s := range r.Specs {
-		if s.Outcome == sanity.Failed {
-			fmt.Fprintf(out, "  failed: %s: %s\n", s.Name, walk.Printable(firstLine(s.Message)))
-		}
+func summary(out io.Writer, r *sanity.Report) {
+	fmt.Fprintf(out, "\n%d passed, %d failed, %d warnings, %d not run, %d not applicable, %v\n", r.Count(sanity.Pass), r.Count(sanity.Fail),
+		r.Count(sanity.Warn), r.Count(sanity.NotRun), r.Count(sanity.NotApplicable), time.Duration(r.Seconds*float64(time.Second)).Round(10*time.Millisecond))
+	for _, f := range r.With(sanity.Fail) {
+		fmt.Fprintf(out, "  failed: %s: %s\n", f.ID, walk.Printable(firstLine(f.Message)))
 	}
+}
+
+// quote is a word of a command line.
+func quote(s string) string {
+	if s != "" && !strings.ContainsAny(s, " \t\n'\"\\$`*?[]{}()<>|&;#~!") {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }

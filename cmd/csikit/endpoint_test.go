@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"encoding/xml"
 	"errors"
-	"io"
 	"maps"
 	"os"
 	"os/exec"
@@ -113,53 +112,68 @@ func TestWalkMinimal(t *testing.T) {
 	}
 }
 
+// cases are what a CI system reads of a JUnit file.
+type cases struct {
+	Suites []struct {
+		Tests    int `xml:"tests,attr"`
+		Failures int `xml:"failures,attr"`
+		Skipped  int `xml:"skipped,attr"`
+		Cases    []struct {
+			Name    string `xml:"name,attr"`
+			Failure *struct {
+				Message string `xml:"message,attr"`
+				Text    string `xml:",chardata"`
+			} `xml:"failure"`
+			Skipped *struct{} `xml:"skipped"`
+		} `xml:"testcase"`
+	} `xml:"testsuite"`
+}
+
 // checkFiles runs csikit check and reads its files back.
-func checkFiles(t *testing.T, bin string, args ...string) (j report, x junitSuite, out string, code int) {
+func checkFiles(t *testing.T, bin string, args ...string) (j sanity.Report, x cases, out string, code int) {
 	t.Helper()
 	dir := t.TempDir()
-	jsonFile, junitFile := filepath.Join(dir, "out.json"), filepath.Join(dir, "out.xml")
-	out, code = runDemo(t, exec.CommandContext(t.Context(), bin, append([]string{"check", "-json", jsonFile, "-junit", junitFile}, args...)...))
-	b, err := os.ReadFile(jsonFile)
+	files := []string{filepath.Join(dir, "out.json"), filepath.Join(dir, "out.xml"), filepath.Join(dir, "out.html")}
+	all := append([]string{"check", "-json", files[0], "-junit", files[1], "-html", files[2]}, args...)
+	out, code = runDemo(t, exec.CommandContext(t.Context(), bin, all...))
+	b, err := os.ReadFile(files[0])
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := json.Unmarshal(b, &j); err != nil {
 		t.Errorf("JSON: %v", err)
 	}
-	b, err = os.ReadFile(junitFile)
-	if err != nil {
+	if b, err = os.ReadFile(files[1]); err != nil {
 		t.Fatal(err)
 	}
-	var suites junitSuites
-	if err := xml.Unmarshal(b, &suites); err != nil || len(suites.Suites) != 1 {
-		t.Fatalf("JUnit: %v, %d suites", err, len(suites.Suites))
+	if err := xml.Unmarshal(b, &x); err != nil || len(x.Suites) != 1 {
+		t.Fatalf("JUnit: %v, %d suites", err, len(x.Suites))
 	}
-	x = suites.Suites[0]
+	if b, err = os.ReadFile(files[2]); err != nil || !strings.HasSuffix(string(b), "</html>\n") || strings.Contains(string(b), "src=") {
+		t.Errorf("HTML: %v, %d bytes", err, len(b))
+	}
 	sameCounts(t, &j, &x)
 	return j, x, out, code
 }
 
 // sameCounts: the totals of both files are those of their entries.
-func sameCounts(t *testing.T, j *report, x *junitSuite) {
+func sameCounts(t *testing.T, j *sanity.Report, x *cases) {
 	t.Helper()
-	want := map[sanity.Outcome]int{sanity.Passed: j.Passed, sanity.Failed: j.Failed, sanity.Skipped: j.Skipped}
-	got := map[sanity.Outcome]int{sanity.Passed: 0, sanity.Failed: 0, sanity.Skipped: 0}
-	for _, s := range j.Specs {
-		got[s.Outcome]++
+	failed, skipped := j.Count(sanity.Fail), j.Count(sanity.NotRun)+j.Count(sanity.NotApplicable)
+	if j.Trouble != "" {
+		failed++
 	}
-	fromXML := map[sanity.Outcome]int{sanity.Passed: 0, sanity.Failed: 0, sanity.Skipped: 0}
-	for _, c := range x.Cases {
-		switch {
-		case c.Failure != nil:
-			fromXML[sanity.Failed]++
-		case c.Skipped != nil:
-			fromXML[sanity.Skipped]++
-		default:
-			fromXML[sanity.Passed]++
+	f, s := 0, 0
+	for _, c := range x.Suites[0].Cases {
+		if c.Failure != nil {
+			f++
+		}
+		if c.Skipped != nil {
+			s++
 		}
 	}
-	if !maps.Equal(got, want) || !maps.Equal(fromXML, want) || x.Tests != len(j.Specs) || x.Failures != j.Failed || x.Skipped != j.Skipped {
-		t.Errorf("JSON says %v and has %v, JUnit has %v and says %d, %d, %d", want, got, fromXML, x.Tests, x.Failures, x.Skipped)
+	if f != failed || s != skipped || x.Suites[0].Failures != f || x.Suites[0].Skipped != s || x.Suites[0].Tests != len(x.Suites[0].Cases) || j.Counts[sanity.Fail] != j.Count(sanity.Fail) {
+		t.Errorf("JSON says %v, JUnit has %d and %d and says %+v", j.Counts, f, s, x.Suites[0])
 	}
 }
 
@@ -169,31 +183,33 @@ func TestCheckCommand(t *testing.T) {
 	bin := build(t)
 	endpoint := startDriver(t, bin)
 	for _, access := range []string{"mount", "block"} {
-		j, _, out, code := checkFiles(t, bin, "-endpoint", endpoint, "-access", access)
-		if code != 0 || j.Failed != 0 || j.Passed < 40 || j.Access != access || !strings.Contains(out, " passed, 0 failed, ") {
-			t.Errorf("exit code %d: %d passed, %d failed", code, j.Passed, j.Failed)
+		j, _, out, code := checkFiles(t, bin, "-endpoint", endpoint, "-access", access, "-only", "csi-sanity,H-11")
+		if code != 0 || j.Count(sanity.Fail) != 0 || j.Count(sanity.Pass) < 60 || j.Access != access || !strings.Contains(out, " passed, 0 failed, ") {
+			t.Errorf("exit code %d: %v", code, j.Counts)
 		}
 	}
-	j, x, out, code := checkFiles(t, bin, "-endpoint", startDriver(t, bin, "-rootless"), "-access", "block")
-	if code != 1 || j.Failed == 0 || !strings.Contains(out, "FAIL  ") || !strings.Contains(out, "no raw block volumes") {
-		t.Errorf("a driver without block volumes: exit code %d, %d failed", code, j.Failed)
+	j, x, out, code := checkFiles(t, bin, "-endpoint", startDriver(t, bin, "-rootless"), "-access", "block", "-only", "csi-sanity")
+	if code != 1 || j.Count(sanity.Fail) == 0 || !strings.Contains(out, "FAIL  ") || !strings.Contains(out, "no raw block volumes") {
+		t.Errorf("a driver without block volumes: exit code %d, %v", code, j.Counts)
 	}
-	for _, c := range x.Cases {
+	for _, c := range x.Suites[0].Cases {
 		if c.Failure != nil && (c.Failure.Message == "" || c.Failure.Text == "") {
 			t.Errorf("JUnit: %s failed without saying why", c.Name)
 		}
 	}
 }
 
-// TestCheckNobody: without a driver the run is what failed, in the files too.
+// TestCheckNobody: without a driver nothing could be run, and the files say so too.
 func TestCheckNobody(t *testing.T) {
 	bin := build(t)
 	j, _, _, code := checkFiles(t, bin, "-endpoint", "unix://"+t.TempDir()+"/csi.sock", "-timeout", "200ms")
-	if code != 1 || j.Failed != 1 || j.Specs[0].Name != "the run" || !strings.Contains(j.Specs[0].Message, "csi.sock") {
+	if code != 2 || len(j.Results) != 0 || !strings.Contains(j.Trouble, "csi.sock") {
 		t.Errorf("exit code %d: %+v", code, j)
 	}
-	if _, code := runDemo(t, exec.CommandContext(t.Context(), bin, "check", "-endpoint", "/x", "-access", "both")); code != 2 {
-		t.Errorf("wrong usage: exit code %d", code)
+	for _, wrong := range [][]string{{"-access", "both"}, {"-only", "H-77"}, {"-json", t.TempDir()}} {
+		if _, code := runDemo(t, exec.CommandContext(t.Context(), bin, append([]string{"check", "-endpoint", "/x"}, wrong...)...)); code != 2 {
+			t.Errorf("wrong usage: %q: exit code %d", wrong, code)
+		}
 	}
 }
 
@@ -228,44 +244,26 @@ func TestEndpointFlags(t *testing.T) {
 	}
 }
 
-// TestLines: one line for each spec, on a terminal the running one too; gomega's
+// TestLines: one line for each check, on a terminal the running one too; gomega's
 // Go values are left out.
 func TestLines(t *testing.T) {
 	var b strings.Builder
 	l := newLines(&b)
-	l.Begin("spec")
-	l.End(sanity.Spec{Name: "spec", Outcome: sanity.Failed, Message: "failed: x\n    <*Error | 0x1>: \n    rpc error: code = Internal desc = y\n    {\n        s: {\n        },\n    }\noccurred\n"})
-	l.End(sanity.Spec{Name: "other", Outcome: sanity.Skipped, Message: "no\nmore"})
-	const want = "FAIL    0.00 s  spec\n      | failed: x\n      |     <*Error | 0x1>: \n      |     rpc error: code = Internal desc = y\n      | occurred\nskip            other (no)\n"
+	l.Begin("a")
+	l.End(sanity.Result{ID: "a", Verdict: sanity.Fail, Broken: []string{"CV-01"}, Reproduce: "again",
+		Message: "failed: x\n    <*Error | 0x1>: \n    rpc error: code = Internal desc = y\n    {\n        s: {\n        },\n    }\noccurred\n",
+		Calls:   []sanity.Call{{Method: "Probe", Request: "{}", Code: "INTERNAL", Response: "y"}}})
+	l.End(sanity.Result{ID: "other", Verdict: sanity.NotRun, Message: "no\nmore"})
+	const want = "FAIL    0.00 s  a\n      | failed: x\n      |     <*Error | 0x1>: \n      |     rpc error: code = Internal desc = y\n      | occurred\n" +
+		"      | clauses CV-01\n      | Probe {}\n      |   INTERNAL y\n      | again\nskip            other (no)\n"
 	if b.String() != want {
 		t.Errorf("%q", b.String())
 	}
 	b.Reset()
 	l.terminal = true
 	l.Begin("spec")
-	l.End(sanity.Spec{Name: "spec", Outcome: sanity.Passed})
-	if b.String() != "run   spec"+eraseLine+"ok      0.00 s  spec\n" {
+	l.End(sanity.Result{ID: "spec", Verdict: sanity.Pass})
+	if b.String() != eraseLine+"run   spec"+eraseLine+"ok      0.00 s  spec\n" {
 		t.Errorf("on a terminal: %q", b.String())
-	}
-}
-
-// TestReportsOfAnything: what a driver says may be no XML and no UTF-8.
-func TestReportsOfAnything(t *testing.T) {
-	r := report{Access: "mount"}
-	r.add(sanity.Spec{Name: "a <b> & \x00\xff", Outcome: sanity.Failed, Message: "]]> \x1b[31m \xff <x>"})
-	for name, write := range map[string]func(io.Writer) error{"json": r.writeJSON, "xml": r.writeJUnit} {
-		var b strings.Builder
-		if err := write(&b); err != nil {
-			t.Fatal(err)
-		}
-		var err error
-		if name == "json" {
-			err = json.Unmarshal([]byte(b.String()), new(report))
-		} else {
-			err = xml.Unmarshal([]byte(b.String()), new(junitSuites))
-		}
-		if err != nil {
-			t.Errorf("%s: %v\n%s", name, err, b.String())
-		}
 	}
 }

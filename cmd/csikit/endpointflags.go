@@ -6,7 +6,9 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -103,4 +105,13 @@ func pairs(s string) (map[string]string, error) {
 		m[k] = v
 	}
 	return m, nil
+}
+
+// joinPairs is what pairs reads.
+func joinPairs(m map[string]string) string {
+	var list []string
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		list = append(list, k+"="+m[k])
+	}
+	return strings.Join(list, ",")
 }

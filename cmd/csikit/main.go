@@ -81,6 +81,8 @@ func main() {
 	case errors.Is(err, errUsage):
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(2)
+	case errors.Is(err, errNotRun):
+		os.Exit(2)
 	default:
 		if !errors.Is(err, errSaid) {
 			fmt.Fprintln(os.Stderr, "csikit:", walk.Printable(err.Error()))
@@ -92,6 +94,8 @@ func main() {
 var (
 	errUsage = errors.New("wrong usage (see csikit help)")
 	errSaid  = errors.New("already told") // the message is on the screen
+	// errNotRun: a check that could not begin; the message is on the screen.
+	errNotRun = errors.New("could not run")
 )
 
 func run(ctx context.Context, args []string, out io.Writer) error {

@@ -40,7 +40,7 @@ func walkCommand(ctx context.Context, args []string, out io.Writer) (err error) 
 			return err
 		}
 	}
-	o.SameHost = walk.SameHost(csiclient.SocketPath(nodeAt))
+	o.SameHost = csiclient.SameHost(csiclient.SocketPath(nodeAt))
 	dir, remove, err := walkDir(f.dir)
 	if err != nil {
 		return err

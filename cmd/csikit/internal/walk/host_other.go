@@ -11,9 +11,6 @@ import (
 	"github.com/csikit/csikit/backends"
 )
 
-// SameHost: volumes are mounted on Linux only.
-func SameHost(string) bool { return false }
-
 // MountsBelow are none.
 func MountsBelow(string) ([]string, error) { return nil, nil }
 

@@ -12,27 +12,27 @@ import (
 	"github.com/onsi/ginkgo/v2/types"
 )
 
-// Outcome is what became of a spec.
-type Outcome string
+// outcome is what became of a spec.
+type outcome string
 
 // The outcomes of a spec.
 const (
-	Passed  Outcome = "passed"
-	Failed  Outcome = "failed"
-	Skipped Outcome = "skipped"
+	passed  outcome = "passed"
+	failed  outcome = "failed"
+	skipped outcome = "skipped"
 )
 
-// Spec is one spec of csi-sanity that was run or skipped.
-type Spec struct {
+// spec is one spec of csi-sanity that was run or skipped.
+type spec struct {
 	Name    string
-	Outcome Outcome
+	Outcome outcome
 	Message string // why it failed or was skipped
 	Took    time.Duration
 }
 
 // readReport reads ginkgo's report. What failed outside of a spec is listed as a
 // spec too.
-func readReport(file string) ([]Spec, error) {
+func readReport(file string) ([]spec, error) {
 	b, err := os.ReadFile(file)
 	if err != nil {
 		return nil, err
@@ -41,7 +41,7 @@ func readReport(file string) ([]Spec, error) {
 	if err := json.Unmarshal(b, &suites); err != nil {
 		return nil, err
 	}
-	var specs []Spec
+	var specs []spec
 	ok, excused := true, false
 	for _, s := range suites {
 		ok = ok && s.SuiteSucceeded
@@ -52,14 +52,14 @@ func readReport(file string) ([]Spec, error) {
 			}
 		}
 		for _, reason := range s.SpecialSuiteFailureReasons {
-			specs = append(specs, Spec{Name: "the suite", Outcome: Failed, Message: reason})
+			specs = append(specs, spec{Name: "the suite", Outcome: failed, Message: reason})
 		}
 	}
 	if len(specs) == 0 {
 		return nil, fmt.Errorf("%s has no specs", file)
 	}
-	if !ok && !excused && !slices.ContainsFunc(specs, func(s Spec) bool { return s.Outcome == Failed }) {
-		specs = append(specs, Spec{Name: "the suite", Outcome: Failed, Message: "failed, and says nothing else"})
+	if !ok && !excused && !slices.ContainsFunc(specs, func(s spec) bool { return s.Outcome == failed }) {
+		specs = append(specs, spec{Name: "the suite", Outcome: failed, Message: "failed, and says nothing else"})
 	}
 	return specs, nil
 }
@@ -69,17 +69,17 @@ func counts(r *types.SpecReport) bool {
 	return r.LeafNodeType == types.NodeTypeIt || r.State.Is(types.SpecStateFailureStates)
 }
 
-func newSpec(r *types.SpecReport) Spec {
-	s := Spec{Name: specName(r), Outcome: Failed, Took: r.RunTime}
+func newSpec(r *types.SpecReport) spec {
+	s := spec{Name: specName(r), Outcome: failed, Took: r.RunTime}
 	switch {
 	case r.State.Is(types.SpecStatePassed):
-		s.Outcome = Passed
+		s.Outcome = passed
 	case r.State.Is(types.SpecStatePending):
-		s.Outcome, s.Message = Skipped, "csi-sanity has it pending"
+		s.Outcome, s.Message = skipped, "csi-sanity has it pending"
 	case r.State.Is(types.SpecStateSkipped):
-		s.Outcome, s.Message = Skipped, r.Failure.Message
+		s.Outcome, s.Message = skipped, r.Failure.Message
 	case excuse(r):
-		s.Outcome, s.Message = Skipped, "csi-sanity compares messages with what protobuf keeps beside them, and they differ in that alone"
+		s.Outcome, s.Message = skipped, "csi-sanity compares messages with what protobuf keeps beside them, and they differ in that alone"
 	default:
 		f := r.Failure
 		s.Message = fmt.Sprintf("%v: %s", r.State, f.Message)

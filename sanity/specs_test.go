@@ -70,9 +70,9 @@ func TestReadReport(t *testing.T) {
 
 func TestSkips(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "skips.txt")
-	specs := []Spec{
-		{Name: "b", Outcome: Skipped}, {Name: "a", Outcome: Skipped},
-		{Name: "c", Outcome: Passed}, {Name: "b", Outcome: Skipped},
+	specs := []Result{
+		{ID: "csi-sanity/b", Verdict: NotApplicable}, {ID: "csi-sanity/a", Verdict: NotApplicable},
+		{ID: "csi-sanity/c", Verdict: Pass}, {ID: "csi-sanity/b", Verdict: NotApplicable}, {ID: "H-01/x", Verdict: NotApplicable},
 	}
 	if err := checkSkips(file, specs, false); err == nil || !strings.Contains(err.Error(), updateEnv) {
 		t.Errorf("without a file: %v", err)
@@ -86,7 +86,7 @@ func TestSkips(t *testing.T) {
 	if err := checkSkips(file, specs, false); err != nil {
 		t.Error(err)
 	}
-	err := checkSkips(file, []Spec{{Name: "a", Outcome: Skipped}, {Name: "new", Outcome: Skipped}}, false)
+	err := checkSkips(file, []Result{{ID: "csi-sanity/a", Verdict: NotApplicable}, {ID: "csi-sanity/new", Verdict: NotApplicable}}, false)
 	if err == nil || !strings.Contains(err.Error(), "not listed:\nnew\n") || !strings.Contains(err.Error(), "not skipped:\nb\n") {
 		t.Errorf("changed: %v", err)
 	}

@@ -1,0 +1,156 @@
+package check
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/csikit/csikit/internal/csiclient"
+)
+
+// dial connects to both services for one check.
+func (t *T) dial() error {
+	var err error
+	size := grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64<<20), grpc.MaxCallSendMsgSize(64<<20))
+	if t.controller, err = csiclient.Dial(t.cfg.Controller, size); err != nil {
+		return err
+	}
+	t.nodeConn = t.controller
+	if t.cfg.Node != t.cfg.Controller {
+		t.nodeConn, err = csiclient.Dial(t.cfg.Node, size)
+	}
+	return err
+}
+
+func (t *T) hangUp() {
+	_ = t.controller.Close() // all calls have been answered, or nobody waits for them
+	if t.nodeConn != t.controller {
+		_ = t.nodeConn.Close()
+	}
+}
+
+// connOf is where the RPC of a request is served.
+func (t *T) connOf(req proto.Message) *grpc.ClientConn {
+	if m := methodOf(req); m != nil && onNode(m) {
+		return t.nodeConn
+	}
+	return t.controller
+}
+
+// Send makes one unary call and gives the answer as it is.
+func (t *T) Send(ctx context.Context, req proto.Message) (proto.Message, error) {
+	return t.SendOn(ctx, t.connOf(req), req)
+}
+
+// SendOn is Send over a connection.
+func (t *T) SendOn(ctx context.Context, conn *grpc.ClientConn, req proto.Message) (proto.Message, error) {
+	m := methodOf(req)
+	if m == nil {
+		return nil, status.Error(codes.Internal, "csikit: no request of the spec")
+	}
+	ctx, cancel := context.WithTimeout(ctx, t.cfg.CallTimeout)
+	defer cancel()
+	resp := NewMessage(m.Output())
+	t.ledger.before(req)
+	start := time.Now()
+	err := conn.Invoke(ctx, Path(m), req, resp)
+	took := time.Since(start)
+	t.ledger.after(req, resp, err)
+	t.record(string(m.Name()), req, resp, err, took)
+	if err != nil {
+		t.run.inspector.failed(string(m.Name()), err, took)
+		return nil, err
+	}
+	t.run.inspector.answered(req, resp)
+	return resp, nil
+}
+
+// Stream makes a call that answers by a stream, and hands each message on until
+// each says no.
+func (t *T) Stream(ctx context.Context, req proto.Message, each func(proto.Message) bool) error {
+	m := methodOf(req)
+	ctx, cancel := context.WithTimeout(ctx, t.cfg.CallTimeout)
+	defer cancel()
+	start := time.Now()
+	s, err := t.controller.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, Path(m))
+	if err == nil {
+		err = s.SendMsg(req)
+	}
+	if err == nil {
+		err = s.CloseSend()
+	}
+	var last proto.Message
+	for err == nil {
+		msg := NewMessage(m.Output())
+		if err = s.RecvMsg(msg); err == nil {
+			last = msg
+			if !each(msg) {
+				break
+			}
+		}
+	}
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	t.record(string(m.Name()), req, last, err, time.Since(start))
+	if err != nil {
+		t.run.inspector.failed(string(m.Name()), err, time.Since(start))
+	}
+	return err
+}
+
+// transient tells whether a CO makes the call again after such an answer, and
+// nobody is at fault.
+func transient(err error) bool {
+	switch status.Code(err) {
+	case codes.Aborted, codes.Unavailable, codes.DeadlineExceeded, codes.Canceled:
+		return true
+	}
+	return false
+}
+
+// Try makes a call as a CO does: again and again while the driver says that it is
+// not done, for as long as one call may take.
+func (t *T) Try(req proto.Message) (proto.Message, error) {
+	return t.patiently(req, func(spent time.Duration, n int) bool { return n < 3 || spent < t.cfg.CallTimeout })
+}
+
+// patiently calls until the answer is not transient, or more says no.
+func (t *T) patiently(req proto.Message, more func(spent time.Duration, n int) bool) (proto.Message, error) {
+	start, pause := time.Now(), 10*time.Millisecond
+	for n := 1; ; n++ {
+		resp, err := t.Send(t.ctx, req)
+		if err == nil || !transient(err) || t.ctx.Err() != nil || !more(time.Since(start), n) {
+			return resp, err
+		}
+		if status.Code(err) == codes.DeadlineExceeded && n >= 2 {
+			return resp, err // it had all the time twice
+		}
+		select {
+		case <-t.ctx.Done():
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, time.Second)
+	}
+}
+
+// Redial has the check go on over new connections, until back is called.
+func (t *T) Redial() (back func(), err error) {
+	controller, node := t.controller, t.nodeConn
+	if err := t.dial(); err != nil {
+		return nil, err
+	}
+	return func() {
+		t.hangUp()
+		t.controller, t.nodeConn = controller, node
+	}, nil
+}
+
+// Need says why something cannot be checked: the verdict, and what is missing.
+func (t *T) Need(needs string) (Verdict, string) { return t.need(needs) }
