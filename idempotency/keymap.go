@@ -3,7 +3,7 @@ package idempotency
 import "maps"
 
 // maxIdle is how many entries a keyMap has room for without giving any back.
-const maxIdle = 1024
+const maxIdle = 128
 
 // keyMap is a map by key that gives its memory back. A Go map never shrinks: a
 // thousand mounts at once, once, would be paid for until the process ends, and
