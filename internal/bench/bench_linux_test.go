@@ -37,8 +37,12 @@ func TestQuick(t *testing.T) {
 	for _, item := range []string{
 		"logging off", "a line each call", "a line each call and the request",
 		"telemetry off", "telemetry, no-op providers", "telemetry, recording providers",
+		"a key of one's own, 1 goroutines", "a key of one's own, 16 goroutines", "a key of one's own, 64 goroutines",
+		"one shared key, 1 goroutines", "one shared key, 16 goroutines", "one shared key, 64 goroutines",
+		"an operation, inline", "an operation", "an operation, caller with a deadline", "to join one", "kept after 1000 IDs",
 		"1 goroutines", "16 goroutines", "64 goroutines",
 		"Probe, p50, c=1", "Probe, c=16", "NodePublishVolume, p50, c=1", "NodePublishVolume, c=16",
+		"one volume, 5 targets", "5 volumes", "both, 10 calls",
 		"mem, 300 volumes, 1 page", "mem, 300 volumes, 3 pages", "loopfile, 300 volumes, 1 page", "loopfile, 300 volumes, 3 pages",
 		"bind", "bind, read-only", "unmount", "unmount, no mount there", "is it a mount point, 3 mounts", "is it a mount point, 10 mounts",
 		"the 2 mounts of a device, 10 mounts", "ext4, fresh", "ext4, clean, again", "xfs, fresh", "xfs, clean, again",

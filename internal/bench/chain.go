@@ -15,26 +15,31 @@ import (
 // chains measures the interceptors alone, by csidriver's own benchmarks: they
 // reach what is not exported. Each round runs all of them.
 func chains(ctx context.Context, c config, root, dir string) (*table, error) {
-	binary := filepath.Join(dir, "csidriver.test")
-	cmd := exec.CommandContext(ctx, "go", "test", "-c", "-o", binary, "./csidriver")
-	cmd.Dir = root
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("build the benchmarks of csidriver: %w\n%s", err, out)
-	}
-	found := make(map[string]*figure)
-	err := interleave(ctx, c.rounds, func(ctx context.Context) error {
-		cmd := exec.CommandContext(ctx, binary, "-test.run=^$", "-test.bench=^BenchmarkChain$", "-test.benchmem", "-test.benchtime="+c.slice.String())
-		cmd.Dir = filepath.Join(root, "csidriver")
-		out, err := cmd.Output()
-		if err != nil {
-			return fmt.Errorf("benchmarks of csidriver: %w\n%s", err, out)
-		}
-		return benchmarks(out, found)
-	})
+	found, err := benchmarksOf(ctx, c, root, dir, "csidriver", "BenchmarkChain")
 	if err != nil {
 		return nil, err
 	}
 	return chainTable(found)
+}
+
+// benchmarksOf runs those of a package, all of them in each round.
+func benchmarksOf(ctx context.Context, c config, root, dir, pkg, name string) (map[string]*figure, error) {
+	binary := filepath.Join(dir, pkg+".test")
+	cmd := exec.CommandContext(ctx, "go", "test", "-c", "-o", binary, "./"+pkg)
+	cmd.Dir = root
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("build the benchmarks of %s: %w\n%s", pkg, err, out)
+	}
+	found := make(map[string]*figure)
+	return found, interleave(ctx, c.rounds, func(ctx context.Context) error {
+		cmd := exec.CommandContext(ctx, binary, "-test.run=^$", "-test.bench=^"+name+"$", "-test.benchmem", "-test.benchtime="+(c.slice/2).String())
+		cmd.Dir = filepath.Join(root, pkg)
+		out, err := cmd.Output()
+		if err != nil {
+			return fmt.Errorf("benchmarks of %s: %w\n%s", pkg, err, out)
+		}
+		return benchmarks(out, found)
+	})
 }
 
 // benchmark is a line of Go's: name, repetitions, time, bytes, allocations.
@@ -90,15 +95,18 @@ var chainRows = []struct {
 	},
 }
 
+// named gives what a benchmark found a name for a table.
+func named(found map[string]*figure, name, benchmark, of string) (*figure, error) {
+	f := found[benchmark]
+	if f == nil {
+		return nil, fmt.Errorf("there is no %s/%s", of, benchmark)
+	}
+	return &figure{name: name, rounds: f.rounds, allocs: f.allocs}, nil
+}
+
 func chainTable(found map[string]*figure) (*table, error) {
 	t := &table{title: "interceptors alone, NodePublishVolume with 2 secrets"}
-	figureOf := func(name, benchmark string) (*figure, error) {
-		f := found[benchmark]
-		if f == nil {
-			return nil, fmt.Errorf("csidriver has no BenchmarkChain/%s", benchmark)
-		}
-		return &figure{name: name, rounds: f.rounds, allocs: f.allocs}, nil
-	}
+	figureOf := func(name, benchmark string) (*figure, error) { return named(found, name, benchmark, "BenchmarkChain") }
 	for _, r := range chainRows {
 		ours, err := figureOf("csikit", r.csikit)
 		if err != nil {

@@ -1,6 +1,7 @@
 // Command bench measures csikit beside what a driver would otherwise do, in one
-// run: the interceptors, whole RPCs and lists beside bare gRPC, operations beside
-// a map of locks, mounts and stages beside k8s.io/mount-utils and the bare system
+// run: the interceptors, whole RPCs and lists beside bare gRPC, operations and their
+// locks beside those that drivers have, a rush of publishes beside a lock for each
+// volume, mounts and stages beside k8s.io/mount-utils and the bare system
 // calls, and drivers, each a process of its own, beside a server that does nothing.
 //
 //	go run ./internal/bench
@@ -31,7 +32,8 @@ type config struct {
 	slice        time.Duration // of a round, for one thing
 	volumes      []int         // to be listed
 	mounts       []int         // that a node has
-	publishes    int           // on the node that has most
+	publishes    int           // on the node that has most, and of a rush
+	ids          int           // that come and go
 	driverRounds int           // each starts every driver once
 	duration     time.Duration // of each of a driver round's two lifecycle measurements
 	size         int64         // of a volume
@@ -42,7 +44,7 @@ func main() {
 	if spec := os.Getenv(envList); spec != "" {
 		os.Exit(serveList(spec))
 	}
-	c := config{slice: 200 * time.Millisecond, volumes: []int{10_000, 100_000}, mounts: []int{10, 1000, 10_000}, publishes: 1000}
+	c := config{slice: 200 * time.Millisecond, volumes: []int{10_000, 100_000}, mounts: []int{10, 1000, 10_000}, publishes: 1000, ids: 1_000_000}
 	flag.IntVar(&c.rounds, "rounds", 7, "rounds of what is measured in one process")
 	flag.IntVar(&c.driverRounds, "driver-rounds", 5, "rounds of drivers; each starts every driver once")
 	flag.DurationVar(&c.duration, "duration", time.Second, "length of each of a driver round's two lifecycle measurements")
@@ -69,6 +71,7 @@ func (c config) quick() config {
 	c.rounds, c.driverRounds = 1, 1
 	c.slice, c.duration = time.Millisecond, 10*time.Millisecond
 	c.size, c.volumes, c.mounts, c.publishes = 512<<20, []int{300}, []int{3, 10}, 5
+	c.ids = 1000
 	return c
 }
 
@@ -94,8 +97,10 @@ func run(ctx context.Context, w io.Writer, c config) (err error) {
 	start := time.Now()
 	for _, part := range []func() (*table, error){
 		func() (*table, error) { return chains(ctx, c, root, dir) },
+		func() (*table, error) { return lockTable(ctx, c, root, dir) },
 		func() (*table, error) { return operations(ctx, c) },
 		func() (*table, error) { return rpcs(ctx, c, dir) },
+		func() (*table, error) { return rushes(ctx, c, dir) },
 		func() (*table, error) { return lists(ctx, c, dir) },
 		func() (*table, error) { return mounts(ctx, c, dir) },
 		func() (*table, error) { return stages(ctx, c, dir) },

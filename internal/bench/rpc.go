@@ -141,12 +141,17 @@ type driverBackend interface {
 	Traits() backends.Traits
 }
 
-// serveBackend serves a backend by csikit, with an engine that does nothing.
-func serveBackend(ctx context.Context, dir, name string, b driverBackend) (*served, error) {
-	d, err := csidriver.New(csidriver.Config{Name: "bench.csikit.dev", Traits: b.Traits(), Controller: b, Node: b}, &csidriver.Options{
+// serveBackend serves a backend by csikit, with an engine that does nothing unless
+// change gives another one.
+func serveBackend(ctx context.Context, dir, name string, b driverBackend, change ...func(*csidriver.Options)) (*served, error) {
+	o := &csidriver.Options{
 		NodeID: "bench", Engine: idleEngine{},
 		Logger: slog.New(slog.NewTextHandler(io.Discard, &slog.HandlerOptions{Level: slog.LevelWarn})),
-	})
+	}
+	for _, f := range change {
+		f(o)
+	}
+	d, err := csidriver.New(csidriver.Config{Name: "bench.csikit.dev", Traits: b.Traits(), Controller: b, Node: b}, o)
 	if err != nil {
 		return nil, err
 	}

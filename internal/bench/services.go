@@ -40,10 +40,11 @@ func (s *idle) ListVolumes(_ context.Context, r *csi.ListVolumesRequest) (*csi.L
 	return s.pages[r.GetStartingToken()], nil
 }
 
-func (s *idle) register(g grpc.ServiceRegistrar) {
-	csi.RegisterIdentityServer(g, s)
-	csi.RegisterControllerServer(g, s)
-	csi.RegisterNodeServer(g, s)
+// csiServer is all that a bare server serves.
+type csiServer interface {
+	csi.IdentityServer
+	csi.ControllerServer
+	csi.NodeServer
 }
 
 // idleEngine is a node engine that does nothing: what is left is the driver.
@@ -76,14 +77,16 @@ type served struct {
 }
 
 // serveBare serves by grpc-go alone.
-func serveBare(ctx context.Context, dir, name string, s *idle, o ...grpc.ServerOption) (*served, error) {
+func serveBare(ctx context.Context, dir, name string, s csiServer, o ...grpc.ServerOption) (*served, error) {
 	path := filepath.Join(dir, name)
 	lis, err := (&net.ListenConfig{}).Listen(ctx, "unix", path)
 	if err != nil {
 		return nil, err
 	}
 	g := grpc.NewServer(o...)
-	s.register(g)
+	csi.RegisterIdentityServer(g, s)
+	csi.RegisterControllerServer(g, s)
+	csi.RegisterNodeServer(g, s)
 	ended := make(chan error, 1)
 	go func() { ended <- g.Serve(lis) }()
 	return connect(path, func() error {

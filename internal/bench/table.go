@@ -33,6 +33,7 @@ const (
 	perSecond
 	megabytes
 	mebibytes
+	times
 )
 
 // figure is one of the things that a row compares.
@@ -72,6 +73,8 @@ func (u unit) text(v float64) string {
 		return number(v) + " MB"
 	case mebibytes:
 		return number(v) + " MiB"
+	case times:
+		return "x" + number(v)
 	}
 	switch {
 	case v >= 1e9:
