@@ -60,6 +60,10 @@ func (w *world) check() {
 		}
 		w.checkOrder(c)
 		w.checkNegation(c)
+		w.checkJoin(c)
+		if c.op != nil {
+			w.checkLife(c.op)
+		}
 		if c.handled.was() {
 			w.checkAnswer(c)
 		}

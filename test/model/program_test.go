@@ -121,7 +121,10 @@ var steps = rapid.Custom(func(t *rapid.T) []action {
 		b := a
 		again := actions.Draw(t, "repetition")
 		b.gap, b.call = again.gap, again.call
-		b.object, b.other, b.variant = a.object, a.other, a.variant
+		b.object, b.other = a.object, a.other
+		if rapid.IntRange(0, 3).Draw(t, "changed") > 0 { // else the same name with other arguments
+			b.variant = a.variant
+		}
 		list = append(list, b)
 	}
 	return list
