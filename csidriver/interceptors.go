@@ -10,6 +10,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/csikit/csikit/internal/faultpoint"
 )
 
 // maxMessageText bounds the message of a status: it travels in an HTTP/2 header,
@@ -28,6 +30,7 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 		resp, err = nil, s.answer(c, err)
 	}
 	s.logEnd(c, err)
+	faultpoint.Reach("csidriver.rpc.answer")
 	return resp, err
 }
 

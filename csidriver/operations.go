@@ -12,6 +12,7 @@ import (
 
 	"github.com/csikit/csikit/backends"
 	"github.com/csikit/csikit/idempotency"
+	"github.com/csikit/csikit/internal/faultpoint"
 )
 
 // The keys of operations. What an operation holds:
@@ -112,7 +113,9 @@ func do[T any](ctx context.Context, d *Driver, op idempotency.Operation, fn func
 	op.Owner = RequestID(ctx)
 	work := func(ctx context.Context) (v T, err error) {
 		defer d.recovered(op.Name, op.Request, &err)
+		faultpoint.Reach("csidriver.operation.begun")
 		v, err = fn(backends.WithActivity(ctx, idempotency.FromContext(ctx)))
+		faultpoint.Reach("csidriver.operation.ended")
 		return v, d.withoutSecrets(op.Request, err)
 	}
 	if d.telemetry != nil {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/csikit/csikit/internal/faultpoint"
 )
 
 // Operation describes a call.
@@ -102,9 +104,11 @@ func (k *task[T]) run(t *Table) {
 	if t.needsLock(&k.operation) {
 		err = t.lock(&k.operation)
 	}
+	faultpoint.Reach("idempotency.keys.held")
 	if err == nil {
 		k.val, err = k.fn(k.ctx)
 	}
+	faultpoint.Reach("idempotency.work.done")
 	returned = true
 }
 
@@ -149,6 +153,7 @@ func (t *Table) finish(o *operation, err error) {
 	o.cancel(nil) // frees what hangs on the context
 	t.end(o, err, &b)
 	t.unlock(&b)
+	faultpoint.Reach("idempotency.keys.freed")
 }
 
 // end takes o out of the table and tells its callers.

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/internal/faultpoint"
 )
 
 // closeVolume closes the volume of a staging record whose path holds nothing any
@@ -63,6 +64,7 @@ func (e *Engine) callClose(ctx context.Context, id string, state []byte) error {
 		return err
 	}
 	err := e.node.CloseVolume(ctx, backends.CloseVolumeRequest{ID: id, State: state})
+	faultpoint.Reach("mounter.close.closed")
 	if goneVolume(err, id) {
 		return nil
 	}

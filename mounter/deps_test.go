@@ -18,6 +18,7 @@ func TestDependencies(t *testing.T) {
 		module + "mounter/mnt":               "mounts",
 		module + "mounter/blockdev":          "devices",
 		module + "mounter/internal/mountapi": "comes with mnt",
+		module + "internal/faultpoint":       "names of places where a test kills a driver; empty in a build without its tag",
 		"golang.org/x/sys":                   "system calls",
 	})
 	deptest.Never(t, map[string]string{

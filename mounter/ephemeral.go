@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/internal/faultpoint"
 	"github.com/csikit/csikit/mounter/mnt"
 )
 
@@ -156,6 +157,7 @@ func (p *inline) create(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	faultpoint.Reach("mounter.ephemeral.created")
 	p.began = true
 	if err := p.checkVolume(v); err != nil {
 		return err

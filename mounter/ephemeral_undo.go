@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/internal/faultpoint"
 )
 
 // ephemeralAt is the record of an ephemeral volume at its target. One that was
@@ -117,5 +118,6 @@ func (e *Engine) deleteEphemeral(ctx context.Context, s *store, r *record) error
 	if err != nil {
 		return fmt.Errorf("delete ephemeral volume: %w", err)
 	}
+	faultpoint.Reach("mounter.ephemeral.deleted")
 	return s.remove(r)
 }

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 
 	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/internal/faultpoint"
 )
 
 // Expand lets the backend make the device as big as the volume, then grows the
@@ -60,6 +61,7 @@ func (e *Engine) expand(ctx context.Context, s *store, r *record, req ExpandRequ
 		if err != nil {
 			return 0, err
 		}
+		faultpoint.Reach("mounter.expand.device")
 	}
 	if r.Source != sourceDevice {
 		return 0, nil

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+
+	"github.com/csikit/csikit/internal/faultpoint"
 )
 
 const tmpPrefix = ".tmp-"
@@ -39,6 +41,7 @@ func (d *files) write(name string, b []byte) error {
 	if err != nil {
 		return err
 	}
+	faultpoint.Reach("mounter.record.filled")
 	target := filepath.Join(d.dir, name)
 	spare := false
 	err = exchange(tmp, target)
@@ -48,6 +51,7 @@ func (d *files) write(name string, b []byte) error {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, errors.ErrUnsupported):
 		err = os.Rename(tmp, target)
 	}
+	faultpoint.Reach("mounter.record.renamed")
 	if err == nil {
 		err = syncDir(d.dir)
 	}
@@ -123,6 +127,7 @@ func (d *files) remove(name string) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return syncDir(d.dir)
 	}
+	faultpoint.Reach("mounter.record.moved")
 	if err == nil {
 		err = syncDir(d.dir)
 	}

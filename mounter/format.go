@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/internal/faultpoint"
 	"github.com/csikit/csikit/mounter/blockdev"
 )
 
@@ -98,6 +99,7 @@ func (s *staging) format(ctx context.Context, d Device, fsType string) error {
 			return soften(err)
 		}
 	}
+	faultpoint.Reach("mounter.format.started")
 	if err := s.step(ctx, "mkfs."+fsType); err != nil {
 		return err
 	}
@@ -105,6 +107,7 @@ func (s *staging) format(ctx context.Context, d Device, fsType string) error {
 	if err != nil {
 		return unavailable("mkfs.%s on %s: %w", fsType, d.Path(), err)
 	}
+	faultpoint.Reach("mounter.format.made")
 	if err := s.step(ctx, "probe device"); err != nil {
 		return err
 	}
@@ -128,6 +131,7 @@ func (s *staging) formatDone(ctx context.Context, fsType string) error {
 	if err := s.store.put(s.rec); err != nil {
 		return err
 	}
+	faultpoint.Reach("mounter.format.recorded")
 	// A read-only user brings no data, and may not be allowed to change anything.
 	if s.readOnly || s.src.Device.Format == backends.FormatDone {
 		return nil
@@ -153,6 +157,7 @@ func (s *staging) recordFormat(ctx context.Context, f backends.FormatState, fsTy
 	if err != nil {
 		return fmt.Errorf("record format %s: %w", f, err)
 	}
+	faultpoint.Reach("mounter.format.told")
 	return nil
 }
 
@@ -177,6 +182,7 @@ func (s *staging) repair(ctx context.Context, d Device, c blockdev.Content, unfi
 		if err != nil {
 			return fmt.Errorf("%s on %s asks for a check, and that failed; it is not mounted: %w", c.Type, d.Path(), err)
 		}
+		faultpoint.Reach("mounter.fsck.done")
 	}
 	if s.readOnly || !isExt(c.Type) || s.kernel.GrowsOnline(c.Type) || !canGrow(c.Size, s.rec.data().Size) {
 		return nil

@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/internal/faultpoint"
 	"github.com/csikit/csikit/mounter/mnt"
 )
 
@@ -353,6 +354,7 @@ func (p *publishing) attach(ctx context.Context, mk func(string) (bool, error), 
 	if err == nil {
 		p.made, err = mk(p.path)
 	}
+	faultpoint.Reach("mounter.publish.target")
 	if err == nil {
 		err = p.step(ctx, "bind")
 	}
@@ -364,6 +366,7 @@ func (p *publishing) attach(ctx context.Context, mk func(string) (bool, error), 
 	if err != nil {
 		return p.giveUp(err)
 	}
+	faultpoint.Reach("mounter.publish.bound")
 	mounts, err := p.mountsAt(p.path)
 	if err == nil && len(mounts) == 0 {
 		err = unavailable("the kernel shows no mount at %s after binding it", p.path)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 
+	"github.com/csikit/csikit/internal/faultpoint"
 	"github.com/csikit/csikit/mounter/mnt"
 )
 
@@ -32,6 +33,7 @@ func (p *publishing) block(ctx context.Context) (err error) {
 			if err := d.SetReadOnly(p.readOnly); err != nil {
 				return err
 			}
+			faultpoint.Reach("mounter.publish.flagged")
 		}
 		return p.kernel.BindDevice(d, p.path, mnt.BindOptions{ReadOnly: p.readOnly})
 	}, func(mnt.Info) error { return p.checkBlock(d) })
@@ -116,5 +118,6 @@ func (e *Engine) writableAgain(ctx context.Context, dev *deviceRecord, r *record
 	if err = errors.Join(err, d.Close()); err != nil {
 		return fmt.Errorf("make device %s writable again: %w", dev.Path, soften(err))
 	}
+	faultpoint.Reach("mounter.unpublish.writable")
 	return nil
 }

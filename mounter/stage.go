@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/internal/faultpoint"
 	"github.com/csikit/csikit/mounter/mnt"
 )
 
@@ -277,6 +278,7 @@ func (s *staging) open(ctx context.Context) error {
 		ID: s.req.ID, Capability: s.req.Capability, Context: s.req.Context, PublishContext: s.req.PublishContext,
 		Owner: s.req.Owner, Secrets: s.req.Secrets, State: s.rec.State,
 	})
+	faultpoint.Reach("mounter.stage.opened")
 	if err != nil && final(err) && !s.known {
 		// The backend says that it opened nothing, and nothing was open before.
 		return s.forget(err)

@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/internal/faultpoint"
 	"github.com/csikit/csikit/mounter/mnt"
 )
 
@@ -24,6 +25,7 @@ func (s *staging) device(ctx context.Context) (err error) {
 	if err := d.Verify(ctx, s.src.Device.Identity); err != nil {
 		return err
 	}
+	faultpoint.Reach("mounter.stage.verified")
 	unknown := s.rec.Device.Num == 0
 	if err := s.rec.Device.describe(d); err != nil {
 		return err
@@ -133,12 +135,14 @@ func (s *staging) mountDevice(ctx context.Context, d Device) error {
 	if err := s.makeStagingDir(); err != nil {
 		return err
 	}
+	faultpoint.Reach("mounter.stage.directory")
 	if err := s.step(ctx, "mount "+fsType); err != nil {
 		return err
 	}
 	if err := s.mountFS(ctx, d, fsType); err != nil {
 		return fmt.Errorf("mount %s (%s): %w", s.src.Device.Path, fsType, err)
 	}
+	faultpoint.Reach("mounter.stage.mounted")
 	m, err := s.look(func(m mnt.Info) (bool, error) { return s.fromSource(m, s.path, s.rec) })
 	if err != nil {
 		return s.unmountAgain(err)
@@ -181,6 +185,7 @@ func (e *Engine) growTo(ctx context.Context, d Device, fsType, path string) erro
 	if err := e.kernel.Grow(ctx, d, fsType, path); err != nil {
 		return fmt.Errorf("grow %s at %s: %w", fsType, path, err)
 	}
+	faultpoint.Reach("mounter.grow.mounted")
 	got, err := e.kernel.FSSize(ctx, d, fsType, path)
 	if err != nil {
 		return unavailable("size of the %s at %s: %w", fsType, path, err)

@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/internal/faultpoint"
 	"github.com/csikit/csikit/mounter/mnt"
 )
 
@@ -188,6 +189,7 @@ func (s *staging) join(ctx context.Context, other *record) error {
 	if err := s.kernel.Bind(other.Path, s.path, mnt.BindOptions{ReadOnly: s.readOnly, Attr: s.options.Attr}); err != nil {
 		return soften(fmt.Errorf("bind %s: %w", other.Path, err))
 	}
+	faultpoint.Reach("mounter.stage.joined")
 	m, err := s.look(func(m mnt.Info) (bool, error) { return other.Mounted.is(m), nil })
 	if err != nil {
 		return s.unmountAgain(err)

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/csikit/csikit/internal/faultpoint"
 	"github.com/csikit/csikit/mounter/mnt"
 )
 
@@ -207,6 +208,7 @@ func (s *store) put(r *record) error {
 	if err := s.write(name, b); err != nil {
 		return unavailable("record of volume %q: %w", r.Volume, err)
 	}
+	faultpoint.Reach("mounter.record.written")
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.records[name] = r.clone()
@@ -219,6 +221,7 @@ func (s *store) remove(r *record) error {
 	if err := s.files.remove(name); err != nil {
 		return unavailable("record of volume %q: %w", r.Volume, err)
 	}
+	faultpoint.Reach("mounter.record.removed")
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.records, name)

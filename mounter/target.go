@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/csikit/csikit/internal/faultpoint"
 )
 
 // makeDir makes the target directory and its parents.
@@ -85,5 +87,6 @@ func removeTarget(path string) error {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return unavailable("target path: %w", err)
 	}
+	faultpoint.Reach("mounter.target.removed")
 	return nil
 }

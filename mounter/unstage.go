@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/csikit/csikit/internal/faultpoint"
 	"github.com/csikit/csikit/mounter/mnt"
 )
 
@@ -196,6 +197,7 @@ func (e *Engine) unmountAll(ctx context.Context, path string, mounts []mnt.Info)
 	if err != nil {
 		return soften(err) // which says how many it took off
 	}
+	faultpoint.Reach("mounter.path.unmounted")
 	left, err := e.mountsAt(path)
 	if err != nil {
 		return err

@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/internal/faultpoint"
 )
 
 // Backend serves one pool. Both halves are on it; a process that serves one of
@@ -16,7 +17,7 @@ import (
 type Backend struct {
 	o   Options
 	log *slog.Logger
-	// step is told where an operation is. Tests stop the process there.
+	// step is told where an operation is: a fault point. Tests stop the process there.
 	step      func(string)
 	noteEvery int64 // tests make it small
 
@@ -49,7 +50,7 @@ func New(o Options) (*Backend, error) {
 		}
 	}
 	b := &Backend{
-		o: o, log: o.Logger, step: func(string) {}, noteEvery: noteEvery,
+		o: o, log: o.Logger, step: faultpoint.Reach, noteEvery: noteEvery,
 		alloc: make(chan struct{}, 1),
 	}
 	if o.Cgroup != "" {

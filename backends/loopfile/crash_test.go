@@ -14,8 +14,8 @@ import (
 
 func TestKilledCreate(t *testing.T) {
 	for step, made := range map[string]bool{
-		"create:mkdir": false, "create:allocated": false, "create:filled": false, "create:built": false,
-		"create:renamed": true, "create:synced": true,
+		"loopfile.create.mkdir": false, "loopfile.create.allocated": false, "loopfile.create.filled": false, "loopfile.create.built": false,
+		"loopfile.appear.renamed": true, "loopfile.create.synced": true,
 	} {
 		t.Run(step, func(t *testing.T) {
 			o := testOptions(t)
@@ -45,7 +45,7 @@ func TestKilledCreate(t *testing.T) {
 }
 
 func TestKilledDelete(t *testing.T) {
-	for step, gone := range map[string]bool{"delete:idle": false, "delete:renamed": true, "delete:purge": true} {
+	for step, gone := range map[string]bool{"loopfile.delete.idle": false, "loopfile.delete.renamed": true, "loopfile.delete.purge": true} {
 		t.Run(step, func(t *testing.T) {
 			o := testOptions(t)
 			b := open(t, o)
@@ -76,7 +76,7 @@ func TestKilledDelete(t *testing.T) {
 }
 
 func TestKilledExpand(t *testing.T) {
-	for _, step := range []string{"expand:target", "expand:allocated", "expand:grown"} {
+	for _, step := range []string{"loopfile.expand.target", "loopfile.expand.allocated", "loopfile.expand.grown"} {
 		t.Run(step, func(t *testing.T) {
 			o := testOptions(t)
 			needThick(t, o)

@@ -42,14 +42,14 @@ func (b *Backend) make(ctx context.Context, p *pool, m *meta, fill func(img *os.
 	if err := b.build(ctx, p, tmp, m, fill); err != nil {
 		return nil, b.undo(p, tmp, fmt.Errorf("create volume %q: %w", m.Name, err))
 	}
-	b.step("create:built")
-	if err := b.appear(p, "create", tmp, p.vols, dir); err != nil {
+	b.step("loopfile.create.built")
+	if err := b.appear(p, tmp, p.vols, dir); err != nil {
 		if errors.Is(err, backends.ErrUnavailable) {
 			return nil, err // it may be there after a crash, or not
 		}
 		return nil, b.undo(p, tmp, fmt.Errorf("create volume %q: %w", m.Name, err))
 	}
-	b.step("create:synced")
+	b.step("loopfile.create.synced")
 	return &backends.Volume{
 		ID: m.ID, Name: m.Name, Capacity: m.Size, Fingerprint: m.Fingerprint,
 		Source: m.source(), Topology: []backends.Segments{b.segments()}, Mutable: b.publicMutable(m),
@@ -58,7 +58,7 @@ func (b *Backend) make(ctx context.Context, p *pool, m *meta, fill func(img *os.
 
 // appear moves a finished directory from .tmp to where it is found, durably. A
 // name that is taken is ErrExists.
-func (b *Backend) appear(p *pool, op, tmp string, parent *os.File, dir string) error {
+func (b *Backend) appear(p *pool, tmp string, parent *os.File, dir string) error {
 	err := renameNew(p.tmp, tmp, parent, dir)
 	if errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("%w: %w", backends.ErrExists, err)
@@ -66,7 +66,7 @@ func (b *Backend) appear(p *pool, op, tmp string, parent *os.File, dir string) e
 	if err != nil {
 		return err
 	}
-	b.step(op + ":renamed")
+	b.step("loopfile.appear.renamed")
 	if err := errors.Join(parent.Sync(), p.tmp.Sync()); err != nil {
 		return unavailable(p.dir, err)
 	}
@@ -83,7 +83,7 @@ func (b *Backend) build(ctx context.Context, p *pool, tmp string, m *meta, fill 
 		return err
 	}
 	defer func() { _ = root.Close() }()
-	b.step("create:mkdir")
+	b.step("loopfile.create.mkdir")
 	img, err := root.OpenFile(imgFile, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
@@ -92,7 +92,7 @@ func (b *Backend) build(ctx context.Context, p *pool, tmp string, m *meta, fill 
 	if err = errors.Join(err, img.Close()); err != nil {
 		return err
 	}
-	b.step("create:filled")
+	b.step("loopfile.create.filled")
 	if err := context.Cause(ctx); err != nil {
 		return err
 	}
@@ -128,7 +128,7 @@ func (b *Backend) fill(ctx context.Context, p *pool, img *os.File, m *meta) erro
 		if err := allocate(ctx, img, m.Size); err != nil {
 			return err
 		}
-		b.step("create:allocated")
+		b.step("loopfile.create.allocated")
 	}
 	if err := img.Truncate(m.Size); err != nil {
 		return err

@@ -13,10 +13,10 @@ import (
 
 // cutting makes one set: of one volume, or of several at one moment.
 type cutting struct {
-	b                     *Backend
-	s                     *set
-	op, name, fingerprint string
-	volumes               []string // IDs, sorted: two that lock the same volumes do so in one order
+	b                 *Backend
+	s                 *set
+	name, fingerprint string
+	volumes           []string // IDs, sorted: two that lock the same volumes do so in one order
 
 	locked []*volume
 	srcs   []*os.File
@@ -47,14 +47,14 @@ func (c *cutting) run(ctx context.Context) error {
 	if err := c.build(ctx, tmp); err != nil {
 		return c.b.undo(p, tmp, err)
 	}
-	c.b.step(c.op + ":built")
-	if err := c.b.appear(p, c.op, tmp, p.handle(c.s.parent), c.s.dir); err != nil {
+	c.b.step("loopfile.cut.built")
+	if err := c.b.appear(p, tmp, p.handle(c.s.parent), c.s.dir); err != nil {
 		if errors.Is(err, backends.ErrUnavailable) {
 			return err // it may be there after a crash, or not
 		}
 		return c.b.undo(p, tmp, err)
 	}
-	c.b.step(c.op + ":synced")
+	c.b.step("loopfile.cut.synced")
 	if !c.meta.ready() {
 		own := p.newSet(c.s.parent, c.s.dir)
 		own.meta = &c.meta
@@ -106,6 +106,7 @@ func (c *cutting) build(ctx context.Context, tmp string) (err error) {
 	if err := c.files(); err != nil {
 		return err
 	}
+	c.b.step("loopfile.cut.files")
 	release, err := c.admit(ctx)
 	if err != nil {
 		return err
@@ -119,7 +120,7 @@ func (c *cutting) build(ctx context.Context, tmp string) (err error) {
 			return err
 		}
 	}
-	c.b.step(c.op + ":filled")
+	c.b.step("loopfile.cut.filled")
 	if err := context.Cause(ctx); err != nil {
 		return err
 	}
@@ -164,9 +165,9 @@ func (c *cutting) cut(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(err, q.end())
 	}
-	c.b.step(c.op + ":quiet")
+	c.b.step("loopfile.cut.quiet")
 	err = c.atOnce(ctx, q)
-	c.b.step(c.op + ":cut")
+	c.b.step("loopfile.cut.cut")
 	// A volume that was thawed before its time was written to while others, or
 	// the rest of it, were still to be cut.
 	if err := errors.Join(err, q.end()); err != nil {
@@ -183,7 +184,7 @@ func (c *cutting) reflink() (whole bool, err error) {
 			return false, err
 		}
 		c.b.shared.add(c.locked[i].dir)
-		c.b.step(c.op + ":linked")
+		c.b.step("loopfile.cut.linked")
 	}
 	return true, nil
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/internal/faultpoint"
 )
 
 // DeleteVolume moves the volume to .trash, which is the moment it is gone, and
@@ -58,22 +59,23 @@ func (b *Backend) trash(ctx context.Context, p *pool, dir string) (name string, 
 	if err := b.idle(ctx, v); err != nil {
 		return "", fmt.Errorf("delete volume %s: %w", v.id, err)
 	}
-	b.step("delete:idle")
+	b.step("loopfile.delete.idle")
 	name = dir + "." + randomName(8)
 	if err := renameNew(p.vols, dir, p.trash, name); err != nil {
 		return "", unavailable("delete volume "+v.id, err)
 	}
-	b.step("delete:renamed")
+	b.step("loopfile.delete.renamed")
 	if err := errors.Join(p.vols.Sync(), p.trash.Sync()); err != nil {
 		return "", unavailable(p.dir, err)
 	}
+	b.step("loopfile.delete.synced")
 	return name, nil
 }
 
 // purge frees what is in the trash. What cannot be freed now is left for the
 // next start.
 func (b *Backend) purge(p *pool, name string) {
-	b.step("delete:purge")
+	b.step("loopfile.delete.purge")
 	if err := p.discard(trashDir, name); err != nil {
 		b.log.Warn("deleted volume is not freed yet", "path", filepath.Join(p.dir, trashDir, name), "err", err)
 	}
@@ -99,6 +101,7 @@ func (p *pool) discard(parent, name string) error {
 	if err := discardImg(root); err != nil {
 		return fmt.Errorf("%s: %w", filepath.Join(p.dir, at, imgFile), err)
 	}
+	faultpoint.Reach("loopfile.discard.image")
 	members, err := memberFiles(root)
 	if err != nil {
 		return err
@@ -108,9 +111,11 @@ func (p *pool) discard(parent, name string) error {
 			return err
 		}
 	}
+	faultpoint.Reach("loopfile.discard.files")
 	if err := p.root.Remove(at); err != nil && !notExist(err) {
 		return err
 	}
+	faultpoint.Reach("loopfile.discard.directory")
 	return nil
 }
 

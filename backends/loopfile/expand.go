@@ -55,7 +55,7 @@ func (b *Backend) grow(ctx context.Context, v *volume, target int64) error {
 	if err := v.saveMeta(m); err != nil {
 		return classify(err)
 	}
-	b.step("expand:target")
+	b.step("loopfile.expand.target")
 	img, err := v.openImg()
 	if err != nil {
 		return err
@@ -64,11 +64,12 @@ func (b *Backend) grow(ctx context.Context, v *volume, target int64) error {
 	if err := b.lengthen(ctx, v, img); err != nil {
 		return b.ungrow(v, img, err)
 	}
-	b.step("expand:grown")
+	b.step("loopfile.expand.grown")
 	m.Size, m.Target = max(target, v.img.Size()), 0
 	if err := v.saveMeta(m); err != nil {
 		return classify(err)
 	}
+	b.step("loopfile.expand.saved")
 	return nil
 }
 
@@ -84,7 +85,7 @@ func (b *Backend) lengthen(ctx context.Context, v *volume, img *os.File) error {
 			if err := allocate(ctx, img, target); err != nil {
 				return err
 			}
-			b.step("expand:allocated")
+			b.step("loopfile.expand.allocated")
 		}
 		if err := img.Truncate(target); err != nil {
 			return err

@@ -215,14 +215,14 @@ func (p *planted) kill(t *testing.T, mounted bool) {
 	}
 	copies := strings.Contains(t.Name(), "pool_on_ext4") && !mounted // by a job
 	steps := []struct{ op, at string }{
-		{"snapshot", "snapshot:cut"}, {"snapshot", "copy:part"}, {"group", "group:quiet"}, {"group", "copy:part"},
-		{"restore", "derive:copied"}, {"restore", "derive:renewed"}, {"clone", "derive:copied"}, {"clone", "create:built"},
+		{"snapshot", "loopfile.cut.cut"}, {"snapshot", "loopfile.copy.part"}, {"group", "loopfile.cut.quiet"}, {"group", "loopfile.copy.part"},
+		{"restore", "loopfile.derive.copied"}, {"restore", "loopfile.derive.renewed"}, {"clone", "loopfile.derive.copied"}, {"clone", "loopfile.create.built"},
 	}
 	if mounted {
-		steps = []struct{ op, at string }{{"snapshot", "snapshot:quiet"}, {"group", "group:renamed"}, {"clone", "clone:quiet"}}
+		steps = []struct{ op, at string }{{"snapshot", "loopfile.cut.quiet"}, {"group", "loopfile.appear.renamed"}, {"clone", "loopfile.clone.quiet"}}
 	}
 	for _, w := range steps {
-		if w.at == "copy:part" && !copies {
+		if w.at == "loopfile.copy.part" && !copies {
 			continue
 		}
 		when := "killed at " + w.op + " " + w.at
@@ -255,7 +255,7 @@ func (p *planted) kill(t *testing.T, mounted bool) {
 // expand grows the volume, killed in between, and what is on it.
 func (p *planted) expand(t *testing.T) {
 	size := int64(320 * mib)
-	for _, step := range []string{"expand:target", "expand:grown", ""} {
+	for _, step := range []string{"loopfile.expand.target", "loopfile.expand.grown", ""} {
 		size += 32 * mib
 		work := order{Pool: p.o.Pool, Op: "expand", ID: p.vol, Size: size, Half: ControllerHalf, KillAt: step}
 		if step != "" {

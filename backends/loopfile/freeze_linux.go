@@ -10,6 +10,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/csikit/csikit/internal/faultpoint"
 )
 
 const (
@@ -29,14 +31,20 @@ func freeze(dir *os.File, mark, unmark func() error) (thaw func() error, err err
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errNoFreeze, err)
 	}
+	faultpoint.Reach("loopfile.freeze.guarded")
 	if err := mark(); err != nil {
 		return nil, errors.Join(err, dead.dismiss())
 	}
+	faultpoint.Reach("loopfile.freeze.marked")
 	err = freezeIoctl(dir, fiFreeze)
 	switch {
 	case err == nil:
 		return func() error {
-			return errors.Join(thawIoctl(dir), dead.dismiss(), unmark(), dir.Close())
+			err := thawIoctl(dir)
+			faultpoint.Reach("loopfile.freeze.thawed")
+			err = errors.Join(err, dead.dismiss())
+			faultpoint.Reach("loopfile.freeze.dismissed")
+			return errors.Join(err, unmark(), dir.Close())
 		}, nil
 	case errors.Is(err, unix.EBUSY):
 		err = fmt.Errorf("%w: somebody else froze it, and may thaw it at any moment: %w", errNoFreeze, err)

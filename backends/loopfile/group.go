@@ -79,7 +79,7 @@ func (b *Backend) CreateGroupSnapshot(ctx context.Context, req backends.CreateGr
 		return nil, fmt.Errorf("%w: group snapshots have no parameters", backends.ErrInvalid)
 	}
 	s := p.newSet(groupsDir, dirOf(req.Name))
-	c := cutting{b: b, s: s, op: "group", name: req.Name, fingerprint: req.Fingerprint, volumes: sortedIDs(req.VolumeIDs)}
+	c := cutting{b: b, s: s, name: req.Name, fingerprint: req.Fingerprint, volumes: sortedIDs(req.VolumeIDs)}
 	if err := c.run(ctx); err != nil {
 		return nil, fmt.Errorf("create group snapshot %q: %w", req.Name, err)
 	}

@@ -204,9 +204,9 @@ func TestKilledGroupOfMountedVolumes(t *testing.T) {
 			}
 			ctrl.purges.wait()
 		}
-		steps := []string{"quiesce:frozen", "group:quiet", "group:linked", "group:cut", "group:built", "group:renamed"}
+		steps := []string{"loopfile.quiesce.frozen", "loopfile.cut.quiet", "loopfile.cut.linked", "loopfile.cut.cut", "loopfile.cut.built", "loopfile.appear.renamed"}
 		if filepath.Base(t.Name()) == "pool_on_ext4" {
-			steps = []string{"quiesce:frozen", "group:quiet", "group:cut", "group:renamed"}
+			steps = []string{"loopfile.quiesce.frozen", "loopfile.cut.quiet", "loopfile.cut.cut", "loopfile.appear.renamed"}
 		}
 		for _, step := range steps {
 			work.KillAt = step

@@ -84,7 +84,7 @@ func TestGroupOfRawVolumes(t *testing.T) {
 			step   string
 			writes int
 			fails  bool
-		}{{"group:quiet", 1, false}, {"group:linked", 1, false}, {"group:linked", maxCuts * len(ids), b.pool.reflinks()}} {
+		}{{"loopfile.cut.quiet", 1, false}, {"loopfile.cut.linked", 1, false}, {"loopfile.cut.linked", maxCuts * len(ids), b.pool.reflinks()}} {
 			left := tc.writes
 			b.step = func(s string) {
 				if s == tc.step && left > 0 {

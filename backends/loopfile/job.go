@@ -236,13 +236,13 @@ func (b *Backend) copyMember(ctx context.Context, s *set, i int, src *os.File) e
 		return err
 	}
 	defer func() { _ = dst.Close() }() // synced where it matters
-	b.step("copy:start")
+	b.step("loopfile.copy.start")
 	err = copySparse(ctx, dst, src, m.Copy.Done, checkpoint{b.noteEvery, func(done int64) error {
 		if err := dst.Sync(); err != nil {
 			return err
 		}
 		m.Copy.Done = done
-		b.step("copy:part")
+		b.step("loopfile.copy.part")
 		return s.save()
 	}})
 	if err == nil {
@@ -251,7 +251,7 @@ func (b *Backend) copyMember(ctx context.Context, s *set, i int, src *os.File) e
 	if err = errors.Join(err, dst.Sync()); err != nil {
 		return err
 	}
-	b.step("copy:copied")
+	b.step("loopfile.copy.copied")
 	m.Copy = nil
 	return s.save()
 }

@@ -217,7 +217,7 @@ func (b *Backend) ModifyVolume(ctx context.Context, req backends.ModifyVolumeReq
 			return classify(err)
 		}
 	}
-	b.step("modify:saved")
+	b.step("loopfile.modify.saved")
 	s, err := b.loopNow(ctx, v)
 	if s == nil || err != nil {
 		return err

@@ -114,7 +114,7 @@ func TestKilledModify(t *testing.T) {
 	b := withLimits(t, testOptions(t), &fakeThrottle{})
 	v := create(t, b, "v", mib, paramType, typeThin)
 	b.Close()
-	runKilled(t, order{Pool: b.o.Pool, Op: "modify", ID: v.ID, KillAt: "modify:saved"})
+	runKilled(t, order{Pool: b.o.Pool, Op: "modify", ID: v.ID, KillAt: "loopfile.modify.saved"})
 	b = withLimits(t, b.o, &fakeThrottle{})
 	wantMutable(t, b, v.ID, map[string]string{"read-bps": "1Mi"})
 }

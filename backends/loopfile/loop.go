@@ -119,6 +119,7 @@ func (b *Backend) detach(ctx context.Context, path string, dev, ino uint64) erro
 		restore()
 		return nameUsers(err, path)
 	}
+	b.step("loopfile.loop.detached")
 	if stopped {
 		b.reuse.later(path)
 	}
@@ -187,6 +188,7 @@ func (b *Backend) attachNew(ctx context.Context, v *volume, img *os.File) (*stat
 		if err != nil {
 			return nil, err
 		}
+		b.step("loopfile.loop.attached")
 		s := &state{Version: stateVersion, Loop: l.Path, DiskSeq: l.DiskSeq, Dev: device(v.img), Ino: inode(v.img)}
 		if v.meta.thick() || !discardStopped(l.Path) {
 			return s, nil

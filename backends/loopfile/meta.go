@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/internal/faultpoint"
 )
 
 const (
@@ -155,9 +156,11 @@ func writeFile(dir *os.Root, name, tmp string, b []byte) error {
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err
 	}
+	faultpoint.Reach("loopfile.meta.written")
 	if err := dir.Rename(tmp, name); err != nil {
 		return err
 	}
+	faultpoint.Reach("loopfile.meta.renamed")
 	return syncDir(dir)
 }
 

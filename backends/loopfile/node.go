@@ -46,11 +46,12 @@ func (b *Backend) OpenVolume(ctx context.Context, req backends.OpenVolumeRequest
 	if err != nil {
 		return nil, fmt.Errorf("open volume %s: %w", v.id, err)
 	}
-	b.step("open:attached")
+	b.step("loopfile.open.attached")
 	b.opened.put(v.dir, *s)
 	if err := b.prepare(v, s); err != nil {
 		return nil, fmt.Errorf("open volume %s: %w", v.id, err)
 	}
+	b.step("loopfile.open.prepared")
 	src, err := source(v, s)
 	if err == nil {
 		src.Device.Encryption = encryption

@@ -273,7 +273,7 @@ func TestLoopOutlivesDriver(t *testing.T) {
 	b := openNode(t, o)
 	v := create(t, b, "v", 8*mib)
 	_ = b.Close()
-	runKilled(t, order{Pool: o.Pool, Op: "open", ID: v.ID, KillAt: "open:attached"})
+	runKilled(t, order{Pool: o.Pool, Op: "open", ID: v.ID, KillAt: "loopfile.open.attached"})
 	b = open(t, o)
 	left := loopsOf(t, b, v.ID)
 	if len(left) != 1 {

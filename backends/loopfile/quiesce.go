@@ -136,7 +136,7 @@ func (b *Backend) freezeVolume(ctx context.Context, q *quiet, v *volume, loop st
 	}
 	unmark := func() error { return ignoreMissing(v.root.Remove(frozenFile)) }
 	thaw, err := freeze(dir, mark, unmark)
-	b.step("quiesce:frozen")
+	b.step("loopfile.quiesce.frozen")
 	switch {
 	case errors.Is(err, errNoFreeze):
 		b.log.Warn("a mounted file system is not frozen for its snapshot", "id", v.id, "path", dir.Name(), "err", err)

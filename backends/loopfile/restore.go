@@ -99,11 +99,11 @@ func (b *Backend) derive(ctx context.Context, p *pool, m *meta, copy func(img *o
 		if err := copy(img); err != nil {
 			return err
 		}
-		b.step("derive:copied")
+		b.step("loopfile.derive.copied")
 		if err := b.renew(ctx, img, m); err != nil {
 			return err
 		}
-		b.step("derive:renewed")
+		b.step("loopfile.derive.renewed")
 		return b.complete(ctx, img, m)
 	})
 	if err == nil {
@@ -159,7 +159,7 @@ func (b *Backend) copyVolume(ctx context.Context, p *pool, dir string, m *meta, 
 	defer func() { _ = src.Close() }() // nothing was written
 	q, err := b.quiesce(ctx, []*volume{v})
 	if err == nil {
-		b.step("clone:quiet")
+		b.step("loopfile.clone.quiet")
 		err = b.copyQuiet(ctx, q, v, img, src)
 	}
 	return errors.Join(err, q.end())

@@ -129,14 +129,14 @@ func TestKilledDataService(t *testing.T) {
 	onEachFS(t, func(t *testing.T, o Options) {
 		r := newRig(t, o)
 		for op, steps := range map[string]map[string]bool{ // step: is it there afterwards
-			"snapshot":       {"snapshot:quiet": false, "snapshot:cut": false, "snapshot:filled": false, "snapshot:built": false, "snapshot:renamed": true, "snapshot:synced": true},
-			"group":          {"group:quiet": false, "group:cut": false, "group:built": false, "group:renamed": true},
-			"restore":        {"derive:copied": false, "derive:renewed": false, "create:built": false, "create:renamed": true},
-			"clone":          {"clone:quiet": false, "derive:copied": false, "create:built": false, "create:renamed": true},
-			"deletesnapshot": {"deletesnapshot:renamed": true},
+			"snapshot":       {"loopfile.cut.quiet": false, "loopfile.cut.cut": false, "loopfile.cut.filled": false, "loopfile.cut.built": false, "loopfile.appear.renamed": true, "loopfile.cut.synced": true},
+			"group":          {"loopfile.cut.quiet": false, "loopfile.cut.cut": false, "loopfile.cut.built": false, "loopfile.appear.renamed": true},
+			"restore":        {"loopfile.derive.copied": false, "loopfile.derive.renewed": false, "loopfile.create.built": false, "loopfile.appear.renamed": true},
+			"clone":          {"loopfile.clone.quiet": false, "loopfile.derive.copied": false, "loopfile.create.built": false, "loopfile.appear.renamed": true},
+			"deletesnapshot": {"loopfile.deletesnapshot.renamed": true},
 		} {
 			if filepath.Base(t.Name()) == "pool_on_ext4" && (op == "snapshot" || op == "group") {
-				steps["copy:start"], steps["copy:part"], steps["copy:copied"] = true, true, true
+				steps["loopfile.copy.start"], steps["loopfile.copy.part"], steps["loopfile.copy.copied"] = true, true, true
 			}
 			for step, made := range steps {
 				t.Run(op+" "+step, func(t *testing.T) {
@@ -206,7 +206,7 @@ func TestFrozenAndKilled(t *testing.T) {
 					ctrl.Close()
 					b := openNode(t, n)
 					dir := mountVolume(t, b, v.ID, fs, true)
-					work := order{Pool: o.Pool, Op: "snapshot", Name: "s", ID: v.ID, Half: ControllerHalf, KillAt: "snapshot:quiet"}
+					work := order{Pool: o.Pool, Op: "snapshot", Name: "s", ID: v.ID, Half: ControllerHalf, KillAt: "loopfile.cut.quiet"}
 					if how == "recovery" {
 						// As when a whole container is killed: nobody is left to thaw.
 						d, err := os.Open(dir)
@@ -271,7 +271,7 @@ func TestFreezeLimit(t *testing.T) {
 		v := create(t, b, "v", 320*mib, paramType, typeThin)
 		dir := mountVolume(t, b, v.ID, "xfs", true)
 		b.step = func(s string) {
-			if s != "snapshot:quiet" {
+			if s != "loopfile.cut.quiet" {
 				return
 			}
 			// Writes block until the limit thaws the file system.
@@ -393,7 +393,7 @@ func TestCopyWhoseSourceWasWritten(t *testing.T) {
 	o.Pool = dir
 	r := newRig(t, o)
 	work := r.orderFor("snapshot")
-	work.KillAt = "copy:part"
+	work.KillAt = "loopfile.copy.part"
 	runKilled(t, work)
 	scribble(t, filepath.Join(dir, volumesDir, dirOf("a"), imgFile), rigSize, 1)
 	b := open(t, o)
@@ -423,7 +423,7 @@ func TestVolumeWhileItIsCopied(t *testing.T) {
 	scribble(t, imgPath(b, v.ID), rigSize, 1500)
 	hold, held := make(chan struct{}), make(chan struct{})
 	b.step = func(s string) {
-		if s == "copy:start" {
+		if s == "loopfile.copy.start" {
 			close(held)
 			<-hold
 		}

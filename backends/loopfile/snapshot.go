@@ -70,7 +70,7 @@ func (b *Backend) CreateSnapshot(ctx context.Context, req backends.CreateSnapsho
 		return nil, fmt.Errorf("%w: snapshots have no parameters", backends.ErrInvalid)
 	}
 	s := p.newSet(snapsDir, dirOf(req.Name))
-	c := cutting{b: b, s: s, op: "snapshot", name: req.Name, fingerprint: req.Fingerprint, volumes: []string{req.VolumeID}}
+	c := cutting{b: b, s: s, name: req.Name, fingerprint: req.Fingerprint, volumes: []string{req.VolumeID}}
 	if err := c.run(ctx); err != nil {
 		return nil, fmt.Errorf("create snapshot %q of volume %s: %w", req.Name, req.VolumeID, err)
 	}
@@ -136,10 +136,11 @@ func (b *Backend) trashSet(s *set, missing error) (name string, err error) {
 		}
 		return "", unavailable("delete "+s.id(), err)
 	}
-	b.step("deletesnapshot:renamed")
+	b.step("loopfile.deletesnapshot.renamed")
 	if err := errors.Join(parent.Sync(), s.p.trash.Sync()); err != nil {
 		return "", unavailable(s.p.dir, err)
 	}
+	b.step("loopfile.deletesnapshot.synced")
 	return name, nil
 }
 

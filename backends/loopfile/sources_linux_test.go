@@ -17,7 +17,7 @@ import (
 func TestSourceGoneAfterKill(t *testing.T) {
 	onEachFS(t, func(t *testing.T, o Options) {
 		for _, op := range []string{"restore", "clone"} {
-			for step, made := range map[string]bool{"create:mkdir": false, "derive:copied": false, "create:built": false, "create:renamed": true} {
+			for step, made := range map[string]bool{"loopfile.create.mkdir": false, "loopfile.derive.copied": false, "loopfile.create.built": false, "loopfile.appear.renamed": true} {
 				t.Run(op+" "+step, func(t *testing.T) {
 					r := newRig(t, o)
 					work := r.orderFor(op)
@@ -81,7 +81,7 @@ func TestSourceDeletedMeanwhile(t *testing.T) {
 		at := make(chan string)
 		on := make(chan struct{})
 		b.step = func(s string) {
-			if s == "create:mkdir" || s == "clone:quiet" {
+			if s == "loopfile.create.mkdir" || s == "loopfile.clone.quiet" {
 				at <- s
 				<-on
 			}
@@ -96,7 +96,7 @@ func TestSourceDeletedMeanwhile(t *testing.T) {
 			got <- result{v, err}
 		}()
 		for s := range at {
-			if s == "clone:quiet" {
+			if s == "loopfile.clone.quiet" {
 				break
 			}
 			on <- struct{}{}
@@ -138,7 +138,7 @@ func TestVolumeDeletedAfterKilledCopy(t *testing.T) {
 	o := testOptions(t)
 	o.Pool = dir
 	r := newRig(t, o)
-	for i, step := range []string{"snapshot:renamed", "copy:start", "copy:part", "copy:copied"} {
+	for i, step := range []string{"loopfile.appear.renamed", "loopfile.copy.start", "loopfile.copy.part", "loopfile.copy.copied"} {
 		work := r.orderFor("snapshot")
 		work.Name, work.KillAt = fmt.Sprint("s", i), step
 		runKilled(t, work)
@@ -150,7 +150,7 @@ func TestVolumeDeletedAfterKilledCopy(t *testing.T) {
 	defer b.Close()
 	on := make(chan struct{})
 	b.step = func(s string) {
-		if s == "copy:start" {
+		if s == "loopfile.copy.start" {
 			<-on
 		}
 	}

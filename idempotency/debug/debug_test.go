@@ -16,7 +16,10 @@ import (
 )
 
 func TestDependencies(t *testing.T) {
-	deptest.Only(t, map[string]string{"github.com/csikit/csikit/idempotency": "what it shows"})
+	deptest.Only(t, map[string]string{
+		"github.com/csikit/csikit/idempotency":         "what it shows",
+		"github.com/csikit/csikit/internal/faultpoint": "comes with it",
+	})
 	deptest.Never(t, map[string]string{"text/template": "it turns off the linker's removal of unused methods"})
 }
 

@@ -12,6 +12,8 @@ import (
 	"io/fs"
 	"os"
 	"time"
+
+	"github.com/csikit/csikit/internal/faultpoint"
 )
 
 const (
@@ -122,6 +124,7 @@ func (j *Journal) write(e *entry, r record) error {
 	if err := writeSynced(path+temporary, b); err != nil {
 		return errors.Join(err, os.Remove(path+temporary))
 	}
+	faultpoint.Reach("idempotency.journal.filled")
 	j.mu.Lock()
 	e.record = r
 	j.mu.Unlock()
@@ -135,10 +138,12 @@ func (e *entry) change(how func() error, dir *os.File) error {
 	if err := how(); err != nil {
 		return err
 	}
+	faultpoint.Reach("idempotency.journal.changed")
 	if err := dir.Sync(); err != nil {
 		return err
 	}
 	e.unsure = false
+	faultpoint.Reach("idempotency.journal.synced")
 	return nil
 }
 
