@@ -9,7 +9,7 @@ LINT    = $$(GOWORK=off $(GO) tool -n -modfile=$(CURDIR)/tools/go.mod golangci-l
 # the first with csidriver, in a workspace, and nothing imports it.
 MODULES := idempotency/etcdlock idempotency/etcdlock/replicas
 
-.PHONY: demo test soak unit bench lint cross fmt setup clean
+.PHONY: demo test soak crash unit bench lint cross fmt setup clean
 
 ## demo: one volume through its life on real disks, printed step by step
 demo:
@@ -28,6 +28,10 @@ test: setup
 soak: setup
 	$(GO) test -timeout 60m -count=1 -v -run '^TestModel$$' ./test/model -rapid.checks=4000 -rapid.nofailfile
 	$(GO) test -timeout 60m -count=1 -v -run '^(TestModel|TestRealModel)$$' ./mounter -rapid.checks=500 -rapid.nofailfile
+
+## crash: the whole crash matrix, about 15 minutes: a driver killed in every RPC of loopfile (docs/crash.md)
+crash: setup
+	CSIKIT_CRASH=all $(GO) test -timeout 60m -count=1 -v -run '^TestMatrix$$' ./test/crash
 
 ## unit: what needs neither root nor a VM
 unit:

@@ -36,7 +36,9 @@ var kills = []struct {
 type orchestrator struct {
 	t     *testing.T
 	cloud *cloud
-	dir   string // of the journal; empty: none
+	dir   string   // of the journal; empty: none
+	exe   string   // of the driver; empty: this one
+	env   []string // of the driver, beside this process's
 }
 
 // life runs one process of the driver, under strace if a call to be killed at is
@@ -48,9 +50,11 @@ func (o *orchestrator) life(do order, call string, n int) (answer string, code i
 	if err != nil {
 		o.t.Fatal(err)
 	}
-	exe, err := os.Executable()
-	if err != nil {
-		o.t.Fatal(err)
+	exe := o.exe
+	if exe == "" {
+		if exe, err = os.Executable(); err != nil {
+			o.t.Fatal(err)
+		}
 	}
 	args := []string{exe}
 	if call != "" {
@@ -58,7 +62,7 @@ func (o *orchestrator) life(do order, call string, n int) (answer string, code i
 			"-e", fmt.Sprintf("inject=%s:signal=SIGKILL:when=%d", call, n), exe}
 	}
 	c := exec.CommandContext(o.t.Context(), args[0], args[1:]...)
-	c.Env = append(os.Environ(), envOrder+"="+string(text), "GOMAXPROCS=1", "GORACE=atexit_sleep_ms=0")
+	c.Env = append(append(os.Environ(), envOrder+"="+string(text), "GOMAXPROCS=1", "GORACE=atexit_sleep_ms=0"), o.env...)
 	var out, stderr bytes.Buffer
 	c.Stdout, c.Stderr = &out, &stderr
 	err = c.Run()
@@ -130,7 +134,7 @@ func killedAt(t *testing.T, call string, most, lose int) int {
 	c := newCloud(t)
 	c.loses(lose)
 	for n := 1; n <= most; n++ {
-		o := &orchestrator{t, c, filepath.Join(t.TempDir(), "journal")}
+		o := &orchestrator{t: t, cloud: c, dir: filepath.Join(t.TempDir(), "journal")}
 		name := fmt.Sprintf("pvc-%d", n)
 		id, killed := o.create(name, call, n)
 		if got := c.has()[name]; !slices.Equal(got, []string{id}) {
@@ -147,6 +151,37 @@ func killedAt(t *testing.T, call string, most, lose int) int {
 	}
 	t.Errorf("killed at %s %d times and not done", call, most)
 	return most
+}
+
+// A driver that is killed at every fault point of the journal makes each volume
+// once: see package internal/faultpoint.
+func TestKilledAtEveryFaultPoint(t *testing.T) {
+	testenv.Tool(t, "go")
+	exe := filepath.Join(t.TempDir(), "journal.test")
+	if out, err := exec.CommandContext(t.Context(), "go", "test", "-c", "-tags", "csikit_faults", "-o", exe, ".").CombinedOutput(); err != nil {
+		t.Fatalf("go test -c: %v\n%s", err, out)
+	}
+	c := newCloud(t)
+	for _, point := range []string{"filled", "changed", "synced"} {
+		died := 0
+		for n := 1; died == n-1; n++ {
+			o := &orchestrator{t: t, cloud: c, dir: filepath.Join(t.TempDir(), "journal"), exe: exe}
+			do := order{Create: fmt.Sprint(point, n)}
+			o.env = []string{fmt.Sprintf("CSIKIT_FAULT=idempotency.journal.%s:%d", point, n)}
+			if _, _, killed := o.life(do, "", 0); killed {
+				died++
+			}
+			o.env = nil
+			if id := o.until(do); !slices.Equal(c.has()[do.Create], []string{id}) {
+				t.Errorf("killed at %s %d: volumes %v; the orchestrator knows %s", point, n, c.has()[do.Create], id)
+			}
+			wantNothing(t, o.dir)
+		}
+		if died == 0 {
+			t.Errorf("%s is never reached: the test proves nothing", point)
+		}
+		t.Logf("killed %d times at %s", died, point)
+	}
 }
 
 // wantNothing says that the journal is readable and has no intent left.

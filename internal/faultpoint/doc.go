@@ -11,7 +11,7 @@
 // environment says:
 //
 //   - CSIKIT_FAULT=name:n kills the process (SIGKILL) where it reaches the name for
-//     the n-th time.
+//     the n-th time; the name * is any.
 //   - CSIKIT_FAULT=@file reads name:n from the file, at each reaching; what was
 //     reached before the file said so does not count. A missing or empty file
 //     kills nobody.

@@ -79,6 +79,7 @@ func TestReach(t *testing.T) {
 		{on, "a:1", "0", "a", true},
 		{on, "b:2", "0 1", "a b a b", true},
 		{on, "b:4", "0 1 2", "a b a b a b", false},
+		{on, "*:3", "0 1", "a b a", true},
 		{on, "ab:1", "0 1 2", "a b a b a b", false},
 		{on, "@" + file, "0 1", "a b a b", true},
 		{on, "@" + file + ".none", "0 1 2", "a b a b a b", false},

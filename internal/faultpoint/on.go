@@ -51,7 +51,7 @@ func (f *fault) reach(name string) {
 		f.at, f.count = at, 0
 	}
 	want, number, _ := strings.Cut(at, ":")
-	if want != name {
+	if want != name && want != "*" {
 		return
 	}
 	f.count++
