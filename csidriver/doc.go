@@ -97,6 +97,16 @@
 // their source, which cannot be deleted meanwhile. Calls to publish one volume at
 // several targets run side by side.
 //
+// [Driver.Running] is the table of what runs: who asked for it, its age, its step,
+// who waits for it. idempotency/debug serves it over HTTP:
+//
+//	http.Handle("/debug/operations", debug.Handler(driver)) // where only operators reach it
+//
+// An operation that was cancelled and does not end (a process that nothing kills,
+// a server that is gone) keeps its volume locked, for nobody knows what it still
+// does. Its callers are told ABORTED and why; the log, csikit.operation.stuck, the
+// health of the volume (DEGRADED OperationStuck) and Running name it.
+//
 // # Errors
 //
 // A backend answers kinds of errors, and only this package knows codes:
@@ -140,6 +150,7 @@
 //	rpc.server.call.duration           seconds, by method and code
 //	csikit.operation.duration          seconds, by operation and code
 //	csikit.operation.active            operations that run, by operation
+//	csikit.operation.stuck             of these, those that were cancelled and do not end, each with its volume locked
 //	csikit.operation.events            calls that join, wait, get ABORTED or negate; stalls, stuck operations
 //	csikit.command.duration            seconds, by tool and exit code
 //

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
@@ -178,16 +180,48 @@ func (d *Driver) guarded(name string, fn func() error) (err error) {
 
 // drainOperations waits for the operations and names those that it had to cut.
 func (d *Driver) drainOperations(ctx context.Context) []string {
-	cut := d.operations.Shutdown(ctx)
-	names := make([]string, 0, len(cut))
-	for _, o := range cut {
+	if left := d.operations.Running(); len(left) > 0 {
+		d.logger.InfoContext(ctx, "waiting for operations to end", slog.Any("operations", describe(left)))
+	}
+	return describe(d.operations.Shutdown(ctx))
+}
+
+// describe names operations for people.
+func describe(all []idempotency.Info) []string {
+	names := make([]string, 0, len(all))
+	for _, o := range all {
 		name := o.Name
 		if o.Step != "" {
 			name += fmt.Sprintf(" (at step %q)", o.Step)
 		}
+		name += fmt.Sprintf(" for %v", time.Since(o.Started).Round(time.Millisecond))
+		if o.Stuck {
+			name += ", was cancelled before and does not end"
+		}
 		names = append(names, name)
 	}
 	return names
+}
+
+// Running lists the operations that run, the oldest call first: for logs, and for
+// idempotency/debug, which shows them over HTTP.
+func (d *Driver) Running() []idempotency.Info { return d.operations.Running() }
+
+// stuckHealth is what is wrong with who has a key: an operation that was cancelled
+// and does not end keeps it, and nothing else can be done with the volume.
+func (d *Driver) stuckHealth(key idempotency.Key) (ill []backends.Health) {
+	for _, o := range d.operations.Running() {
+		if !o.Stuck || !slices.ContainsFunc(o.Keys, func(k idempotency.Key) bool { return k.Name == key.Name }) {
+			continue
+		}
+		name, _, _ := strings.Cut(o.Name, " ") // a message has room for 128 bytes
+		text := fmt.Sprintf("%s of %s was cancelled and does not end", name, o.Started.UTC().Format(time.RFC3339))
+		if o.Step != "" {
+			text += ": " + o.Step
+		}
+		ill = append(ill, backends.Health{Status: backends.HealthDegraded, Reason: "OperationStuck", Message: text})
+	}
+	return ill
 }
 
 // operationEvent counts, and logs what a person may have to look after.

@@ -22,6 +22,7 @@ type operationTelemetry struct {
 	tracer   trace.Tracer
 	duration metric.Float64Histogram
 	active   metric.Int64UpDownCounter
+	stuck    metric.Int64UpDownCounter
 	events   metric.Int64Counter
 }
 
@@ -32,17 +33,24 @@ func newOperationTelemetry(s *source) *operationTelemetry {
 	t := &operationTelemetry{
 		tracer:   s.tracer,
 		duration: s.duration("csikit.operation.duration", "Duration of operations, which may outlive their RPC."),
-		active:   metricnoop.Int64UpDownCounter{}, events: metricnoop.Int64Counter{},
+		active:   s.upDown("csikit.operation.active", "Operations that run."),
+		stuck:    s.upDown("csikit.operation.stuck", "Operations that were cancelled and do not end: each keeps its volume locked."),
+		events:   metricnoop.Int64Counter{},
 	}
-	const active, events = "csikit.operation.active", "csikit.operation.events"
-	if c, err := s.meter.Int64UpDownCounter(active, metric.WithUnit("{operation}"), metric.WithDescription("Operations that run.")); !s.failed(active, err) && c != nil {
-		t.active = c
-	}
+	const events = "csikit.operation.events"
 	if c, err := s.meter.Int64Counter(events, metric.WithUnit("{event}"),
 		metric.WithDescription("Calls that joined, waited for, gave up or cut off an operation, and operations that stall or are stuck.")); !s.failed(events, err) && c != nil {
 		t.events = c
 	}
 	return t
+}
+
+func (s *source) upDown(name, description string) metric.Int64UpDownCounter {
+	c, err := s.meter.Int64UpDownCounter(name, metric.WithUnit("{operation}"), metric.WithDescription(description))
+	if s.failed(name, err) || c == nil {
+		return metricnoop.Int64UpDownCounter{}
+	}
+	return c
 }
 
 // observe counts. The table's observers have no context.
@@ -54,8 +62,14 @@ func (t *operationTelemetry) observe(e *idempotency.Event) {
 		t.active.Add(ctx, 1, metric.WithAttributes(attr))
 	case idempotency.EventDone:
 		t.active.Add(ctx, -1, metric.WithAttributes(attr))
+		if e.Stuck {
+			t.stuck.Add(ctx, -1, metric.WithAttributes(attr))
+		}
 		t.duration.Record(ctx, e.Age.Seconds(), metric.WithAttributeSet(attribute.NewSet(attr, keyCode.String(outcome(name, e.Err)))))
 	default:
+		if e.Kind == idempotency.EventStuck {
+			t.stuck.Add(ctx, 1, metric.WithAttributes(attr))
+		}
 		t.events.Add(ctx, 1, metric.WithAttributes(attr, keyEvent.String(e.Kind.String())))
 	}
 }

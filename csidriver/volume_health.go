@@ -19,11 +19,12 @@ func (c *controller) ControllerGetVolumeHealth(ctx context.Context, in *csi.Cont
 		return nil, err
 	}
 	req := backends.VolumeRequest{ID: in.GetVolumeId(), Secrets: pbconv.Secrets(in.GetSecrets(), nil)}
+	stuck := c.stuckHealth(idKey(req.ID))
 	list, err := c.can.HealthChecker.VolumeHealth(ctx, req)
-	if err != nil {
+	if err != nil && len(stuck) == 0 {
 		return nil, aboutVolume(err, req.ID)
 	}
-	if list, err = mergeHealth(req.ID, list, c.cleaner(in)); err != nil {
+	if list, err = mergeHealth(req.ID, append(list, stuck...), c.cleaner(in)); err != nil {
 		return nil, err
 	}
 	return &csi.ControllerGetVolumeHealthResponse{VolumeHealth: pbconv.VolumeHealth(req.ID, list)}, nil
@@ -85,17 +86,19 @@ func healthEntries(vols []backends.VolumeHealth, clean func(string) string) ([]*
 	return entries, nil
 }
 
-// NodeGetVolumeHealth answers what the kernel shows and what the backend knows.
+// NodeGetVolumeHealth answers what the kernel shows and what the backend knows, and
+// which operation keeps the volume to itself without an end.
 func (n *node) NodeGetVolumeHealth(ctx context.Context, in *csi.NodeGetVolumeHealthRequest) (*csi.NodeGetVolumeHealthResponse, error) {
 	req, err := n.healthRequest(in)
 	if err != nil {
 		return nil, err
 	}
+	stuck := n.stuckHealth(nodeKey(in.GetVolumeId()))
 	list, err := n.nodeHealth(ctx, in.GetVolumeId(), req)
-	if err != nil {
+	if err != nil && len(stuck) == 0 {
 		return nil, aboutVolume(err, req.ID)
 	}
-	if list, err = mergeHealth(req.ID, list, n.cleaner(in)); err != nil {
+	if list, err = mergeHealth(req.ID, append(list, stuck...), n.cleaner(in)); err != nil {
 		return nil, err
 	}
 	return &csi.NodeGetVolumeHealthResponse{VolumeHealth: pbconv.VolumeHealth(in.GetVolumeId(), list)}, nil

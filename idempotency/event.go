@@ -41,6 +41,7 @@ type Event struct {
 	Age    time.Duration // since it started; since the call if it has not
 	Caller string        // Join, Pending, Negate, HandOver: the Owner of the call
 	Err    error         // Done, Pending, HandOver, Unlock
+	Stuck  bool          // it was cancelled and does not end; of Done: it had been
 }
 
 // batch is what is to be done after the table is unlocked: nothing of the user's
@@ -58,7 +59,7 @@ func (t *Table) note(b *batch, kind EventKind, o *operation, caller string, err 
 	step, _, _ := o.act.look()
 	b.events = append(b.events, Event{
 		Kind: kind, Name: o.op.Name, Owner: o.op.Owner,
-		Step: step, Age: o.age(), Caller: caller, Err: err,
+		Step: step, Age: o.age(), Caller: caller, Err: err, Stuck: o.stuck,
 	})
 }
 

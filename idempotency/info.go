@@ -15,6 +15,7 @@ type Info struct {
 	LastProgress time.Time
 	Waiters      int  // calls that wait for its end: joined and conflicting
 	Stuck        bool // its context has ended and it has not
+	Keys         []Key
 }
 
 // Running lists the operations that run, the oldest call first.
@@ -47,10 +48,18 @@ func (t *Table) running() []Info {
 		step, last, _ := o.act.look()
 		all = append(all, Info{
 			Name: o.op.Name, Owner: o.op.Owner, Step: step, Started: o.started,
-			LastProgress: last, Waiters: o.callers + waiting[o], Stuck: o.stuck,
+			LastProgress: last, Waiters: o.callers + waiting[o], Stuck: o.stuck, Keys: o.keys(),
 		})
 	})
 	return all
+}
+
+func (o *operation) keys() []Key {
+	keys := make([]Key, len(o.holds))
+	for i := range o.holds {
+		keys[i] = o.holds[i].Key
+	}
+	return keys
 }
 
 // each calls f for every operation, by age; f may take the one it gets out.

@@ -2,6 +2,7 @@ package idempotency
 
 import (
 	"context"
+	"reflect"
 	"slices"
 	"testing"
 	"time"
@@ -71,8 +72,8 @@ func TestStuckKeepsItsKeys(t *testing.T) {
 		}
 		b, again := r.do(op("b", "x")), r.do(op("a", "x"))
 		info := r.table.Running()
-		want := Info{Name: "a", Owner: "req-a", Step: "umount", Started: begin, LastProgress: begin, Waiters: 2, Stuck: true}
-		if len(info) != 1 || info[0] != want {
+		want := Info{Name: "a", Owner: "req-a", Step: "umount", Started: begin, LastProgress: begin, Waiters: 2, Stuck: true, Keys: []Key{Exclusive("x")}}
+		if len(info) != 1 || !reflect.DeepEqual(info[0], want) {
 			t.Errorf("Running() = %+v, want %+v", info, want)
 		}
 		sleep(10 * time.Second)

@@ -1,7 +1,7 @@
-// Package debug shows over HTTP what a driver is doing: the operations of an
-// [idempotency.Table] and the queues before its resources.
+// Package debug shows over HTTP what a driver is doing: the operations of a
+// csidriver.Driver, or of an [idempotency.Table], and the queues before its resources.
 //
-//	mux.Handle("/debug/operations", debug.Handler(table, groups))
+//	mux.Handle("/debug/operations", debug.Handler(driver, groups))
 //
 // It is a package of its own so that only who serves HTTP has net/http in his
 // driver. What it shows are names of volumes, steps and request ids, and no
@@ -54,9 +54,14 @@ type Turn struct {
 	Since     time.Time `json:"since"`
 }
 
+// Table is an [idempotency.Table], or a csidriver.Driver.
+type Table interface {
+	Running() []idempotency.Info
+}
+
 // Handler serves what runs now, as text for people, and as a [Dump] in JSON to who
 // accepts application/json or asks with ?format=json. It answers GET and HEAD.
-func Handler(table *idempotency.Table, queues ...*idempotency.Queue) http.Handler {
+func Handler(table Table, queues ...*idempotency.Queue) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
 			w.Header().Set("Allow", "GET, HEAD")
@@ -88,7 +93,7 @@ func wantsJSON(r *http.Request) bool {
 }
 
 // Now is what runs now.
-func Now(table *idempotency.Table, queues ...*idempotency.Queue) *Dump {
+func Now(table Table, queues ...*idempotency.Queue) *Dump {
 	d := &Dump{Time: time.Now(), Operations: []Operation{}, Resources: []Resource{}}
 	for _, o := range table.Running() {
 		d.Operations = append(d.Operations, Operation{o.Name, o.Owner, o.Step, o.Started, o.LastProgress, o.Waiters, o.Stuck})
