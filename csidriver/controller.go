@@ -69,6 +69,12 @@ func (c *controller) volume(ctx context.Context, id string, secrets backends.Sec
 	return vol, nil
 }
 
+// volumeToUse is volume for an RPC that makes something of the volume, or changes it.
+func (c *controller) volumeToUse(ctx context.Context, id string, secrets backends.Secrets) (*backends.Volume, error) {
+	vol, err := c.volume(ctx, id, secrets)
+	return vol, unseen(err, silent)
+}
+
 func (c *controller) DeleteVolume(ctx context.Context, in *csi.DeleteVolumeRequest) (*csi.DeleteVolumeResponse, error) {
 	if err := c.validator.check(in); err != nil {
 		return nil, err

@@ -53,7 +53,7 @@ func (c *controller) checkAttachRequest(in *csi.ControllerPublishVolumeRequest) 
 // attachVolume looks the volume up first: a backend that attaches what it does
 // not know would answer of something else.
 func (c *controller) attachVolume(ctx context.Context, req *backends.AttachVolumeRequest) (map[string]string, error) {
-	vol, err := c.volume(ctx, req.ID, req.Secrets)
+	vol, err := c.volumeToUse(ctx, req.ID, req.Secrets)
 	if err != nil {
 		return nil, err
 	}
@@ -82,7 +82,7 @@ func (c *controller) checkAttach(ctx context.Context, vol *backends.Volume, req 
 			Volume: vol, Capabilities: []backends.Capability{req.Capability}, Secrets: req.Secrets,
 		})
 		if err != nil {
-			return aboutVolume(err, req.ID)
+			return unseen(aboutVolume(err, req.ID), silentRefusals)
 		}
 	}
 	if c.can.PublishedNodesLister == nil || req.Capability.Mode.MultiNode() {

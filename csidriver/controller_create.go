@@ -159,7 +159,7 @@ func (c *controller) findVolume(ctx context.Context, req *wanted) (*backends.Vol
 		return nil, nil
 	}
 	if err != nil {
-		return nil, aboutVolume(err, "")
+		return nil, unseen(aboutVolume(err, ""), silent)
 	}
 	if err := c.checkExisting(ctx, vol, req); err != nil {
 		return nil, err
@@ -197,7 +197,7 @@ func (c *controller) checkByBackend(ctx context.Context, vol *backends.Volume, r
 	if c.can.VolumeChecker == nil {
 		return nil
 	}
-	return aboutVolume(c.can.VolumeChecker.CheckVolume(ctx, backends.CheckVolumeRequest{
+	err := c.can.VolumeChecker.CheckVolume(ctx, backends.CheckVolumeRequest{
 		Volume:       vol,
 		Capabilities: req.Capabilities,
 		Parameters:   req.Parameters,
@@ -206,7 +206,11 @@ func (c *controller) checkByBackend(ctx context.Context, vol *backends.Volume, r
 		Topology:     req.Topology,
 		Source:       req.source,
 		Secrets:      req.Secrets,
-	}), "")
+	})
+	if vol != nil {
+		return unseen(aboutVolume(err, ""), silent) // it is there
+	}
+	return unseen(aboutVolume(err, ""), silentRefusals)
 }
 
 // backendCopy is the request for a method of the backend, with maps of its own.

@@ -50,7 +50,7 @@ func (c *controller) expandRequest(in *csi.ControllerExpandVolumeRequest) (*back
 
 // expandVolume looks first: a volume that is big enough stays as it is.
 func (c *controller) expandVolume(ctx context.Context, req *backends.ExpandVolumeRequest) (int64, error) {
-	vol, err := c.volume(ctx, req.ID, req.Secrets)
+	vol, err := c.volumeToUse(ctx, req.ID, req.Secrets)
 	if err != nil {
 		return 0, err
 	}
@@ -85,7 +85,7 @@ func (c *controller) expandVolume(ctx context.Context, req *backends.ExpandVolum
 // sizeNow looks the expanded volume up: what the storage has counts, not what was
 // said of it.
 func (c *controller) sizeNow(ctx context.Context, req *backends.ExpandVolumeRequest, said int64) (int64, error) {
-	vol, err := c.volume(ctx, req.ID, req.Secrets)
+	vol, err := c.volumeToUse(ctx, req.ID, req.Secrets)
 	switch {
 	case err != nil:
 		return 0, afterwards("after the expansion: %w", err)

@@ -41,7 +41,7 @@ func (c *controller) modifyRequest(in *csi.ControllerModifyVolumeRequest) (*back
 // modifyVolume looks first, and lets a VolumeChecker refuse. A request without
 // parameters of this driver's changes nothing.
 func (c *controller) modifyVolume(ctx context.Context, req *backends.ModifyVolumeRequest) error {
-	vol, err := c.volume(ctx, req.ID, req.Secrets)
+	vol, err := c.volumeToUse(ctx, req.ID, req.Secrets)
 	if err != nil || len(req.Mutable) == 0 {
 		return err
 	}

@@ -54,7 +54,7 @@ func (c *controller) createSnapshot(ctx context.Context, req *backends.CreateSna
 	if snap != nil || err != nil {
 		return snap, err
 	}
-	if _, err := c.volume(ctx, req.VolumeID, req.Secrets); err != nil {
+	if _, err := c.volumeToUse(ctx, req.VolumeID, req.Secrets); err != nil {
 		return nil, fmt.Errorf("source_volume_id: %w", err)
 	}
 	snap, err = c.can.Snapshotter.CreateSnapshot(ctx, snapshotCopy(req))
@@ -78,7 +78,7 @@ func (c *controller) findSnapshot(ctx context.Context, req *backends.CreateSnaps
 		return nil, nil
 	}
 	if err != nil {
-		return nil, aboutSnapshot(err)
+		return nil, unseen(aboutSnapshot(err), silent)
 	}
 	if err := checkSnapshot(&c.traits, snap); err != nil {
 		return nil, err

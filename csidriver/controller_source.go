@@ -25,7 +25,7 @@ func (c *controller) maker(ctx context.Context, req *wanted) (volumeMaker, error
 func (c *controller) restorer(ctx context.Context, req *wanted) (volumeMaker, error) {
 	snap, err := c.snapshot(ctx, req.source.SnapshotID, req.Secrets)
 	if err != nil {
-		return nil, fmt.Errorf("volume_content_source: %w", err)
+		return nil, fmt.Errorf("volume_content_source: %w", unseen(err, silent))
 	}
 	if !snap.Ready {
 		return nil, fmt.Errorf("volume_content_source: snapshot %q is not ready to use: %w", snap.ID, backends.ErrPending)
@@ -39,7 +39,7 @@ func (c *controller) restorer(ctx context.Context, req *wanted) (volumeMaker, er
 }
 
 func (c *controller) cloner(ctx context.Context, req *wanted) (volumeMaker, error) {
-	vol, err := c.volume(ctx, req.source.VolumeID, req.Secrets)
+	vol, err := c.volumeToUse(ctx, req.source.VolumeID, req.Secrets)
 	if err != nil {
 		return nil, fmt.Errorf("volume_content_source: %w", err)
 	}

@@ -228,6 +228,33 @@ func gone(err error, kind backends.Kind, ids ...string) bool {
 	return isNotFound(err, kind, ids...) && !errors.Is(err, backends.ErrUnavailable)
 }
 
+// silent are the kinds of errors that say why nobody could look, and nothing of what
+// is there; silentRefusals those of a VolumeChecker, which may say of the request
+// what the others say of the storage.
+var (
+	silentRefusals = []error{backends.ErrPermission, backends.ErrUnauthenticated, backends.ErrDataLoss, backends.ErrFailed}
+	silent         = append([]error{backends.ErrInUse, backends.ErrPrecondition, backends.ErrNoSpace, backends.ErrLimit}, silentRefusals...)
+)
+
+// unseen hides the kind of an error with which a lookup failed on the way to make
+// something: an earlier call, whose answer was lost, may have made it, and a code
+// that ends would make the CO forget it.
+func unseen(err error, kinds []error) error {
+	for _, kind := range kinds {
+		if errors.Is(err, kind) {
+			return &unseenError{err}
+		}
+	}
+	return err
+}
+
+// unseenError hides its kind: it has no Unwrap.
+type unseenError struct{ err error }
+
+func (e *unseenError) Error() string {
+	return e.err.Error() + " (that says nothing of what an earlier call has made)"
+}
+
 // strayNotFound hides its kind: it has no Unwrap.
 type strayNotFound struct {
 	err  error

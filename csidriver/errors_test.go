@@ -195,3 +195,25 @@ func TestCodesStandInOneFile(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestUnseen: why nobody could look is no reason to forget what may be there.
+func TestUnseen(t *testing.T) {
+	for _, tc := range []struct {
+		err  error
+		want codes.Code
+	}{
+		{nil, codes.OK},
+		{backends.ErrPermission, codes.Unavailable},
+		{backends.ErrUnauthenticated, codes.Unavailable},
+		{backends.ErrFailed, codes.Unavailable},
+		{backends.ErrNoSpace, codes.Unavailable},
+		{backends.ErrPending, codes.Aborted},
+		{backends.ErrInvalid, codes.InvalidArgument},
+		{backends.VolumeNotFound("v"), codes.NotFound},
+		{errNoCapability, codes.InvalidArgument},
+	} {
+		wantCode(t, toRPC(t.Context(), createMethod, unseen(tc.err, silent)), tc.want)
+	}
+	wantCode(t, toRPC(t.Context(), createMethod, unseen(backends.ErrNoSpace, silentRefusals)), codes.ResourceExhausted)
+	wantCode(t, toRPC(t.Context(), createMethod, unseen(backends.ErrPermission, silent)), codes.Unavailable, "permission denied")
+}

@@ -68,7 +68,7 @@ func (g *groupController) createGroup(ctx context.Context, req *backends.CreateG
 		return group, err
 	}
 	for _, volume := range req.VolumeIDs {
-		if _, err := g.volume(ctx, volume, req.Secrets); err != nil {
+		if _, err := g.volumeToUse(ctx, volume, req.Secrets); err != nil {
 			return nil, fmt.Errorf("source_volume_ids: %w", err)
 		}
 	}
@@ -96,7 +96,7 @@ func (g *groupController) findGroup(ctx context.Context, req *backends.CreateGro
 		return nil, nil
 	}
 	if err != nil {
-		return nil, aboutGroup(err, "")
+		return nil, unseen(aboutGroup(err, ""), silent)
 	}
 	if err := checkGroup(&g.traits, group); err != nil {
 		return nil, err

@@ -21,6 +21,8 @@ type failure struct {
 	// doubt: something may still be in progress, or be left behind. No code may then
 	// make a CO forget.
 	doubt bool
+	// silent: of a lookup it says nothing of what an earlier call has made.
+	silent bool
 	// fits says whether it can happen to r; nil: to each that has a place to fail.
 	fits  func(r *rpc) bool
 	start func(o *mem.Options, s *setup, r *rpc) // before the driver starts; nil ok
@@ -61,6 +63,12 @@ func kind(name string, err error) *failure {
 	return says(name, false, func(*fixture, *rpc) error { return err })
 }
 
+func silent(name string, err error) *failure {
+	f := kind(name, err)
+	f.silent = true
+	return f
+}
+
 func pending(name string, err error) *failure {
 	return says(name, true, func(*fixture, *rpc) error { return err })
 }
@@ -82,11 +90,11 @@ func kinds() []*failure {
 		pending("ErrPending", backends.ErrPending),
 		pending("ErrStaleToken", backends.ErrStaleToken),
 		pending("ErrUnavailable", backends.ErrUnavailable),
-		kind("ErrPermission", backends.ErrPermission),
-		kind("ErrUnauthenticated", backends.ErrUnauthenticated),
+		silent("ErrPermission", backends.ErrPermission),
+		silent("ErrUnauthenticated", backends.ErrUnauthenticated),
 		kind("ErrUnsupported", backends.ErrUnsupported),
-		kind("ErrDataLoss", backends.ErrDataLoss),
-		kind("ErrFailed", backends.ErrFailed),
+		silent("ErrDataLoss", backends.ErrDataLoss),
+		silent("ErrFailed", backends.ErrFailed),
 		pending("ErrNotReady", backends.ErrNotReady),
 		pending("ErrUnavailable and ErrInUse", fmt.Errorf("%w: %w", backends.ErrInUse, backends.ErrUnavailable)),
 	}

@@ -2,7 +2,6 @@ package co
 
 import (
 	"context"
-	"iter"
 	"strings"
 	"time"
 
@@ -26,6 +25,7 @@ type rpc struct {
 	stuck   string                                      // where rival fails; "": at
 	undo    func(ctx context.Context, f *fixture) error // negates call; nil: nothing does
 	gone    func(f *fixture) error                      // that the very object is not found; nil: it has none
+	looks   bool                                        // at is a lookup on the way to make something
 	undone  func(f *fixture) bool                       // nothing is left of it; nil: nobody looks
 	answer  any                                         // what no backend may answer; nil: it answers nothing
 }
@@ -55,6 +55,12 @@ func deleteVolume(ctx context.Context, f *fixture) error {
 func expandVolume(ctx context.Context, f *fixture) error {
 	return done(f.c.ControllerExpandVolume(ctx, &csi.ControllerExpandVolumeRequest{
 		VolumeId: f.vol, CapacityRange: &csi.CapacityRange{RequiredBytes: 128 * mi}, Secrets: secrets(),
+	}))
+}
+
+func modifyVolume(ctx context.Context, f *fixture) error {
+	return done(f.c.ControllerModifyVolume(ctx, &csi.ControllerModifyVolumeRequest{
+		VolumeId: f.vol, MutableParameters: map[string]string{"tier": "fast"}, Secrets: secrets(),
 	}))
 }
 
@@ -177,15 +183,15 @@ func volumeRPCs() []*rpc {
 		}
 	}
 	return []*rpc{
-		{full: create, name: "CreateVolume", at: "FindVolume", call: makes, empty: emptyCreate, rival: createOther("new")},
-		{full: create, name: "CreateVolume", at: "CheckVolume", call: makes},
+		{full: create, name: "CreateVolume", at: "FindVolume", looks: true, call: makes, empty: emptyCreate, rival: createOther("new")},
+		{full: create, name: "CreateVolume", at: "CheckVolume", looks: true, call: makes},
 		{full: create, name: "CreateVolume", at: "CreateVolume", prepare: withNew("new"), call: makes, rival: createOther("new"),
 			undo: deleteVolume, answer: &backends.Volume{Capacity: mi}},
-		{full: create, name: "CreateVolume of a snapshot", at: "Snapshot", prepare: withSnapshot, call: fromSource(ofSnapshot),
+		{full: create, name: "CreateVolume of a snapshot", at: "Snapshot", looks: true, prepare: withSnapshot, call: fromSource(ofSnapshot),
 			gone: snapshotGone, answer: (*backends.Snapshot)(nil)},
 		{full: create, name: "CreateVolume of a snapshot", at: "RestoreSnapshot", prepare: func(f *fixture) { withSnapshot(f); withNew("copy")(f) },
 			call: fromSource(ofSnapshot), rival: createOther("copy"), stuck: "CreateVolume", undo: deleteVolume, answer: &backends.Volume{ID: "x"}},
-		{full: create, name: "CreateVolume of a volume", at: "Volume", prepare: withSource, call: fromSource(ofVolume),
+		{full: create, name: "CreateVolume of a volume", at: "Volume", looks: true, prepare: withSource, call: fromSource(ofVolume),
 			gone: func(f *fixture) error { return backends.VolumeNotFound(f.source) }, answer: &backends.Volume{}},
 		{full: create, name: "CreateVolume of a volume", at: "CloneVolume", prepare: func(f *fixture) { withSource(f); withNew("copy")(f) },
 			call: fromSource(ofVolume), rival: createOther("copy"), stuck: "CreateVolume", undo: deleteVolume, answer: &backends.Volume{ID: "x"}},
@@ -193,7 +199,7 @@ func volumeRPCs() []*rpc {
 			empty: func(ctx context.Context, f *fixture) error {
 				return done(f.c.DeleteVolume(ctx, &csi.DeleteVolumeRequest{}))
 			}, rival: expandVolume, stuck: "ExpandVolume", gone: volumeGone},
-		{full: csi.Controller_ControllerPublishVolume_FullMethodName, name: "ControllerPublishVolume", at: "Volume", ability: "Attacher",
+		{full: csi.Controller_ControllerPublishVolume_FullMethodName, name: "ControllerPublishVolume", at: "Volume", looks: true, ability: "Attacher",
 			prepare: withVolume, call: attachVolume, gone: volumeGone, answer: (*backends.Volume)(nil)},
 		{full: csi.Controller_ControllerPublishVolume_FullMethodName, name: "ControllerPublishVolume", at: "AttachVolume", ability: "Attacher",
 			prepare: withVolume, call: attachVolume, empty: func(ctx context.Context, f *fixture) error {
@@ -203,18 +209,16 @@ func volumeRPCs() []*rpc {
 			prepare: withAttached, call: detachVolume, empty: func(ctx context.Context, f *fixture) error {
 				return done(f.c.ControllerUnpublishVolume(ctx, &csi.ControllerUnpublishVolumeRequest{}))
 			}, rival: expandVolume, stuck: "ExpandVolume"},
-		{full: csi.Controller_ControllerExpandVolume_FullMethodName, name: "ControllerExpandVolume", at: "Volume", ability: "Expander",
+		{full: csi.Controller_ControllerExpandVolume_FullMethodName, name: "ControllerExpandVolume", at: "Volume", looks: true, ability: "Expander",
 			prepare: withVolume, call: expandVolume, gone: volumeGone, answer: (*backends.Volume)(nil)},
 		{full: csi.Controller_ControllerExpandVolume_FullMethodName, name: "ControllerExpandVolume", at: "ExpandVolume", ability: "Expander",
 			prepare: withVolume, call: expandVolume, empty: func(ctx context.Context, f *fixture) error {
 				return done(f.c.ControllerExpandVolume(ctx, &csi.ControllerExpandVolumeRequest{}))
 			}, rival: deleteVolume, stuck: "DeleteVolume", gone: volumeGone, answer: int64(mi)},
+		{full: csi.Controller_ControllerModifyVolume_FullMethodName, name: "ControllerModifyVolume", at: "Volume", looks: true, ability: "Modifier",
+			prepare: withVolume, call: modifyVolume, gone: volumeGone},
 		{full: csi.Controller_ControllerModifyVolume_FullMethodName, name: "ControllerModifyVolume", at: "ModifyVolume", ability: "Modifier",
-			prepare: withVolume, call: func(ctx context.Context, f *fixture) error {
-				return done(f.c.ControllerModifyVolume(ctx, &csi.ControllerModifyVolumeRequest{
-					VolumeId: f.vol, MutableParameters: map[string]string{"tier": "fast"}, Secrets: secrets(),
-				}))
-			}, empty: func(ctx context.Context, f *fixture) error {
+			prepare: withVolume, call: modifyVolume, empty: func(ctx context.Context, f *fixture) error {
 				return done(f.c.ControllerModifyVolume(ctx, &csi.ControllerModifyVolumeRequest{}))
 			}, rival: expandVolume, stuck: "ExpandVolume", gone: volumeGone},
 	}
@@ -316,7 +320,7 @@ func snapshotRPCs() []*rpc {
 		return done(f.c.CreateVolumeGroupSnapshot(ctx, req))
 	}
 	return []*rpc{
-		{full: csi.Controller_CreateSnapshot_FullMethodName, name: "CreateSnapshot", at: "FindSnapshot", ability: "Snapshotter",
+		{full: csi.Controller_CreateSnapshot_FullMethodName, name: "CreateSnapshot", at: "FindSnapshot", looks: true, ability: "Snapshotter",
 			prepare: withNew, call: createSnapshot},
 		{full: csi.Controller_CreateSnapshot_FullMethodName, name: "CreateSnapshot", at: "CreateSnapshot", ability: "Snapshotter",
 			prepare: withNew, call: createSnapshot, empty: func(ctx context.Context, f *fixture) error {
@@ -326,6 +330,8 @@ func snapshotRPCs() []*rpc {
 			prepare: withSnapshot, call: deleteSnapshot, empty: func(ctx context.Context, f *fixture) error {
 				return done(f.c.DeleteSnapshot(ctx, &csi.DeleteSnapshotRequest{}))
 			}, rival: fromSource(ofSnapshot), stuck: "RestoreSnapshot", gone: snapshotGone},
+		{full: csi.GroupController_CreateVolumeGroupSnapshot_FullMethodName, name: "CreateVolumeGroupSnapshot", at: "FindGroupSnapshot", looks: true,
+			ability: "GroupSnapshotter", prepare: withNewGroup, call: createGroup},
 		{full: csi.GroupController_CreateVolumeGroupSnapshot_FullMethodName, name: "CreateVolumeGroupSnapshot", at: "CreateGroupSnapshot", ability: "GroupSnapshotter",
 			prepare: withNewGroup, call: createGroup, empty: func(ctx context.Context, f *fixture) error {
 				return done(f.c.CreateVolumeGroupSnapshot(ctx, &csi.CreateVolumeGroupSnapshotRequest{}))
@@ -335,84 +341,4 @@ func snapshotRPCs() []*rpc {
 				return done(f.c.DeleteVolumeGroupSnapshot(ctx, &csi.DeleteVolumeGroupSnapshotRequest{}))
 			}, gone: groupGone},
 	}
-}
-
-func streamRPCs() []*rpc {
-	broken := backends.BlockMap{VolumeSize: -1, Blocks: iter.Seq2[backends.Block, error](func(func(backends.Block, error) bool) {})}
-	return []*rpc{
-		{full: csi.SnapshotMetadata_GetMetadataAllocated_FullMethodName, name: "GetMetadataAllocated", at: "ChangedBlocks", ability: "ChangedBlockTracker",
-			prepare: withSnapshot, call: func(ctx context.Context, f *fixture) error {
-				return drained(f.c.GetMetadataAllocated(ctx, &csi.GetMetadataAllocatedRequest{SnapshotId: f.snap, Secrets: secrets()}))
-			}, empty: func(ctx context.Context, f *fixture) error {
-				return drained(f.c.GetMetadataAllocated(ctx, &csi.GetMetadataAllocatedRequest{}))
-			}, rival: deleteSnapshot, stuck: "DeleteSnapshot", gone: snapshotGone, answer: broken},
-		{full: csi.SnapshotMetadata_GetMetadataDelta_FullMethodName, name: "GetMetadataDelta", at: "ChangedBlocks", ability: "ChangedBlockTracker",
-			prepare: withSnapshot, call: func(ctx context.Context, f *fixture) error {
-				return drained(f.c.GetMetadataDelta(ctx, &csi.GetMetadataDeltaRequest{BaseSnapshotId: f.older, TargetSnapshotId: f.snap, Secrets: secrets()}))
-			}, empty: func(ctx context.Context, f *fixture) error {
-				return drained(f.c.GetMetadataDelta(ctx, &csi.GetMetadataDeltaRequest{}))
-			}, rival: deleteSnapshot, stuck: "DeleteSnapshot", gone: snapshotGone, answer: broken},
-	}
-}
-
-func nodeRPCs() []*rpc {
-	const stage, publish = csi.Node_NodeStageVolume_FullMethodName, csi.Node_NodePublishVolume_FullMethodName
-	const unstage, unpublish = csi.Node_NodeUnstageVolume_FullMethodName, csi.Node_NodeUnpublishVolume_FullMethodName
-	return []*rpc{
-		{full: stage, name: "NodeStageVolume", at: "OpenVolume", prepare: withAttached, call: stageVolume,
-			empty: func(ctx context.Context, f *fixture) error {
-				return done(f.c.NodeStageVolume(ctx, &csi.NodeStageVolumeRequest{}))
-			}, rival: deleteVolume, stuck: "DeleteVolume", undo: unstageVolume, gone: volumeGone, answer: (*backends.Source)(nil), undone: closed},
-		{full: stage, name: "NodeStageVolume", at: "RecordFormat", prepare: withAttached, call: stageVolume, undo: unstageVolume, gone: volumeGone},
-		{full: stage, name: "NodeStageVolume", at: "engine", prepare: withAttached, call: stageVolume, undo: unstageVolume, gone: volumeGone},
-		{full: unstage, name: "NodeUnstageVolume", at: "CloseVolume", prepare: withStaged, call: unstageVolume,
-			empty: func(ctx context.Context, f *fixture) error {
-				return done(f.c.NodeUnstageVolume(ctx, &csi.NodeUnstageVolumeRequest{}))
-			}, rival: expandOnNode, stuck: "NodeExpandVolume"},
-		{full: unstage, name: "NodeUnstageVolume", at: "engine", prepare: withStaged, call: unstageVolume},
-		{full: publish, name: "NodePublishVolume", at: "PrepareTarget", prepare: withStaged, call: publishVolume,
-			empty: func(ctx context.Context, f *fixture) error {
-				return done(f.c.NodePublishVolume(ctx, &csi.NodePublishVolumeRequest{}))
-			}, rival: expandOnNode, stuck: "NodeExpandVolume", undo: unpublishVolume, gone: volumeGone},
-		{full: publish, name: "NodePublishVolume", at: "engine", prepare: withStaged, call: publishVolume, undo: unpublishVolume, gone: volumeGone},
-		{full: publish, name: "NodePublishVolume, inline", at: "CreateEphemeral", prepare: nothing, call: publishPod, undo: unpublishPod, answer: (*backends.Volume)(nil), undone: func(f *fixture) bool { return closed(f) && f.m.store.Empty() }},
-		{full: unpublish, name: "NodeUnpublishVolume", at: "engine", prepare: withPublished, call: unpublishVolume,
-			empty: func(ctx context.Context, f *fixture) error {
-				return done(f.c.NodeUnpublishVolume(ctx, &csi.NodeUnpublishVolumeRequest{}))
-			}},
-		{full: unpublish, name: "NodeUnpublishVolume, inline", at: "DeleteEphemeral", prepare: withPod, call: unpublishPod},
-		{full: csi.Node_NodeExpandVolume_FullMethodName, name: "NodeExpandVolume", at: "NodeExpandVolume", prepare: withPublished, call: expandOnNode,
-			empty: func(ctx context.Context, f *fixture) error {
-				return done(f.c.NodeExpandVolume(ctx, &csi.NodeExpandVolumeRequest{}))
-			}, rival: publishVolume, stuck: "PrepareTarget", gone: volumeGone},
-		{full: csi.Node_NodeGetVolumeStats_FullMethodName, name: "NodeGetVolumeStats", at: "VolumeStats", prepare: withPublished,
-			call: func(ctx context.Context, f *fixture) error {
-				return done(f.c.NodeGetVolumeStats(ctx, &csi.NodeGetVolumeStatsRequest{VolumeId: f.vol, VolumePath: f.target()}))
-			}, empty: func(ctx context.Context, f *fixture) error {
-				return done(f.c.NodeGetVolumeStats(ctx, &csi.NodeGetVolumeStatsRequest{}))
-			}, gone: volumeGone, answer: &backends.VolumeStats{Total: -1}},
-		{full: csi.Node_NodeGetVolumeHealth_FullMethodName, name: "NodeGetVolumeHealth", at: "NodeVolumeHealth", prepare: withPublished,
-			call: func(ctx context.Context, f *fixture) error {
-				return done(f.c.NodeGetVolumeHealth(ctx, &csi.NodeGetVolumeHealthRequest{VolumeId: f.vol, VolumePublishPath: f.target()}))
-			}, empty: func(ctx context.Context, f *fixture) error {
-				return done(f.c.NodeGetVolumeHealth(ctx, &csi.NodeGetVolumeHealthRequest{}))
-			}, gone: volumeGone, answer: []backends.Health{{Status: 99}}},
-		{full: csi.Node_NodeGetStorageHealth_FullMethodName, name: "NodeGetStorageHealth", at: "StorageHealth", ability: "StorageHealthChecker",
-			call: func(ctx context.Context, f *fixture) error {
-				return done(f.c.NodeGetStorageHealth(ctx, &csi.NodeGetStorageHealthRequest{Secrets: secrets()}))
-			}, answer: []backends.StorageHealth{{Status: 99}}},
-		{full: csi.Node_NodeGetCapabilities_FullMethodName, name: "NodeGetCapabilities", call: func(ctx context.Context, f *fixture) error {
-			return done(f.c.NodeGetCapabilities(ctx, &csi.NodeGetCapabilitiesRequest{}))
-		}},
-		{full: csi.Node_NodeGetInfo_FullMethodName, name: "NodeGetInfo", at: "NodeTopology", call: func(ctx context.Context, f *fixture) error {
-			return done(f.c.NodeGetInfo(ctx, &csi.NodeGetInfoRequest{}))
-		}, answer: backends.Segments{}},
-	}
-}
-
-func nothing(*fixture) {}
-
-// closed tells whether the node has nothing open and nothing mounted.
-func closed(f *fixture) bool {
-	return len(f.m.store.Open(thisNode)) == 0 && len(f.m.kernel.Mounts()) == 0
 }
