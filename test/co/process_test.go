@@ -4,6 +4,8 @@ import (
 	"context"
 	"log/slog"
 	"net"
+	"os"
+	"sync"
 	"testing"
 	"time"
 
@@ -33,10 +35,25 @@ const thisNode = "node-1"
 func newMachine(t testing.TB) *machine {
 	m := &machine{
 		store:  mem.NewStore(&mem.StoreOptions{Devices: true}),
-		kernel: mountertest.NewKernel(), state: t.TempDir(), log: slog.DiscardHandler,
+		kernel: mountertest.NewKernel(), state: recordDir(t), log: slog.DiscardHandler,
 	}
 	m.store.AddNode(thisNode, "", 0)
 	return m
+}
+
+// recordDir is in memory where there is such a place: each record is fsynced, and on a
+// disk that others use, too, these tests would wait for nothing else.
+func recordDir(t testing.TB) string {
+	dir, err := os.MkdirTemp("/dev/shm", "co") //nolint:usetesting // t.TempDir is not in memory
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
 }
 
 // process is one process of the driver.
@@ -45,7 +62,7 @@ type process struct {
 	engine  *hooked
 	lis     *bufconn.Listener
 	stop    context.CancelFunc
-	served  chan error
+	end     func() error // stops it, and says what it says
 }
 
 // setup is what a test changes before the process starts.
@@ -53,6 +70,7 @@ type setup struct {
 	cfg     csidriver.Config
 	opts    csidriver.Options
 	backend *mem.Backend
+	kernel  mounter.Kernel
 }
 
 // spawn starts a process of the driver.
@@ -63,16 +81,16 @@ func (m *machine) spawn(t testing.TB, o mem.Options, change func(*setup)) *proce
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &setup{backend: b}
+	s := &setup{backend: b, kernel: m.kernel}
 	s.cfg = csidriver.Config{Name: "mem.csikit.dev", Version: "v1", Traits: b.Traits(), Controller: b, Node: b}
 	s.opts = csidriver.Options{NodeID: thisNode, Logger: slog.New(m.log)}
 	if change != nil {
 		change(s)
 	}
-	p := &process{backend: b, lis: bufconn.Listen(1 << 16), served: make(chan error, 1)}
+	p := &process{backend: b, lis: bufconn.Listen(1 << 16)}
 	if s.cfg.Serve != csidriver.ServeController {
 		real, err := mounter.New(b, &mounter.Options{
-			StateDir: m.state, AllowVolatileState: true, Kernel: m.kernel, FSTypes: s.cfg.Traits.FSTypes, Logger: s.opts.Logger,
+			StateDir: m.state, AllowVolatileState: true, Kernel: s.kernel, FSTypes: s.cfg.Traits.FSTypes, Logger: s.opts.Logger,
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -86,14 +104,10 @@ func (m *machine) spawn(t testing.TB, o mem.Options, change func(*setup)) *proce
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	p.stop = cancel
-	go func() { p.served <- d.Serve(ctx, p.lis) }()
+	served := make(chan error, 1)
+	go func() { served <- d.Serve(ctx, p.lis) }()
+	p.end = sync.OnceValue(func() error { cancel(); return <-served })
 	return p
-}
-
-// end stops the process and says what it says.
-func (p *process) end() error {
-	p.stop()
-	return <-p.served
 }
 
 // clients are those of one connection.
