@@ -24,9 +24,11 @@ test: setup
 	for m in $(MODULES); do (cd $$m && $(GO) vet ./... && $(GO) test -race -timeout 10m ./...) || exit 1; done
 
 ## soak: the model tests of the node engine, at least 10,000 steps on real devices,
-## and of a whole driver with several clients, at least 100,000 calls
+## of a whole driver with several clients, at least 100,000 calls, and the replays of
+## orchestrators with every schedule
 soak: setup
 	$(GO) test -timeout 60m -count=1 -v -run '^TestModel$$' ./test/model -rapid.checks=4000 -rapid.nofailfile
+	$(GO) test -timeout 60m -count=1 ./test/co -co.all
 	$(GO) test -timeout 60m -count=1 -v -run '^(TestModel|TestRealModel)$$' ./mounter -rapid.checks=500 -rapid.nofailfile
 
 ## crash: the whole crash matrix, about 15 minutes: a driver killed in every RPC of loopfile (docs/crash.md)

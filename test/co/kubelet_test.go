@@ -119,11 +119,11 @@ func (k *kubelet) sync(name string) error {
 		ctx, cancel := context.WithTimeout(run, kubeletTimeout)
 		err := op(ctx)
 		cancel()
-		if err != nil && run.Err() == nil { // else that was another run of kubelet
+		switch {
+		case run.Err() != nil:
+			return nil //nolint:nilerr // that was another run of kubelet
+		case err != nil:
 			return err
-		}
-		if run.Err() != nil {
-			return nil
 		}
 	}
 }

@@ -126,6 +126,10 @@ func (s *schedule) definite() bool {
 	return slices.ContainsFunc(s.list, func(t trouble) bool { return slices.Contains(definite, t.what) })
 }
 
+func (s *schedule) has(what string) bool {
+	return slices.ContainsFunc(s.list, func(t trouble) bool { return t.what == what })
+}
+
 // pairs are all that can go wrong once at these places, each at one moment of the
 // call; the moments take turns.
 func pairs(places []place) []*schedule {
