@@ -47,6 +47,7 @@ type world struct {
 	mu     sync.Mutex // of all that follows, and of what calls and operations hold
 	seq    int
 	proc   *process // that serves; nil: none
+	drains *process // that shuts down; nil: none
 	procs  []*process
 	calls  []*asking
 	ops    []*operation
@@ -188,21 +189,30 @@ func (p *process) bury() {
 
 // kill ends the process like kill -9, and another one starts.
 func (w *world) kill() error {
-	p := w.serving()
-	if p == nil {
-		return nil // one is draining, and is followed by another
-	}
 	synctest.Wait()
-	p.bury()
-	p.stop()
-	p.lis.close()
-	for _, c := range w.co {
-		c.cut()
+	w.mu.Lock()
+	p, drains := w.proc, w.drains
+	w.mu.Unlock()
+	if p == nil { // the one that drains is not given its time
+		err := drains.engine.Close()
+		drains.bury()
+		return err
 	}
 	if err := p.engine.Close(); err != nil { // gives the state directory back
 		return err
 	}
+	p.bury()
+	p.stop()
+	p.disconnect()
 	return w.start()
+}
+
+// disconnect is what the kernel does with the sockets of a dead process.
+func (p *process) disconnect() {
+	p.lis.close()
+	for _, c := range p.w.co {
+		c.cut()
+	}
 }
 
 // shutdown ends the process as a supervisor does, and starts another one then.
@@ -213,16 +223,20 @@ func (w *world) shutdown() {
 		w.mu.Unlock()
 		return
 	}
-	w.proc = nil
+	w.proc, w.drains = nil, p
 	p.draining = w.now()
 	w.note(p.draining, "process %d shuts down", p.n)
 	w.mu.Unlock()
 	p.stop()
 	w.work.Go(func() {
-		err := <-p.served
-		p.served <- err
-		w.drained(p, err)
-		p.bury()
+		select {
+		case err := <-p.served:
+			p.served <- err
+			w.drained(p, err)
+			p.bury()
+		case <-p.gone: // killed meanwhile
+			p.disconnect()
+		}
 		if err := w.start(); err != nil {
 			w.violated("start: %v", err)
 		}
