@@ -286,14 +286,12 @@ func (c *asking) holds(e *event) string {
 		return unless(s.there && has(s.volume.Nodes, c.path), "%v is %v", c.about, s)
 	case *csi.ControllerUnpublishVolumeRequest:
 		return unless(!s.there || c.path == "*" && len(s.volume.Nodes) == 0 || !has(s.volume.Nodes, c.path), "%v is %v", c.about, s)
-	case *csi.NodeStageVolumeRequest:
-		return unless(e.mounts == 1, "%d mounts at %s", e.mounts, c.path)
-	case *csi.NodePublishVolumeRequest:
-		return unless(e.mounts == 1, "%d mounts at %s", e.mounts, c.path)
+	case *csi.NodeStageVolumeRequest, *csi.NodePublishVolumeRequest:
+		return unless(e.mounts == 1 && e.own == 1, "%d mounts at %s, %d of the volume", e.mounts, c.path, e.own)
 	case *csi.NodeUnstageVolumeRequest:
 		return unless(e.mounts == 0, "%d mounts at %s", e.mounts, c.path)
-	case *csi.NodeUnpublishVolumeRequest:
-		return unless(e.mounts == 0 && !e.target, "%d mounts at %s, it is there: %v", e.mounts, c.path, e.target)
+	case *csi.NodeUnpublishVolumeRequest: // where another volume may be
+		return unless(e.own == 0 && (e.mounts > 0 || !e.target), "%d mounts of the volume at %s, it is there: %v", e.own, c.path, e.target)
 	}
 	return ""
 }

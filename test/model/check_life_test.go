@@ -36,6 +36,45 @@ func (w *world) checkJoin(c *asking) {
 	}
 }
 
+// checkHanded: an error that nobody was there to hear is handed to the next who
+// asks for the same.
+func (w *world) checkHanded(c *asking) {
+	if c.op == nil || c.service() == nodeService || c.kind == "DeleteVolumeGroupSnapshot" {
+		return
+	}
+	for _, o := range w.ops {
+		if o.proc != c.proc || o.call.same != c.same || o.last.at >= c.arrived.at || !o.fails() || w.heard(o) || w.withheld(c, o) != "" {
+			continue
+		}
+		quiet := true
+		for _, d := range w.calls {
+			between := d.arrived.was() && d.arrived.at < c.arrived.at && (!d.handled.was() || d.handled.at >= o.last.at || d.op != nil && d.op.last.at >= o.last.at)
+			if d != c && d != o.call && d.proc == c.proc && between && touch(d.keys, c.keys) {
+				quiet = false
+			}
+		}
+		if quiet {
+			w.violated("%v was not handed the error of %v, which nobody had heard", c, o.call)
+		}
+	}
+}
+
+// heard tells whether somebody was, or may have been, told how an operation ended.
+func (w *world) heard(o *operation) bool {
+	for _, d := range w.calls {
+		if d.handled.was() && d.same == o.call.same && (d.handled.at == o.last.at || w.faultOf(d.err) == o) {
+			return true
+		}
+	}
+	return false
+}
+
+// fails tells whether an operation surely ended with the error that it was given.
+func (o *operation) fails() bool {
+	f := o.failed
+	return f != nil && f.where != "lookup" && f.kind != "panic" && !o.cut.was() && !o.died
+}
+
 // checkOvertaken: an OK of before d is no answer to c, which came after d.
 func (w *world) checkOvertaken(c *asking, o *operation, d *asking) {
 	if c.handled.was() && status.Code(c.err) == codes.OK && c.handled.at <= d.op.first.at {

@@ -58,15 +58,31 @@ func (w *world) check() {
 		if c.action.deadline > 0 && c.returned.at > c.invoked.at+c.action.deadline {
 			w.violated("%v returned %v after its deadline", c, c.returned.at-c.invoked.at-c.action.deadline)
 		}
+		w.checkClient(c)
 		w.checkOrder(c)
 		w.checkNegation(c)
 		w.checkJoin(c)
+		w.checkHanded(c)
 		if c.op != nil {
 			w.checkLife(c.op)
 		}
 		if c.handled.was() {
 			w.checkAnswer(c)
 		}
+	}
+}
+
+// checkClient: what the client has is what the driver answered, or nothing.
+func (w *world) checkClient(c *asking) {
+	got := status.Code(c.got)
+	switch {
+	case got == codes.Unavailable, got == codes.Canceled, got == codes.DeadlineExceeded:
+		return // it was cut off, or went away
+	case !c.handled.was() && c.reads && c.action.plan.fails == "panic" && got == codes.Internal:
+	case !c.handled.was():
+		w.violated("%v has %v, and the driver did not answer", c, answer(c.got))
+	case got != status.Code(c.err), c.got == nil && !proto.Equal(c.resp, c.out):
+		w.violated("%v has %v %v, and the driver answered %v %v", c, answer(c.got), c.out, answer(c.err), c.resp)
 	}
 }
 

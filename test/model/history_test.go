@@ -41,7 +41,9 @@ type asking struct {
 	op   *operation // that it began
 	// of a call without operation: what it saw
 	looks []*event
-	got   error // what the client has
+	// what the client has
+	out proto.Message
+	got error
 }
 
 func (c *asking) String() string { return fmt.Sprintf("#%d %s", c.id, c.title()) }
@@ -95,7 +97,7 @@ type event struct {
 	method       string
 	seen         map[object]sight // of the objects that the call is about
 	mounts       int              // at its path, when it ended
-	mounted      int              // and when it began
+	own          int              // those of its volume
 	target       bool             // its path exists
 	staged       bool             // the engine says that the volume is in use
 	err          error            // of the engine, or what was injected

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/csikit/csikit/csidriver"
 	"github.com/csikit/csikit/idempotency"
 	"github.com/csikit/csikit/mounter"
+	"github.com/csikit/csikit/mounter/mnt"
 )
 
 // callHeader is the metadata that names the call: what works for it, works in its
@@ -205,7 +207,7 @@ func (p *process) enter(ctx context.Context, c *asking, method string) {
 	w := p.w
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	e := &event{begun: w.now(), method: method, mounted: w.mounts(c.path)}
+	e := &event{begun: w.now(), method: method}
 	w.note(e.begun, "    %v in %s", c, method)
 	if idempotency.FromContext(ctx) == nil {
 		c.looks = append(c.looks, e)
@@ -245,7 +247,7 @@ func (p *process) exit(ctx context.Context, c *asking, method string, err error)
 			e.seen[o] = w.look(o)
 		}
 	}
-	e.mounts = w.mounts(c.path)
+	e.mounts, e.own = w.mounts(c.path), w.mountsOf(c.path, c.about)
 	_, missing := os.Lstat(c.path)
 	e.target = missing == nil
 	if c.about != "" && c.about[0] == 'v' {
@@ -264,15 +266,21 @@ func (p *process) made(c *asking, method string) {
 	}
 }
 
-// mounts counts those at a path.
-func (w *world) mounts(path string) int {
+// mounts counts those at a path, mountsOf those of a volume among them.
+func (w *world) mounts(path string) int { return len(w.mountsAt(path)) }
+
+func (w *world) mountsOf(path string, volume object) int {
 	n := 0
-	for _, m := range w.kernel.Mounts() {
-		if m.Point == path {
+	for _, m := range w.mountsAt(path) {
+		if m.Source == "/dev/mem/"+ids[volume] {
 			n++
 		}
 	}
 	return n
+}
+
+func (w *world) mountsAt(path string) []mnt.Info {
+	return slices.DeleteFunc(w.kernel.Mounts(), func(m mnt.Info) bool { return m.Point != path })
 }
 
 // watched is the node engine with the probe around what changes something.

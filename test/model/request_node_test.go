@@ -13,8 +13,8 @@ func (a *action) stage(dir string) *request {
 	path := stagingOf(dir, v)
 	return &request{
 		kind: "NodeStageVolume", about: v, path: path, keys: []key{{"node:" + string(v), false}},
-		in:  &csi.NodeStageVolumeRequest{VolumeId: ids[v], StagingTargetPath: path, VolumeCapability: capability(multi), Secrets: a.secrets()},
-		out: message[csi.NodeStageVolumeResponse],
+		in:     &csi.NodeStageVolumeRequest{VolumeId: ids[v], StagingTargetPath: path, VolumeCapability: capability(multi), Secrets: a.secrets()},
+		answer: message[csi.NodeStageVolumeResponse],
 	}
 }
 
@@ -23,8 +23,8 @@ func (a *action) unstage(dir string) *request {
 	path := stagingOf(dir, v)
 	return &request{
 		kind: "NodeUnstageVolume", about: v, path: path, undoes: "NodeStageVolume", keys: []key{{"node:" + string(v), false}},
-		in:  &csi.NodeUnstageVolumeRequest{VolumeId: ids[v], StagingTargetPath: path},
-		out: message[csi.NodeUnstageVolumeResponse],
+		in:     &csi.NodeUnstageVolumeRequest{VolumeId: ids[v], StagingTargetPath: path},
+		answer: message[csi.NodeUnstageVolumeResponse],
 	}
 }
 
@@ -36,7 +36,7 @@ func (a *action) publish(dir string) *request {
 			VolumeId: ids[v], StagingTargetPath: stagingOf(dir, v), TargetPath: path, VolumeCapability: capability(multi),
 			Readonly: a.variant == 1, Secrets: a.secrets(),
 		},
-		out: message[csi.NodePublishVolumeResponse],
+		answer: message[csi.NodePublishVolumeResponse],
 	}
 }
 
@@ -44,9 +44,9 @@ func (a *action) unpublish(dir string) *request {
 	v, path := pick(volumeNames, a.object), a.target(dir)
 	return &request{
 		kind: "NodeUnpublishVolume", about: v, path: path, undoes: "NodePublishVolume",
-		keys: []key{{"path:" + path, false}, {"node:" + string(v), true}},
-		in:   &csi.NodeUnpublishVolumeRequest{VolumeId: ids[v], TargetPath: path},
-		out:  message[csi.NodeUnpublishVolumeResponse],
+		keys:   []key{{"path:" + path, false}, {"node:" + string(v), true}},
+		in:     &csi.NodeUnpublishVolumeRequest{VolumeId: ids[v], TargetPath: path},
+		answer: message[csi.NodeUnpublishVolumeResponse],
 	}
 }
 
@@ -55,32 +55,32 @@ func (a *action) nodeExpand(dir string) *request {
 	path := stagingOf(dir, v)
 	return &request{
 		kind: "NodeExpandVolume", about: v, path: path, keys: []key{{"node:" + string(v), false}},
-		in:  &csi.NodeExpandVolumeRequest{VolumeId: ids[v], VolumePath: path},
-		out: message[csi.NodeExpandVolumeResponse],
+		in:     &csi.NodeExpandVolumeRequest{VolumeId: ids[v], VolumePath: path},
+		answer: message[csi.NodeExpandVolumeResponse],
 	}
 }
 
 func (a *action) list(string) *request {
-	return &request{kind: "ListVolumes", in: &csi.ListVolumesRequest{}, out: message[csi.ListVolumesResponse], reads: true}
+	return &request{kind: "ListVolumes", in: &csi.ListVolumesRequest{}, answer: message[csi.ListVolumesResponse], reads: true}
 }
 
 func (a *action) get(string) *request {
 	v := pick(volumeNames, a.object)
 	return &request{
 		kind: "ControllerGetVolume", about: v, reads: true,
-		in: &csi.ControllerGetVolumeRequest{VolumeId: ids[v]}, out: message[csi.ControllerGetVolumeResponse],
+		in: &csi.ControllerGetVolumeRequest{VolumeId: ids[v]}, answer: message[csi.ControllerGetVolumeResponse],
 	}
 }
 
 func (a *action) listSnapshots(string) *request {
-	return &request{kind: "ListSnapshots", in: &csi.ListSnapshotsRequest{}, out: message[csi.ListSnapshotsResponse], reads: true}
+	return &request{kind: "ListSnapshots", in: &csi.ListSnapshotsRequest{}, answer: message[csi.ListSnapshotsResponse], reads: true}
 }
 
 func (a *action) getSnapshot(string) *request {
 	s := pick(snapshotNames, a.other)
 	return &request{
 		kind: "GetSnapshot", about: s, reads: true,
-		in: &csi.GetSnapshotRequest{SnapshotId: ids[s]}, out: message[csi.GetSnapshotResponse],
+		in: &csi.GetSnapshotRequest{SnapshotId: ids[s]}, answer: message[csi.GetSnapshotResponse],
 	}
 }
 
@@ -88,7 +88,7 @@ func (a *action) getGroup(string) *request {
 	g := pick(groupNames, a.other)
 	return &request{
 		kind: "GetVolumeGroupSnapshot", about: g, reads: true,
-		in: &csi.GetVolumeGroupSnapshotRequest{GroupSnapshotId: ids[g]}, out: message[csi.GetVolumeGroupSnapshotResponse],
+		in: &csi.GetVolumeGroupSnapshotRequest{GroupSnapshotId: ids[g]}, answer: message[csi.GetVolumeGroupSnapshotResponse],
 	}
 }
 
@@ -96,7 +96,7 @@ func (a *action) stats(dir string) *request {
 	v := pick(volumeNames, a.object)
 	return &request{
 		kind: "NodeGetVolumeStats", about: v, path: a.target(dir), reads: true,
-		in:  &csi.NodeGetVolumeStatsRequest{VolumeId: ids[v], VolumePath: a.target(dir)},
-		out: message[csi.NodeGetVolumeStatsResponse],
+		in:     &csi.NodeGetVolumeStatsRequest{VolumeId: ids[v], VolumePath: a.target(dir)},
+		answer: message[csi.NodeGetVolumeStatsResponse],
 	}
 }

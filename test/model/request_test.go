@@ -80,7 +80,7 @@ type request struct {
 	kind    string // the RPC's name
 	full    string
 	in      proto.Message
-	out     func() proto.Message
+	answer  func() proto.Message
 	about   object   // volume, snapshot or group
 	sources []object // that it reads
 	path    string   // staging or target path, or node
@@ -155,15 +155,15 @@ var makers = map[string]func(a *action, dir string) *request{
 		v := pick(volumeNames, a.object)
 		return &request{
 			kind: "DeleteVolume", about: v, undoes: "CreateVolume", keys: []key{{"vol:" + string(v), false}, {"node:" + string(v), false}},
-			in: &csi.DeleteVolumeRequest{VolumeId: ids[v], Secrets: a.secrets()}, out: message[csi.DeleteVolumeResponse],
+			in: &csi.DeleteVolumeRequest{VolumeId: ids[v], Secrets: a.secrets()}, answer: message[csi.DeleteVolumeResponse],
 		}
 	},
 	"expand": func(a *action, _ string) *request {
 		v := pick(volumeNames, a.object)
 		return &request{
 			kind: "ControllerExpandVolume", about: v, keys: []key{{"vol:" + string(v), false}},
-			in:  &csi.ControllerExpandVolumeRequest{VolumeId: ids[v], CapacityRange: &csi.CapacityRange{RequiredBytes: gib << (1 + a.variant%2)}},
-			out: message[csi.ControllerExpandVolumeResponse],
+			in:     &csi.ControllerExpandVolumeRequest{VolumeId: ids[v], CapacityRange: &csi.CapacityRange{RequiredBytes: gib << (1 + a.variant%2)}},
+			answer: message[csi.ControllerExpandVolumeResponse],
 		}
 	},
 	"modify": func(a *action, _ string) *request {
@@ -171,8 +171,8 @@ var makers = map[string]func(a *action, dir string) *request{
 		tier := []string{"standard", "fast"}[a.variant%2]
 		return &request{
 			kind: "ControllerModifyVolume", about: v, keys: []key{{"vol:" + string(v), false}},
-			in:  &csi.ControllerModifyVolumeRequest{VolumeId: ids[v], MutableParameters: map[string]string{"tier": tier}},
-			out: message[csi.ControllerModifyVolumeResponse],
+			in:     &csi.ControllerModifyVolumeRequest{VolumeId: ids[v], MutableParameters: map[string]string{"tier": tier}},
+			answer: message[csi.ControllerModifyVolumeResponse],
 		}
 	},
 	"attach":        (*action).attach,
@@ -223,7 +223,7 @@ func (a *action) create(source *csi.VolumeContentSource) *request {
 	}
 	return &request{
 		kind: "CreateVolume", about: v, said: string(v), keys: []key{{"vol:" + string(v), false}},
-		in: r, out: message[csi.CreateVolumeResponse],
+		in: r, answer: message[csi.CreateVolumeResponse],
 	}
 }
 
@@ -232,9 +232,9 @@ func (a *action) attach(string) *request {
 	mode := []csi.VolumeCapability_AccessMode_Mode{single, multi}[a.variant%2]
 	return &request{
 		kind: "ControllerPublishVolume", about: v, path: n, said: ids[v] + " at node " + n,
-		keys: []key{{"attach:" + string(v) + "@" + n, false}, {"vol:" + string(v), mode == multi}},
-		in:   &csi.ControllerPublishVolumeRequest{VolumeId: ids[v], NodeId: n, VolumeCapability: capability(mode), Secrets: a.secrets()},
-		out:  message[csi.ControllerPublishVolumeResponse],
+		keys:   []key{{"attach:" + string(v) + "@" + n, false}, {"vol:" + string(v), mode == multi}},
+		in:     &csi.ControllerPublishVolumeRequest{VolumeId: ids[v], NodeId: n, VolumeCapability: capability(mode), Secrets: a.secrets()},
+		answer: message[csi.ControllerPublishVolumeResponse],
 	}
 }
 
@@ -242,8 +242,8 @@ func (a *action) detach(string) *request {
 	v, n := pick(volumeNames, a.object), string(pick(nodeNames, a.other))
 	r := &request{
 		kind: "ControllerUnpublishVolume", about: v, path: n, said: ids[v] + " at node " + n, undoes: "ControllerPublishVolume",
-		keys: []key{{"attach:" + string(v) + "@" + n, false}, {"vol:" + string(v), true}},
-		out:  message[csi.ControllerUnpublishVolumeResponse],
+		keys:   []key{{"attach:" + string(v) + "@" + n, false}, {"vol:" + string(v), true}},
+		answer: message[csi.ControllerUnpublishVolumeResponse],
 	}
 	if a.variant == 1 {
 		n, r.path, r.said, r.keys = "", "*", ids[v]+" at every node", []key{{"vol:" + string(v), false}}
@@ -256,9 +256,9 @@ func (a *action) snapshot(string) *request {
 	s, v := pick(snapshotNames, a.other), pick(volumeNames, a.object)
 	return &request{
 		kind: "CreateSnapshot", about: s, said: string(s), sources: []object{v},
-		keys: []key{{"snap:" + string(s), false}, {"vol:" + string(v), true}},
-		in:   &csi.CreateSnapshotRequest{Name: string(s), SourceVolumeId: ids[v], Secrets: a.secrets()},
-		out:  message[csi.CreateSnapshotResponse],
+		keys:   []key{{"snap:" + string(s), false}, {"vol:" + string(v), true}},
+		in:     &csi.CreateSnapshotRequest{Name: string(s), SourceVolumeId: ids[v], Secrets: a.secrets()},
+		answer: message[csi.CreateSnapshotResponse],
 	}
 }
 
@@ -266,7 +266,7 @@ func (a *action) deleteSnapshot(string) *request {
 	s := pick(snapshotNames, a.other)
 	return &request{
 		kind: "DeleteSnapshot", about: s, undoes: "CreateSnapshot", keys: []key{{"snap:" + string(s), false}},
-		in: &csi.DeleteSnapshotRequest{SnapshotId: ids[s], Secrets: a.secrets()}, out: message[csi.DeleteSnapshotResponse],
+		in: &csi.DeleteSnapshotRequest{SnapshotId: ids[s], Secrets: a.secrets()}, answer: message[csi.DeleteSnapshotResponse],
 	}
 }
 
@@ -278,7 +278,7 @@ func (a *action) group(string) *request {
 	}
 	r := &request{
 		kind: "CreateVolumeGroupSnapshot", about: g, said: string(g), sources: sources,
-		keys: []key{{"group:" + string(g), false}}, out: message[csi.CreateVolumeGroupSnapshotResponse],
+		keys: []key{{"group:" + string(g), false}}, answer: message[csi.CreateVolumeGroupSnapshotResponse],
 	}
 	in := &csi.CreateVolumeGroupSnapshotRequest{Name: string(g)}
 	for _, v := range sources {
@@ -293,6 +293,6 @@ func (a *action) deleteGroup(string) *request {
 	g := pick(groupNames, a.other)
 	return &request{
 		kind: "DeleteVolumeGroupSnapshot", about: g, undoes: "CreateVolumeGroupSnapshot", keys: []key{{"group:" + string(g), false}},
-		in: &csi.DeleteVolumeGroupSnapshotRequest{GroupSnapshotId: ids[g]}, out: message[csi.DeleteVolumeGroupSnapshotResponse],
+		in: &csi.DeleteVolumeGroupSnapshotRequest{GroupSnapshotId: ids[g]}, answer: message[csi.DeleteVolumeGroupSnapshotResponse],
 	}
 }

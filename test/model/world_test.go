@@ -315,12 +315,12 @@ func (w *world) ask(a *action) *asking {
 	if a.cancel > 0 {
 		defer time.AfterFunc(a.cancel, stop).Stop()
 	}
-	out := r.out()
+	out := r.answer()
 	err := w.co[a.client].Invoke(ctx, r.full, r.in, out)
 
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	c.returned, c.got = w.now(), err
+	c.returned, c.got, c.out = w.now(), err, out
 	w.note(c.returned, "%v has %s", c, answer(err))
 	return c
 }
