@@ -1,9 +1,12 @@
 package mem
 
 import (
+	"context"
 	"path/filepath"
+	"sync"
 	"testing"
 
+	"github.com/csikit/csikit/backends"
 	"github.com/csikit/csikit/csidriver"
 	"github.com/csikit/csikit/mounter"
 	"github.com/csikit/csikit/mounter/mountertest"
@@ -18,15 +21,16 @@ func TestSanity(t *testing.T) {
 				Store: NewStore(&StoreOptions{Devices: true}), Node: "node-1", MaxVolumes: 4,
 			})
 			traits := b.Traits()
-			engine, err := mounter.New(b, &mounter.Options{
+			node := &disks{Backend: b, kernel: mountertest.NewKernel(), disks: map[string]*mountertest.Disk{}}
+			engine, err := mounter.New(node, &mounter.Options{
 				StateDir: filepath.Join(t.TempDir(), "state"), AllowVolatileState: true,
-				Kernel: mountertest.NewKernel(), FSTypes: traits.FSTypes,
+				Kernel: node.kernel, FSTypes: traits.FSTypes,
 			})
 			if err != nil {
 				t.Fatal(err)
 			}
 			sanity.Run(t, sanity.Config{
-				Driver:            csidriver.Config{Name: "mem.csikit.dev", Version: "1", Traits: traits, Controller: b, Node: b},
+				Driver:            csidriver.Config{Name: "mem.csikit.dev", Version: "1", Traits: traits, Controller: b, Node: node},
 				Options:           &csidriver.Options{NodeID: "node-1", Engine: engine},
 				Block:             block,
 				MutableParameters: map[string]string{"tier": "fast"},
@@ -38,4 +42,40 @@ func TestSanity(t *testing.T) {
 			}
 		})
 	}
+}
+
+// disks makes the disks of the kernel in memory as big as the volumes are.
+type disks struct {
+	*Backend
+	kernel *mountertest.Kernel
+	mu     sync.Mutex
+	disks  map[string]*mountertest.Disk
+}
+
+func (d *disks) OpenVolume(ctx context.Context, req backends.OpenVolumeRequest) (*backends.Source, error) {
+	src, err := d.Backend.OpenVolume(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.disks[req.ID] == nil {
+		d.disks[req.ID] = d.kernel.AddDisk(src.Device.Path, src.Device.Identity.Size, src.Device.Identity)
+	}
+	d.disks[req.ID].Resize(src.Device.Identity.Size)
+	return src, nil
+}
+
+func (d *disks) NodeExpandVolume(ctx context.Context, req backends.NodeExpandVolumeRequest) error {
+	if err := d.Backend.NodeExpandVolume(ctx, req); err != nil {
+		return err
+	}
+	v, err := d.Volume(ctx, backends.VolumeRequest{ID: req.ID})
+	if err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.disks[req.ID].Resize(v.Capacity)
+	return nil
 }

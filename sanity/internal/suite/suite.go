@@ -11,5 +11,8 @@ import (
 
 // All are the checks in the order in which they are run.
 func All() []check.Check {
-	return slices.Concat(capabilityChecks(), errorChecks(), missingFieldChecks())
+	return slices.Concat(
+		capabilityChecks(), errorChecks(), missingFieldChecks(), repeatChecks(), changedChecks(), sizeChecks(), copyChecks(),
+		modeChecks(), nameChecks(), listChecks(), topologyChecks(), groupChecks(), concurrencyChecks(),
+	)
 }
