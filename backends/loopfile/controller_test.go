@@ -171,6 +171,14 @@ func TestTopology(t *testing.T) {
 	if _, err := b.CreateVolume(t.Context(), at("node-2", "node-1")); err != nil {
 		t.Errorf("among others: %v", err)
 	}
+	v := create(t, b, "pvc-snapped", mib, paramType, typeThin)
+	far := backends.CreateSnapshotRequest{Name: "far", VolumeID: v.ID, Topology: at("node-2").Topology}
+	if _, err := b.CreateSnapshot(t.Context(), far); !errors.Is(err, backends.ErrNoSpace) {
+		t.Errorf("a snapshot for another node: %v", err)
+	}
+	if s, err := b.FindSnapshot(t.Context(), far); !errors.Is(err, backends.ErrNotFound) {
+		t.Errorf("a snapshot for another node was made: %+v, %v", s, err)
+	}
 	c, err := b.Capacity(t.Context(), backends.CapacityRequest{Topology: backends.Segments{TopologyKey: "node-2"}})
 	if err != nil || c.Available != 0 {
 		t.Errorf("capacity of another node: %+v, %v", c, err)

@@ -69,6 +69,9 @@ func (b *Backend) CreateSnapshot(ctx context.Context, req backends.CreateSnapsho
 	if len(req.Parameters) > 0 {
 		return nil, fmt.Errorf("%w: snapshots have no parameters", backends.ErrInvalid)
 	}
+	if !b.here(req.Topology) {
+		return nil, fmt.Errorf("%w: snapshots of this pool are on node %s alone", backends.ErrNoSpace, b.o.Node)
+	}
 	s := p.newSet(snapsDir, dirOf(req.Name))
 	c := cutting{b: b, s: s, name: req.Name, fingerprint: req.Fingerprint, volumes: []string{req.VolumeID}}
 	if err := c.run(ctx); err != nil {

@@ -42,6 +42,8 @@ func conform(t *testing.T, defaultFS string, block bool) {
 		Options:           &csidriver.Options{NodeID: "node-1", Engine: engine},
 		Block:             block,
 		Size:              320 << 20,
+		Host:              "yes",
+		Many:              80,
 		MutableParameters: map[string]string{"read-bps": "max", "write-iops": "0"},
 		SkipsFile:         filepath.Join("testdata", "sanity-skips.txt"),
 	})

@@ -182,6 +182,7 @@ func TestSanity(t *testing.T) {
 		t.Fatal(err)
 	}
 	sanity.Run(t, sanity.Config{
+		Host:      "yes",
 		Driver:    csidriver.Config{Name: "minimal.csikit.dev", Traits: traits, Controller: b, Node: b},
 		Options:   &csidriver.Options{NodeID: "node-1", Engine: engine},
 		SkipsFile: filepath.Join("testdata", "sanity-skips.txt"),

@@ -154,3 +154,29 @@ func (t *T) Redial() (back func(), err error) {
 
 // Need says why something cannot be checked: the verdict, and what is missing.
 func (t *T) Need(needs string) (Verdict, string) { return t.need(needs) }
+
+// SendToNode makes a call at the node's endpoint, whatever it is.
+func (t *T) SendToNode(ctx context.Context, req proto.Message) (proto.Message, error) {
+	return t.SendOn(ctx, t.nodeConn, req)
+}
+
+// SendToController makes a call at the controller's endpoint, whatever it is.
+func (t *T) SendToController(ctx context.Context, req proto.Message) (proto.Message, error) {
+	return t.SendOn(ctx, t.controller, req)
+}
+
+// Ready waits until a driver that was started again is ready, and connects anew.
+func (t *T) Ready() error {
+	ctx, cancel := context.WithTimeout(t.ctx, time.Minute)
+	defer cancel()
+	t.hangUp()
+	if err := t.dial(); err != nil {
+		return err
+	}
+	for _, conn := range []*grpc.ClientConn{t.controller, t.nodeConn} {
+		if err := csiclient.WaitReady(ctx, conn); err != nil {
+			return err
+		}
+	}
+	return nil
+}

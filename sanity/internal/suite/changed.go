@@ -1,6 +1,8 @@
 package suite
 
 import (
+	"maps"
+
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
@@ -99,9 +101,7 @@ func otherParameters(t *T) {
 	t.Mode()
 	req := t.CreateRequest()
 	changed := map[string]string{"csikit-parameter": "1"}
-	for k, v := range t.Config().Parameters {
-		changed[k] = v
-	}
+	maps.Copy(changed, t.Config().Parameters)
 	req.Parameters = changed
 	probe, err := check.Try[*csi.CreateVolumeResponse](t, req)
 	if err == nil {

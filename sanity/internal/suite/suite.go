@@ -13,6 +13,6 @@ import (
 func All() []check.Check {
 	return slices.Concat(
 		capabilityChecks(), errorChecks(), missingFieldChecks(), repeatChecks(), changedChecks(), sizeChecks(), copyChecks(),
-		modeChecks(), nameChecks(), listChecks(), topologyChecks(), groupChecks(), concurrencyChecks(),
+		modeChecks(), nameChecks(), listChecks(), topologyChecks(), groupChecks(), hostChecks(), processChecks(), coChecks(), concurrencyChecks(), modelChecks(), restartChecks(),
 	)
 }
