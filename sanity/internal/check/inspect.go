@@ -83,6 +83,7 @@ func (i *inspector) say(subject, clauses string, call Call, format string, args 
 }
 
 func (i *inspector) note(subject string, v violation) {
+	v.warn = v.warn || onlyAdvice(strings.Fields(v.clauses))
 	same := func(o violation) bool { return o.clauses == v.clauses && o.call.Method == v.call.Method }
 	if list := i.found[subject]; len(list) < 10 && !slices.ContainsFunc(list, same) {
 		v.seenIn, v.text = i.check, i.redactor.line(v.text)

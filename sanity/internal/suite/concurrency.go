@@ -79,9 +79,9 @@ func crowdOfVolumes(t *T) {
 	for range 3 {
 		req := t.CreateRequest()
 		var one oneOf
-		together(t, "CV-03 GEN-12", crowd, req, func(m proto.Message) { one.add(m.(*csi.CreateVolumeResponse).GetVolume().GetVolumeId()) })
+		together(t, "CV-02 CV-03 GEN-12", crowd, req, func(m proto.Message) { one.add(m.(*csi.CreateVolumeResponse).GetVolume().GetVolumeId()) })
 		one.add(check.OK[*csi.CreateVolumeResponse](t, "CV-02", req).GetVolume().GetVolumeId())
-		one.check(t, "CV-03", "volumes")
+		one.check(t, "CV-03 CV-02", "volumes")
 		v := one.ids[len(one.ids)-1]
 		newOnes(t, before, v)
 		check.OK[*csi.DeleteVolumeResponse](t, "DV-01", &csi.DeleteVolumeRequest{VolumeId: v, Secrets: t.Config().Secrets})
@@ -107,7 +107,7 @@ func newOnes(t *T, before map[string]*csi.ListVolumesResponse_Entry, known ...st
 		}
 	}
 	if len(more) > 0 {
-		t.Failf("CV-03 LV-02", "ListVolumes has volumes that no answer told of: %q (if nobody else uses the driver)", more)
+		t.Failf("CV-03 CV-02 LV-02", "ListVolumes has volumes that no answer told of: %q (if nobody else uses the driver)", more)
 	}
 }
 
@@ -162,7 +162,7 @@ func manyAtOnce(t *T) {
 		resp, err := check.Try[*csi.CreateVolumeResponse](t, req)
 		if err != nil {
 			if codeOf(err) != codes.ResourceExhausted {
-				t.Failf("GEN-12", "one of 10 simultaneous CreateVolume of different names: got %s, want OK", check.Describe(err))
+				t.Failf("GEN-12 CV-01", "one of 10 simultaneous CreateVolume of different names: got %s, want OK", check.Describe(err))
 			}
 			return
 		}

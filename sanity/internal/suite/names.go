@@ -1,6 +1,7 @@
 package suite
 
 import (
+	"maps"
 	"path/filepath"
 	"strings"
 
@@ -193,9 +194,7 @@ func kubernetesKeys(t *T) {
 	t.Mode()
 	req := t.CreateRequest()
 	with := map[string]string{"csi.storage.k8s.io/pvc/name": "data", "csi.storage.k8s.io/pvc/namespace": "default", "csi.storage.k8s.io/pv/name": "pvc-1"}
-	for k, v := range req.GetParameters() {
-		with[k] = v
-	}
+	maps.Copy(with, req.GetParameters())
 	req.Parameters = with
 	a, err := check.Try[*csi.CreateVolumeResponse](t, req)
 	if err != nil {

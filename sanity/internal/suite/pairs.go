@@ -62,12 +62,12 @@ func pairChecks() []Check {
 			v := t.NewVolume()
 			return expandRequest(v, t.Config().ExpandSize), v.DeleteRequest(), v.Delete
 		}},
-		{"snapshot-delete", "CreateSnapshot and DeleteVolume of one volume at once", "GEN-12 CS-11", cv + " CREATE_DELETE_SNAPSHOT", func(t *T) (proto.Message, proto.Message, func()) {
+		{"snapshot-delete", "CreateSnapshot and DeleteVolume of one volume at once", "GEN-12 CS-11 CS-02 DV-02", cv + " CREATE_DELETE_SNAPSHOT", func(t *T) (proto.Message, proto.Message, func()) {
 			v := t.NewVolume()
 			req := t.SnapshotRequest(v.VolumeId)
 			return req, v.DeleteRequest(), func() { snapshotOrNone(t, req) }
 		}},
-		{"snapshot-snapshot", "CreateSnapshot and DeleteSnapshot of one snapshot at once", "GEN-12 DS-06 CS-11", cv + " CREATE_DELETE_SNAPSHOT", func(t *T) (proto.Message, proto.Message, func()) {
+		{"snapshot-snapshot", "CreateSnapshot and DeleteSnapshot of one snapshot at once", "GEN-12 DS-06 CS-11 DS-02 CS-02", cv + " CREATE_DELETE_SNAPSHOT", func(t *T) (proto.Message, proto.Message, func()) {
 			req := t.SnapshotRequest(t.NewVolume().VolumeId)
 			s := check.OK[*csi.CreateSnapshotResponse](t, "CS-01", req).GetSnapshot()
 			return req, &csi.DeleteSnapshotRequest{SnapshotId: s.GetSnapshotId(), Secrets: t.Config().Secrets}, func() {

@@ -2,6 +2,7 @@ package suite
 
 import (
 	"context"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -146,9 +147,7 @@ func canary(t *T) string { return "canary-" + t.UniqueName() + "-canary" }
 func secretMessages(t *T) {
 	word := canary(t)
 	secrets := map[string]string{"csikit-canary": word}
-	for k, v := range t.Config().Secrets {
-		secrets[k] = v
-	}
+	maps.Copy(secrets, t.Config().Secrets)
 	tells := func(what string, resp proto.Message, err error) {
 		if err != nil && strings.Contains(err.Error(), word) || err == nil && strings.Contains(t.Text(resp), word) {
 			t.Failf("GEN-20 CV-43 CP-19", "%s tells a secret", what)
@@ -192,9 +191,7 @@ func secretMessages(t *T) {
 func tokens(t *T, v *check.Volume, word string, tells func(string, proto.Message, error)) {
 	req := v.PublishRequest()
 	req.VolumeContext = map[string]string{"csi.storage.k8s.io/serviceAccount.tokens": `{"vault":{"token":"` + word + `"}}`}
-	for k, val := range v.VolumeContext {
-		req.VolumeContext[k] = val
-	}
+	maps.Copy(req.VolumeContext, v.VolumeContext)
 	resp, err := t.Try(req)
 	tells("NodePublishVolume", resp, err)
 	if t.Config().Block {
@@ -214,9 +211,7 @@ func tokens(t *T, v *check.Volume, word string, tells func(string, proto.Message
 func secretLogs(t *T) {
 	word := canary(t)
 	secrets := map[string]string{"csikit-canary": word}
-	for k, v := range t.Config().Secrets {
-		secrets[k] = v
-	}
+	maps.Copy(secrets, t.Config().Secrets)
 	t.Mode()
 	req := t.CreateRequest()
 	req.Secrets = secrets
@@ -265,9 +260,7 @@ func children(pid int) []int {
 func secretCommands(t *T) {
 	word := canary(t)
 	secrets := map[string]string{"csikit-canary": word}
-	for k, v := range t.Config().Secrets {
-		secrets[k] = v
-	}
+	maps.Copy(secrets, t.Config().Secrets)
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() {

@@ -1,6 +1,8 @@
 package suite
 
 import (
+	"maps"
+
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
@@ -132,9 +134,7 @@ func deleteUnknown(t *T) {
 func otherSecrets(t *T) {
 	v := t.NewVolume()
 	secrets := map[string]string{"csikit-other": "csikit-other-value"}
-	for k, s := range t.Config().Secrets {
-		secrets[k] = s
-	}
+	maps.Copy(secrets, t.Config().Secrets)
 	req := proto.Clone(v.Request).(*csi.CreateVolumeRequest)
 	req.Secrets = secrets
 	if got := check.OK[*csi.CreateVolumeResponse](t, "CV-02", req); got.GetVolume().GetVolumeId() != v.VolumeId {
