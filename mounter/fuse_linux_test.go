@@ -233,6 +233,7 @@ func TestRealFUSEHungServer(t *testing.T) {
 func TestRealFUSEStartFails(t *testing.T) {
 	for mode, want := range map[string]struct{ say string }{
 		"fail":   {say: "bucket does not exist"},
+		"init":   {say: "bucket does not exist"},
 		"silent": {say: "has not answered"},
 		"daemon": {say: "foreground"},
 	} {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"syscall"
 	"time"
 
@@ -183,15 +184,18 @@ func (e *Engine) answers(ctx context.Context, path string, dev uint64, wait time
 		_, err := e.kernel.StatFS(path)
 		return struct{}{}, err
 	})
+	var asked *fs.PathError
 	switch {
-	case errors.Is(err, syscall.ENOTCONN), errors.Is(err, syscall.ECONNABORTED):
-		return errDead
-	case errors.Is(err, errNoAnswer):
+	case errors.Is(err, syscall.ENOTCONN), errors.Is(err, syscall.ECONNABORTED), errors.Is(err, syscall.ECONNREFUSED):
+		return errDead // refused: it ended after it had read the kernel's first request
+	case err == nil, errors.Is(err, errNoAnswer):
 		return err
 	case ctx.Err() != nil:
 		return contextError(ctx)
+	case errors.As(err, &asked) && asked.Op == "statfs":
+		return nil
 	}
-	return nil
+	return fmt.Errorf("%w: it could not be asked: %w", errNoAnswer, err)
 }
 
 // takeOffFUSE takes a mount with this device number off path that nobody serves,

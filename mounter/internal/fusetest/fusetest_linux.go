@@ -42,7 +42,8 @@ func Child() (was bool, err error) {
 }
 
 // Run describes a server of the file at backing. Mode: "", "fail" (ends at once),
-// "silent" (never answers), "daemon" (goes to the background).
+// "init" (ends when it has read the first request), "silent" (never answers),
+// "daemon" (goes to the background).
 func Run(t testing.TB, mode, backing string) *backends.FUSE {
 	t.Helper()
 	exe, err := os.Executable()

@@ -61,6 +61,9 @@ func serve(args []string) error {
 	switch args[1] {
 	case "fail":
 		return errors.New("bucket does not exist")
+	case "init":
+		_, err := unix.Read(fd, make([]byte, maxRequest))
+		return errors.Join(errors.New("bucket does not exist"), err)
 	case "silent":
 		time.Sleep(time.Hour)
 	case "daemon":
@@ -73,8 +76,10 @@ func serve(args []string) error {
 	return (&server{dev: os.NewFile(uintptr(fd), "/dev/fuse"), backing: backing}).loop()
 }
 
+const maxRequest = 1<<17 + 4096
+
 func (s *server) loop() error {
-	buf := make([]byte, 1<<17+4096)
+	buf := make([]byte, maxRequest)
 	for {
 		n, err := s.dev.Read(buf)
 		switch {
