@@ -301,8 +301,10 @@ func (w *world) checkOwnFault(c *asking, code codes.Code) bool {
 // before.
 func (w *world) checkCode(c *asking, code codes.Code, f *failure, done *event) {
 	want := codes.Unavailable
+	looks := f.where == "lookup" && !c.reads && c.undoes == "" && c.service() != nodeService
 	switch {
 	case done != nil:
+	case looks && (f.method != "CheckVolume" || !final(code)): // an earlier call may have made it
 	case f.kind == "failed", f.kind == "plain" && c.reads:
 		want = codes.Internal
 	case f.kind == "nospace":
@@ -311,7 +313,7 @@ func (w *world) checkCode(c *asking, code codes.Code, f *failure, done *event) {
 	if c.service() == nodeService && !final(code) {
 		return // the engine may have more to undo
 	}
-	if code == want || f.kind == "plain" && !final(code) || f.kind == "unavailable" && !final(code) || done != nil && !final(code) {
+	if code == want || !final(want) && !final(code) || f.kind == "plain" && !final(code) {
 		return // a context that ended has codes of its own
 	}
 	w.violated("%v was answered %v of a failure of kind %q", c, answer(c.err), f.kind)

@@ -114,10 +114,11 @@ type sight struct {
 
 // failure is an error that was injected.
 type failure struct {
-	kind  string
-	where string
-	at    moment
-	text  string // that only this one has
+	kind   string
+	where  string
+	method string
+	at     moment
+	text   string // that only this one has
 }
 
 // look asks the storage itself.

@@ -122,7 +122,7 @@ func (p *process) play(ctx context.Context, c *asking, method, where string) err
 	if err := p.sleep(ctx, c, plan); err != nil {
 		return err
 	}
-	return p.fail(c, plan)
+	return p.fail(c, plan, method)
 }
 
 // turn is true once for each call: its plan happens once.
@@ -175,18 +175,18 @@ func (p *process) cancelled(ctx context.Context, c *asking) {
 func faultText(id int) string { return fmt.Sprintf("fault-%d-", id) }
 
 // fail ends the method, if it is to.
-func (p *process) fail(c *asking, plan *plan) error {
+func (p *process) fail(c *asking, plan *plan, method string) error {
 	if plan.fails == "" {
 		return nil
 	}
-	f := &failure{kind: plan.fails, where: plan.where, text: faultText(c.id)}
+	f := &failure{kind: plan.fails, where: plan.where, method: method, text: faultText(c.id)}
 	w := p.w
 	w.mu.Lock()
 	f.at = w.now()
 	if c.op != nil {
 		c.op.failed = f
 	}
-	w.note(f.at, "      %v fails at %s: %s", c, f.where, f.kind)
+	w.note(f.at, "      %v fails in %s, %s: %s", c, method, f.where, f.kind)
 	w.mu.Unlock()
 	switch plan.fails {
 	case "panic":
