@@ -27,7 +27,7 @@ test: setup
 ## of a whole driver with several clients, at least 100,000 calls, and the replays of
 ## orchestrators with every schedule
 soak: setup
-	$(GO) test -timeout 60m -count=1 -v -run '^TestModel$$' ./test/model -rapid.checks=4000 -rapid.nofailfile
+	$(GO) test -timeout 60m -count=1 -v -run '^TestModel$$' ./test/model -rapid.checks=4000
 	$(GO) test -timeout 60m -count=1 ./test/co -co.all
 	$(GO) test -timeout 60m -count=1 -v -run '^(TestModel|TestRealModel)$$' ./mounter -rapid.checks=500 -rapid.nofailfile
 

@@ -1,6 +1,7 @@
 package model
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -21,6 +22,9 @@ import (
 // TestModel runs random programs on a driver, and holds what happened against the
 // rules.
 func TestModel(t *testing.T) {
+	if err := flag.Set("rapid.nofailfile", "true"); err != nil { // the seed is enough
+		t.Fatal(err)
+	}
 	var sum tally
 	defer func() {
 		t.Logf("%d runs, %d calls, %d operations in the backend, %d processes; %v", sum.runs, sum.calls, sum.ops, sum.procs, sum.codes)
@@ -122,7 +126,7 @@ func (w *world) cleanUp() {
 	if m := w.kernel.Mounts(); len(m) > 0 {
 		w.violated("everything was unpublished and unstaged, and mounts are left: %v", m)
 	}
-	left, err := filepath.Glob(filepath.Join(w.dir, "state", "v1", "[^.]*"))
+	left, err := filepath.Glob(filepath.Join(w.state, "v1", "[^.]*"))
 	if err != nil || len(left) > 0 {
 		w.violated("everything was unstaged, and records are left: %q (%v)", left, err)
 	}

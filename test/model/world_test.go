@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -36,6 +38,7 @@ type world struct {
 	t      *testing.T
 	ctx    context.Context
 	dir    string
+	state  string // the engine's directory; each kill makes another
 	store  *mem.Store
 	eye    *mem.Backend // looks without being watched
 	kernel *mountertest.Kernel
@@ -75,7 +78,7 @@ type process struct {
 
 func newWorld(t *testing.T, dir string) (*world, error) {
 	w := &world{
-		t: t, ctx: t.Context(), dir: dir, begun: time.Now(), grave: make(chan struct{}), kernel: mountertest.NewKernel(),
+		t: t, ctx: t.Context(), dir: dir, state: filepath.Join(dir, "state-0"), begun: time.Now(), grave: make(chan struct{}), kernel: mountertest.NewKernel(),
 		places: map[int]int{}, makers: map[object]*asking{},
 	}
 	w.store = mem.NewStore(&mem.StoreOptions{Devices: true})
@@ -124,7 +127,7 @@ func (w *world) start() error {
 	p.watch(b)
 	traits, quiet := b.Traits(), slog.New(slog.NewTextHandler(p, &slog.HandlerOptions{Level: slog.LevelError}))
 	p.engine, err = mounter.New(b, &mounter.Options{
-		StateDir: filepath.Join(w.dir, "state"), AllowVolatileState: true, Kernel: w.kernel, FSTypes: traits.FSTypes, Logger: quiet,
+		StateDir: w.state, AllowVolatileState: true, Kernel: w.kernel, FSTypes: traits.FSTypes, Logger: quiet,
 	})
 	if err != nil {
 		return err
@@ -187,24 +190,36 @@ func (p *process) bury() {
 	w.note(p.died, "process %d is dead", p.n)
 }
 
-// kill ends the process like kill -9, and another one starts.
+// kill ends the process like kill -9, and another one starts. One that is draining
+// is not given its time.
 func (w *world) kill() error {
 	synctest.Wait()
+	if err := w.inherit(); err != nil {
+		return err
+	}
 	w.mu.Lock()
 	p, drains := w.proc, w.drains
 	w.mu.Unlock()
-	if p == nil { // the one that drains is not given its time
-		err := drains.engine.Close()
+	if p == nil {
 		drains.bury()
-		return err
-	}
-	if err := p.engine.Close(); err != nil { // gives the state directory back
-		return err
+		return nil
 	}
 	p.bury()
 	p.stop()
 	p.disconnect()
 	return w.start()
+}
+
+// inherit copies the engine's records for the next process: the lock of the
+// directory stays with the dead one, which is only asleep.
+func (w *world) inherit() error {
+	old := w.state
+	w.state = filepath.Join(w.dir, fmt.Sprintf("state-%d", w.seq))
+	err := os.CopyFS(w.state, os.DirFS(old))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // it had not come so far
+	}
+	return errors.Join(err, os.Chmod(w.state, 0o700))
 }
 
 // disconnect is what the kernel does with the sockets of a dead process.
