@@ -65,6 +65,14 @@ func (b *Backend) ListVolumeHealth(ctx context.Context, req backends.ListVolumeH
 // whatever was made or deleted meanwhile, that ID too.
 var token = regexp.MustCompile(`^[a-z]-[0-9a-f]{32}$`)
 
+// room is how many IDs a page may have of those that are left.
+func room(left, limit int) int {
+	if limit > 0 {
+		return min(left, limit)
+	}
+	return left
+}
+
 // cut gives one page of the IDs whose entries are wanted, in order.
 func cut[T any](set map[string]T, order *[]string, page backends.Page, wanted func(T) bool) (ids []string, next string, err error) {
 	if page.Token != "" && !token.MatchString(page.Token) {
@@ -75,6 +83,7 @@ func cut[T any](set map[string]T, order *[]string, page backends.Page, wanted fu
 	if found {
 		start++
 	}
+	ids = make([]string, 0, room(len(all)-start, page.Limit))
 	for _, id := range all[start:] {
 		if !wanted(set[id]) {
 			continue

@@ -106,11 +106,10 @@ func setVolume(out *csi.Volume, v *backends.Volume) {
 }
 
 // entry is what a volume of a list is made of, in one piece: a list of ten
-// thousand is made of three allocations for each page and not of sixty thousand.
+// thousand is made of four allocations for each page and not of sixty thousand.
 type entry struct {
 	entry  csi.ListVolumesResponse_Entry
 	volume csi.Volume
-	status csi.ListVolumesResponse_VolumeStatus
 	place  csi.Topology
 	places [1]*csi.Topology
 }
@@ -120,6 +119,10 @@ type entry struct {
 func Entries(vols []*backends.Volume, published bool) []*csi.ListVolumesResponse_Entry {
 	parts := make([]entry, len(vols))
 	out := make([]*csi.ListVolumesResponse_Entry, len(vols))
+	var statuses []csi.ListVolumesResponse_VolumeStatus
+	if published {
+		statuses = make([]csi.ListVolumesResponse_VolumeStatus, len(vols))
+	}
 	for i, v := range vols {
 		e := &parts[i]
 		setVolume(&e.volume, v)
@@ -131,8 +134,8 @@ func Entries(vols []*backends.Volume, published bool) []*csi.ListVolumesResponse
 		}
 		e.entry.Volume = &e.volume
 		if published {
-			e.status.PublishedNodeIds = v.Nodes
-			e.entry.Status = &e.status
+			statuses[i].PublishedNodeIds = v.Nodes
+			e.entry.Status = &statuses[i]
 		}
 		out[i] = &e.entry
 	}
