@@ -60,7 +60,7 @@ func (a *attacher) attach(name string, v *pv) error {
 	ctx, cancel := timeout(attachTimeout)
 	defer cancel()
 	resp, err := a.c.ControllerPublishVolume(ctx, &csi.ControllerPublishVolumeRequest{
-		VolumeId: v.handle, NodeId: thisNode, VolumeCapability: mountCapability(), VolumeContext: v.context, Secrets: secrets(),
+		VolumeId: v.handle, NodeId: thisNode, VolumeCapability: a.w.capability(), VolumeContext: v.context, Secrets: secrets(),
 	})
 	if err != nil {
 		return err

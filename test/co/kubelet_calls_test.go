@@ -36,7 +36,7 @@ func finalForKubelet(err error) bool {
 
 func (k *kubelet) mountDevice(ctx context.Context, name string) error {
 	path := k.staging(name)
-	if err := prepare(path, !k.block); err != nil {
+	if err := prepare(path, !k.w.block); err != nil {
 		return err
 	}
 	if err := k.canStage(ctx); err != nil {
@@ -48,7 +48,7 @@ func (k *kubelet) mountDevice(ctx context.Context, name string) error {
 	}
 	err := k.call(func(c csi.NodeClient) error {
 		return done(c.NodeStageVolume(ctx, &csi.NodeStageVolumeRequest{
-			VolumeId: v.handle, StagingTargetPath: path, VolumeCapability: k.capability(),
+			VolumeId: v.handle, StagingTargetPath: path, VolumeCapability: k.w.capability(),
 			PublishContext: va.context, VolumeContext: v.context, Secrets: secrets(),
 		}))
 	})
@@ -113,7 +113,7 @@ func (k *kubelet) setUp(ctx context.Context, name, podName string) error {
 // publishRequest has new tokens each time (podServiceAccountTokenAttrs).
 func (k *kubelet) publishRequest(name, podName, path string) *csi.NodePublishVolumeRequest {
 	req := &csi.NodePublishVolumeRequest{
-		VolumeId: "csi-" + podName, TargetPath: path, VolumeCapability: k.capability(), Secrets: secrets(),
+		VolumeId: "csi-" + podName, TargetPath: path, VolumeCapability: k.w.capability(), Secrets: secrets(),
 		VolumeContext: map[string]string{
 			"csi.storage.k8s.io/pod.name": podName, "csi.storage.k8s.io/ephemeral": "true",
 			"csi.storage.k8s.io/serviceAccount.tokens": fmt.Sprintf("%s-%d", canary, time.Now().Unix()),
@@ -191,7 +191,7 @@ func (k *kubelet) expand(ctx context.Context, name, podName string) error {
 	err := k.call(func(c csi.NodeClient) error {
 		return done(c.NodeExpandVolume(ctx, &csi.NodeExpandVolumeRequest{
 			VolumeId: v.handle, VolumePath: k.target(name, podName), StagingTargetPath: k.staging(name),
-			VolumeCapability: k.capability(), CapacityRange: &csi.CapacityRange{RequiredBytes: v.size}, Secrets: secrets(),
+			VolumeCapability: k.w.capability(), CapacityRange: &csi.CapacityRange{RequiredBytes: v.size}, Secrets: secrets(),
 		}))
 	})
 	if err != nil {

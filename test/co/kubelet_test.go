@@ -37,7 +37,6 @@ import (
 //     GenerateUnmountVolumeFunc, GenerateUnmountDeviceFunc).
 type kubelet struct {
 	w       *world
-	block   bool
 	volumes map[string]*nodeVolume // by volume, or by inline pod; guarded by w.mu
 
 	ctx    context.Context // of this run of kubelet
@@ -185,25 +184,17 @@ func (k *kubelet) bury(v *nodeVolume, pod string) {
 }
 
 func (k *kubelet) staging(volume string) string {
-	if k.block {
+	if k.w.block {
 		return filepath.Join(k.w.dir, "volumeDevices", "staging", volume)
 	}
 	return filepath.Join(k.w.dir, "pv", volume, "globalmount")
 }
 
 func (k *kubelet) target(volume, pod string) string {
-	if k.block {
+	if k.w.block {
 		return filepath.Join(k.w.dir, "volumeDevices", "publish", volume, pod)
 	}
 	return filepath.Join(k.w.dir, "pods", pod, volume, "mount")
-}
-
-func (k *kubelet) capability() *csi.VolumeCapability {
-	c := mountCapability()
-	if k.block {
-		c.AccessType = &csi.VolumeCapability_Block{Block: &csi.VolumeCapability_BlockVolume{}}
-	}
-	return c
 }
 
 // change is kept unless kubelet was restarted meanwhile.
@@ -245,7 +236,7 @@ func (k *kubelet) requireRepublish() {
 	k.w.update(func(*api) {
 		for _, v := range k.volumes {
 			for _, m := range v.pods {
-				m.republish = m.state == mounted && !k.block
+				m.republish = m.state == mounted && !k.w.block
 			}
 		}
 	})

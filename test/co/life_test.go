@@ -112,7 +112,7 @@ func (k *kubernetes) gone() {
 	})
 	// A claim that is in progress without its object is asked for again first.
 	k.settle()
-	k.nothing()
+	k.nothing(true)
 }
 
 // settle lets the provisioner come to an end with what it remembers alone.
@@ -181,9 +181,9 @@ func tell(t *testing.T, sc *scenario, s *schedule, plant grpc.UnaryServerInterce
 	return failures, trace
 }
 
-// scenarios are the stories of Kubernetes.
+// scenarios are all stories.
 func scenarios() []*scenario {
-	return []*scenario{volumeStory(), snapshotStory(), inlineStory(), impatientStory()}
+	return []*scenario{volumeStory(), blockStory(), snapshotStory(), inlineStory(), impatientStory(), nomadStory(), swarmStory()}
 }
 
 func controllerPlaces() []place {
@@ -296,6 +296,36 @@ func inlineStory() *scenario {
 		time.Sleep(time.Second)
 		k.stop("q") // while it is being made
 		k.stopped("q")
+		k.gone()
+	}}
+}
+
+// blockStory: a pod with a raw block device, at a file and with a staging path that stays
+// a directory of its own (csi_block.go).
+func blockStory() *scenario {
+	places := []place{
+		{method: "AttachVolume"}, {method: "DetachVolume"}, {method: "OpenVolume", halves: true}, {method: "CloseVolume", halves: true},
+		{method: "RecordFormat"}, {method: "engine.Stage"}, {method: "engine.Unstage"}, {method: "engine.Publish"},
+		{method: "engine.Unpublish"}, {method: "kernel.BindDevice"}, {method: "kernel.Unwind"}, {method: "ExpandVolume"}, {method: "NodeExpandVolume"},
+	}
+	return &scenario{name: "block", places: places, tell: func(w *world) {
+		w.block = true
+		k := newKubernetes(w)
+		k.claim(claim{name: "a"})
+		k.bound("a")
+		k.start("p", "a")
+		k.running("p")
+		k.update(func(a *api) { a.claims["a"].size = 128 * mi })
+		k.until("a has grown", func(a *api) bool {
+			v := a.pvs[volumeName("a")]
+			return v.size == 128*mi && !v.growOnNode
+		})
+		k.true()
+		k.kubelet.restart()
+		time.Sleep(5 * time.Minute)
+		k.stop("p")
+		k.stopped("p")
+		k.drop("a")
 		k.gone()
 	}}
 }

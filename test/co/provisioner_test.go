@@ -135,7 +135,7 @@ func (p *provisioner) provision(c *claim) (background bool, err error) {
 func (p *provisioner) request(c *claim) *csi.CreateVolumeRequest {
 	req := &csi.CreateVolumeRequest{
 		Name: volumeName(c.name), CapacityRange: &csi.CapacityRange{RequiredBytes: c.size},
-		VolumeCapabilities: []*csi.VolumeCapability{mountCapability()}, Secrets: secrets(),
+		VolumeCapabilities: []*csi.VolumeCapability{p.w.capability()}, Secrets: secrets(),
 		Parameters: map[string]string{
 			"media": "ssd", "csi.storage.k8s.io/pvc/name": c.name, "csi.storage.k8s.io/pvc/namespace": "default",
 			"csi.storage.k8s.io/pv/name": volumeName(c.name),

@@ -56,7 +56,7 @@ func (r *resizer) syncSize(name string) error {
 	ctx, cancel := timeout(resizeTimeout)
 	defer cancel()
 	resp, err := r.c.ControllerExpandVolume(ctx, &csi.ControllerExpandVolumeRequest{
-		VolumeId: v.handle, CapacityRange: &csi.CapacityRange{RequiredBytes: size}, VolumeCapability: mountCapability(), Secrets: secrets(),
+		VolumeId: v.handle, CapacityRange: &csi.CapacityRange{RequiredBytes: size}, VolumeCapability: r.w.capability(), Secrets: secrets(),
 	})
 	r.w.update(func(a *api) {
 		if err == nil || finalForSidecar(err) {

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -32,6 +33,7 @@ type world struct {
 	eye      *mem.Backend // looks at the storage, and nothing goes wrong with it
 	schedule *schedule
 	plant    grpc.UnaryServerInterceptor
+	block    bool // volumes are raw block devices
 	dir      string
 	began    time.Time
 	done     chan struct{} // closed at the end, for what still waits
@@ -235,6 +237,14 @@ func (w *world) client(component string, role csidriver.Services) *clients {
 	return c
 }
 
+func (w *world) capability() *csi.VolumeCapability {
+	c := mountCapability()
+	if w.block {
+		c.AccessType = &csi.VolumeCapability_Block{Block: &csi.VolumeCapability_BlockVolume{}}
+	}
+	return c
+}
+
 // hangUp closes a connection of its own.
 func (w *world) hangUp(c *clients) {
 	w.mu.Lock()
@@ -311,7 +321,7 @@ func (w *world) close() {
 
 // nothing is what must be left of everything: no volume, snapshot, attachment,
 // mount, or record.
-func (w *world) nothing() {
+func (w *world) nothing(records bool) {
 	if !w.m.store.Empty() {
 		vols, _, err := w.eye.ListVolumes(context.Background(), listAll)
 		w.fail("the storage is not empty: %d volumes %v", len(vols), err)
@@ -326,7 +336,7 @@ func (w *world) nothing() {
 		w.fail("mounted: %s", m.Point)
 	}
 	err := filepath.WalkDir(w.m.state, func(path string, d fs.DirEntry, err error) error {
-		if err == nil && strings.HasSuffix(path, ".json") {
+		if err == nil && records && strings.HasSuffix(path, ".json") {
 			w.fail("record %s is left", filepath.Base(path))
 		}
 		return err
