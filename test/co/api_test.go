@@ -107,7 +107,7 @@ func snap[T any](w *world, f func(a *api) *T) *T {
 
 // until waits for the orchestrator to believe something. Six hours are for ever.
 func (w *world) until(what string, cond func(a *api) bool) {
-	end := time.After(6 * time.Hour)
+	end := time.After(6 * time.Hour / w.scale)
 	for {
 		w.mu.Lock()
 		ok, changed := cond(w.api), w.changed
@@ -203,7 +203,7 @@ func (w *world) every(d time.Duration, f func()) {
 	w.wg.Go(func() {
 		for {
 			select {
-			case <-time.After(d):
+			case <-time.After(d / w.scale):
 				f()
 			case <-w.done:
 				return

@@ -45,7 +45,7 @@ func newFixture(t *testing.T, o mem.Options, change func(*setup)) *fixture {
 	f.dir = t.TempDir()
 	o.Node = thisNode
 	f.process = f.m.spawn(t, o, change)
-	f.c = dial(t, f.lis.DialContext)
+	f.c = dial(t, f.connect)
 	return f
 }
 

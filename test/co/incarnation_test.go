@@ -51,7 +51,7 @@ func (w *world) dialer(role csidriver.Services) func(context.Context) (net.Conn,
 			return nil, errors.New("connection refused")
 		default:
 		}
-		c, err := p.lis.DialContext(ctx)
+		c, err := p.connect(ctx)
 		if err == nil {
 			p.mu.Lock()
 			p.conns = append(p.conns, c)

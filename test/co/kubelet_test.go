@@ -115,7 +115,7 @@ func (k *kubelet) sync(name string) error {
 		if op == nil {
 			return nil
 		}
-		ctx, cancel := context.WithTimeout(run, kubeletTimeout)
+		ctx, cancel := context.WithTimeout(run, kubeletTimeout/k.w.scale)
 		err := op(ctx)
 		cancel()
 		switch {
@@ -223,7 +223,7 @@ func (k *kubelet) stats() {
 		}
 		return list
 	}) {
-		ctx, cancel := context.WithTimeout(run, kubeletTimeout)
+		ctx, cancel := context.WithTimeout(run, kubeletTimeout/k.w.scale)
 		_ = k.call(func(c csi.NodeClient) error { // old figures, and a metric of the error
 			return done(c.NodeGetVolumeStats(ctx, &csi.NodeGetVolumeStatsRequest{VolumeId: q.id, VolumePath: q.path}))
 		})
@@ -282,10 +282,8 @@ func saveData(path string) error {
 
 // removeMountDir refuses what is still mounted.
 func (k *kubelet) removeMountDir(path string) error {
-	for _, m := range k.w.m.kernel.Mounts() {
-		if m.Point == path {
-			return fmt.Errorf("%s is still mounted", path)
-		}
+	if k.w.mounted(path) {
+		return fmt.Errorf("%s is still mounted", path)
 	}
 	for _, p := range []string{path, filepath.Join(filepath.Dir(path), "vol_data.json"), filepath.Dir(path)} {
 		if err := os.Remove(p); err != nil && !os.IsNotExist(err) && p == path {

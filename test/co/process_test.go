@@ -60,7 +60,7 @@ func recordDir(t testing.TB) string {
 type process struct {
 	backend *mem.Backend
 	engine  *hooked
-	lis     *bufconn.Listener
+	connect func(context.Context) (net.Conn, error)
 	stop    context.CancelFunc
 	end     func() error // stops it, and says what it says
 }
@@ -87,7 +87,8 @@ func (m *machine) spawn(t testing.TB, o mem.Options, change func(*setup)) *proce
 	if change != nil {
 		change(s)
 	}
-	p := &process{backend: b, lis: bufconn.Listen(1 << 16)}
+	lis := bufconn.Listen(1 << 16)
+	p := &process{backend: b, connect: lis.DialContext}
 	if s.cfg.Serve != csidriver.ServeController {
 		real, err := mounter.New(b, &mounter.Options{
 			StateDir: m.state, AllowVolatileState: true, Kernel: s.kernel, FSTypes: s.cfg.Traits.FSTypes, Logger: s.opts.Logger,
@@ -105,7 +106,7 @@ func (m *machine) spawn(t testing.TB, o mem.Options, change func(*setup)) *proce
 	ctx, cancel := context.WithCancel(context.Background())
 	p.stop = cancel
 	served := make(chan error, 1)
-	go func() { served <- d.Serve(ctx, p.lis) }()
+	go func() { served <- d.Serve(ctx, lis) }()
 	p.end = sync.OnceValue(func() error { cancel(); return <-served })
 	return p
 }

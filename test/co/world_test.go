@@ -33,7 +33,11 @@ type world struct {
 	eye      *mem.Backend // looks at the storage, and nothing goes wrong with it
 	schedule *schedule
 	plant    grpc.UnaryServerInterceptor
-	block    bool // volumes are raw block devices
+	block    bool                 // volumes are raw block devices
+	scale    time.Duration        // how many times faster than the real one the clock is
+	spawn    func(p *incarnation) // makes its process
+	mounted  func(path string) bool
+	called   func(method string) // before each call; nil ok
 	dir      string
 	began    time.Time
 	done     chan struct{} // closed at the end, for what still waits
@@ -65,14 +69,14 @@ type incarnation struct {
 // newWorld starts the driver. plant is a fault of the driver itself; nil: none.
 func newWorld(t *testing.T, s *schedule, plant grpc.UnaryServerInterceptor) *world {
 	w := &world{
-		t: t, m: newMachine(t), schedule: s, plant: plant, dir: t.TempDir(), began: time.Now(), done: make(chan struct{}),
+		t: t, m: newMachine(t), schedule: s, plant: plant, scale: 1, dir: t.TempDir(), began: time.Now(), done: make(chan struct{}),
 		api: newAPI(), changed: make(chan struct{}), procs: make(map[csidriver.Services]*incarnation), restarts: make(map[csidriver.Services]bool), disks: make(map[string]*mountertest.Disk),
 	}
 	eye, err := mem.New(&mem.Options{Store: w.m.store})
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.eye = eye
+	w.eye, w.spawn, w.mounted = eye, w.overMem, w.mountedAt
 	w.start(csidriver.ServeController)
 	w.start(csidriver.ServeNode)
 	return w
@@ -80,8 +84,20 @@ func newWorld(t *testing.T, s *schedule, plant grpc.UnaryServerInterceptor) *wor
 
 func (w *world) start(role csidriver.Services) {
 	p := &incarnation{role: role, dead: make(chan struct{})}
+	w.spawn(p)
+	if p.engine != nil {
+		p.engine.before = func(ctx context.Context, method string) error { return w.point(ctx, p, mem.Before, "engine."+method) }
+		p.engine.after = func(ctx context.Context, method string) error { return w.point(ctx, p, mem.After, "engine."+method) }
+	}
+	w.mu.Lock()
+	w.procs[role] = p
+	w.mu.Unlock()
+}
+
+// overMem is a process over the storage and the kernel in memory.
+func (w *world) overMem(p *incarnation) {
 	p.process = w.m.spawn(w.t, mem.Options{Node: thisNode}, func(s *setup) {
-		s.cfg.Serve = role
+		s.cfg.Serve = p.role
 		s.opts.Drain = 5 * time.Second
 		if w.plant != nil {
 			s.opts.UnaryInterceptors = []grpc.UnaryServerInterceptor{w.plant}
@@ -92,13 +108,6 @@ func (w *world) start(role csidriver.Services) {
 			s.backend.Inject(mem.Fault{At: at, Do: func(ctx context.Context, c mem.Call) error { return w.point(ctx, p, at, c.Method) }})
 		}
 	})
-	if p.engine != nil {
-		p.engine.before = func(ctx context.Context, method string) error { return w.point(ctx, p, mem.Before, "engine."+method) }
-		p.engine.after = func(ctx context.Context, method string) error { return w.point(ctx, p, mem.After, "engine."+method) }
-	}
-	w.mu.Lock()
-	w.procs[role] = p
-	w.mu.Unlock()
 }
 
 // plug keeps the disks of the node as big as the volumes.
@@ -209,7 +218,7 @@ func (w *world) pause(ctx context.Context, p *incarnation, d time.Duration, heed
 	if heed {
 		ended = ctx.Done()
 	}
-	timer := time.NewTimer(d)
+	timer := time.NewTimer(d / w.scale)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
@@ -227,6 +236,9 @@ func (w *world) pause(ctx context.Context, p *incarnation, d time.Duration, heed
 func (w *world) client(component string, role csidriver.Services) *clients {
 	c := dial(w.t, w.dialer(role), grpc.WithUnaryInterceptor(
 		func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+			if w.called != nil {
+				w.called(method)
+			}
 			err := invoke(ctx, method, req, reply, cc, opts...)
 			w.judge(component, method, err)
 			return err
@@ -286,7 +298,7 @@ func (w *world) fail(format string, args ...any) {
 // sleep ends early when all is over.
 func (w *world) sleep(d time.Duration) {
 	select {
-	case <-time.After(d):
+	case <-time.After(d / w.scale):
 	case <-w.done:
 	}
 }
