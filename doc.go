@@ -17,7 +17,7 @@
 //	mounter/mnt           the mount system calls, mount points, options
 //	mounter/mountertest   the engine over a kernel in memory, for tests without root
 //	idempotency           operations: join a retry, wait for a conflict, outlive the call
-//	sanity                csi-test against any driver, from a Go test
+//	sanity                a conformance test of any driver, from a Go test: csi-test, then checks of our own
 //	cmd/csikit            the command for authors: demo, walk, check
 //	examples              drivers to copy: minimal, loopfile
 //

@@ -1,5 +1,6 @@
-// Package sanity runs csi-test's conformance tests (csi-sanity v5) against a CSI
-// driver, from an ordinary Go test:
+// Package sanity is a conformance test for CSI drivers in any language, from an
+// ordinary Go test: csi-test's (csi-sanity v5) first, then checks of its own,
+// H-01 to H-32, by the clauses of the spec:
 //
 //	func TestSanity(t *testing.T) {
 //		for _, block := range []bool{false, true} {
@@ -14,11 +15,25 @@
 //	}
 //
 // The driver runs in the test's process, or is one, in any language, that
-// answers at an endpoint. Each spec of csi-sanity becomes a subtest: passed,
-// failed with csi-sanity's message, or skipped with its reason. What is skipped
-// can be held to a file, so that a capability that is lost does not pass
-// unnoticed. Every call and every run has a deadline, which csi-sanity alone has
-// not. Afterwards the driver must have drained, and no mount may be left.
+// answers at an endpoint. Each spec of csi-sanity and each check becomes a
+// subtest. What csi-sanity skips can be held to a file, so that a capability that
+// is lost does not pass unnoticed. Every call, every check and every run has a
+// deadline: a call that hangs costs one result. Each check makes what it needs, by
+// names that nobody has, and takes it back. Afterwards the driver must have
+// drained, and no mount may be left.
+//
+// # Verdicts
+//
+// [Fail] says that a clause is broken, and is the only one that fails a test; a
+// valid driver has none. [Warn] is for a SHOULD that is broken, for what a CO in
+// use would stumble over, and for specs of csi-sanity that ask for more than the
+// spec. [NotApplicable] is what the driver does not advertise, [NotRun] what lacks
+// something here, which the message names. A [Result] has the ids of the clauses,
+// the last calls without secrets, and the command that runs it again.
+//
+// What a driver mounts is looked at when it is to be seen here: data, read-only
+// mounts, growth, leaks (Config.Host). With Config.Restart the driver is killed
+// between calls and in them, with Config.Logs its log is searched for secrets.
 //
 // # A second process
 //

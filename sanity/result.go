@@ -81,6 +81,9 @@ func asksMore(s *spec) string {
 		}
 		return true
 	}
+	if has("CreateVolume", "different capacity", "OutOfRange") {
+		return "csi-sanity wants volumes of exactly the size that it is given, and the driver has none of that size: say another (--size)"
+	}
 	invalid := strings.Contains(s.Message, "InvalidArgument")
 	switch {
 	case has("GetPluginInfo should return appropriate information", "identity.go:"):

@@ -2,7 +2,7 @@
 //
 //	csikit demo     one volume through its life on real disks, printed step by step
 //	csikit walk     any driver that runs, by what it advertises: volumes, snapshots, clones
-//	csikit check    csi-sanity against a driver that runs
+//	csikit check    a conformance test of a driver that runs
 //
 // It also runs beside a driver:
 //
@@ -47,10 +47,20 @@ const usage = `csikit: the tool for authors of CSI drivers
 
   csikit check -endpoint unix:///csi.sock [-node-endpoint unix:///node.sock]
         [-access mount|block] [-parameters k=v,...] [-mutable-parameters k=v,...]
-        [-secrets FILE] [-size BYTES] [-dir DIR] [-timeout 5m] [-json FILE]
-        [-junit FILE]
-        runs csi-sanity against a running driver and prints each spec. csi-sanity
-        wants volumes of exactly BYTES: say a size that the driver does not round.
+        [-secrets FILE] [-size BYTES] [-dir DIR] [-timeout 15m] [-only H-05,...]
+        [-restart CMD] [-log FILE] [-no-data] [-many N] [-seed N] [-fail-fast]
+        [-json FILE] [-junit FILE] [-html FILE]
+        runs csi-sanity, and then checks of its own (H-01 to H-32), against a
+        running driver, and prints each: ok, FAIL (a clause of the spec is broken),
+        WARN (allowed, and no good), skip (something is missing here), n/a (not
+        advertised). CMD is run to kill the driver and to start it again; it is no
+        shell's line, and returns while the driver runs. FILE of -log is what the
+        driver logs, to be searched for secrets. Data is looked at where the volume
+        can be seen; for a mock that mounts nothing say -no-data. csi-sanity wants
+        volumes of exactly BYTES: say a size that the driver does not round.
+
+  csikit check -clauses
+        prints the clauses of the spec, and who holds a driver to each.
 
   csikit fuse-host -socket /run/my-driver/fuse.sock [-grace 5s]
         runs the servers of a driver's FUSE volumes, in a container of its own
@@ -60,7 +70,8 @@ Without -endpoint it is what CSI_ENDPOINT says; -node-endpoint is for a driver
 whose Node service answers elsewhere. BYTES are 1 GiB if not given; 0 asks for no
 size (walk), or for the 1 GiB (check).
 
-Exit code 0: all went well and nothing was left. 1: not so. 2: wrong usage.
+Exit code 0: all went well and nothing was left. 1: not so. 2: wrong usage, or
+(check) nothing could be run.
 `
 
 func main() {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -174,9 +175,26 @@ func (t *T) Ready() error {
 		return err
 	}
 	for _, conn := range []*grpc.ClientConn{t.controller, t.nodeConn} {
-		if err := csiclient.WaitReady(ctx, conn); err != nil {
+		if err := t.probeUntilReady(ctx, conn); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// probeUntilReady asks again at once: gRPC alone waits longer and longer before it
+// connects to a driver that is being started.
+func (t *T) probeUntilReady(ctx context.Context, conn *grpc.ClientConn) error {
+	for {
+		resp, err := csi.NewIdentityClient(conn).Probe(ctx, &csi.ProbeRequest{})
+		if err == nil && (resp.GetReady() == nil || resp.GetReady().GetValue()) {
+			return nil
+		}
+		conn.ResetConnectBackoff()
+		select {
+		case <-ctx.Done():
+			return errors.Join(err, ctx.Err())
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
 }

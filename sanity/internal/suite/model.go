@@ -56,7 +56,11 @@ func random(t *T) {
 	for range sequences {
 		var steps []step
 		for range 40 {
-			steps = append(steps, step{r.IntN(len(operations)), r.IntN(3)})
+			op := r.IntN(len(operations))
+			if operations[op] == "restart" && r.IntN(8) > 0 {
+				op = 0 // a restart takes longer than all the others
+			}
+			steps = append(steps, step{op, r.IntN(3)})
 		}
 		if wrong := play(t, steps); wrong != nil {
 			steps, wrong = shrink(t, steps, wrong)
