@@ -132,6 +132,9 @@ func (r *runner) one(ctx context.Context, c Check) Result {
 	}
 	res.Took = time.Since(start)
 	t.fill(&res)
+	if ctx.Err() != nil && res.Verdict == Fail {
+		res.Verdict, res.Message = NotRun, "the run was over before the check was: "+res.Message
+	}
 	return res
 }
 
