@@ -9,7 +9,7 @@ LINT    = $$(GOWORK=off $(GO) tool -n -modfile=$(CURDIR)/tools/go.mod golangci-l
 # the first with csidriver, in a workspace, and nothing imports it.
 MODULES := idempotency/etcdlock idempotency/etcdlock/replicas
 
-.PHONY: demo test soak crash unit bench lint cross fmt setup clean
+.PHONY: demo test mutants soak crash unit bench lint cross fmt setup clean
 
 ## demo: one volume through its life on real disks, printed step by step
 demo:
@@ -34,6 +34,12 @@ soak: setup
 ## crash: the whole crash matrix, about 15 minutes: a driver killed in every RPC of loopfile (docs/crash.md)
 crash: setup
 	CSIKIT_CRASH=all $(GO) test -timeout 60m -count=1 -v -run '^TestMatrix$$' ./test/crash
+
+## mutants: the harness against a driver with each fault, and against valid ones that are unusual; under 10 minutes
+mutants: setup
+	CSIKIT_MUTANTS=all $(GO) test -timeout 15m -count=1 -run '^TestSwitches$$' ./test/mutants
+	$(GO) build $(GOFLAGS) -o bin/mutants ./test/mutants/run
+	bin/mutants
 
 ## unit: what needs neither root nor a VM
 unit:

@@ -20,14 +20,24 @@ type front struct {
 	driver *grpc.ClientConn
 }
 
+// Halves of a driver that is split.
+const (
+	controllerHalf = 1 << iota
+	nodeHalf
+)
+
 // server has all services of CSI: the driver behind says which it has.
-func (f *front) server() *grpc.Server {
+func (f *front) server(halves int) *grpc.Server {
 	s := grpc.NewServer(grpc.UnaryInterceptor(f.unary), grpc.StreamInterceptor(f.streams), grpc.MaxRecvMsgSize(16<<20))
 	csi.RegisterIdentityServer(s, &csi.UnimplementedIdentityServer{})
-	csi.RegisterControllerServer(s, &csi.UnimplementedControllerServer{})
-	csi.RegisterGroupControllerServer(s, &csi.UnimplementedGroupControllerServer{})
-	csi.RegisterSnapshotMetadataServer(s, &csi.UnimplementedSnapshotMetadataServer{})
-	csi.RegisterNodeServer(s, &csi.UnimplementedNodeServer{})
+	if halves&controllerHalf != 0 {
+		csi.RegisterControllerServer(s, &csi.UnimplementedControllerServer{})
+		csi.RegisterGroupControllerServer(s, &csi.UnimplementedGroupControllerServer{})
+		csi.RegisterSnapshotMetadataServer(s, &csi.UnimplementedSnapshotMetadataServer{})
+	}
+	if halves&nodeHalf != 0 {
+		csi.RegisterNodeServer(s, &csi.UnimplementedNodeServer{})
+	}
 	return s
 }
 

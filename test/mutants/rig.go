@@ -41,6 +41,9 @@ type Rig struct {
 	Close  func(ctx context.Context, req backends.CloseVolumeRequest, next closeFunc) error
 	Engine engineHooks
 
+	// Split has the node half answer at a socket of its own, node.sock beside the
+	// endpoint's.
+	Split bool
 	// Listen makes the listener of the endpoint.
 	Listen func(endpoint string) (net.Listener, error)
 	// Started is called when the driver is about to serve, Stopping when it is about

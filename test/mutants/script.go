@@ -155,11 +155,11 @@ func play(ctx context.Context, sec section, m Mutant, dir string) (lines []strin
 	defer cancel()
 	s := &Script{base: m.Base, dir: dir, now: m, ctx: ctx, times: make(map[string]string)}
 	if err := s.start(); err != nil {
-		return []string{"it does not start"}, tidy(dir) // that is a difference too
+		return []string{"it does not start"}, Tidy(dir) // that is a difference too
 	}
 	sec.run(s)
 	s.host()
-	return s.lines, errors.Join(s.stop(), tidy(dir))
+	return s.lines, errors.Join(s.stop(), Tidy(dir))
 }
 
 func (s *Script) start() error {

@@ -184,8 +184,8 @@ func restartSection(s *Script) {
 	s.mounts()
 }
 
-// tidy takes away what a mutant has left: mounts, loop devices, files.
-func tidy(dir string) error {
+// Tidy takes away what a mutant has left in a directory: mounts, loop devices, files.
+func Tidy(dir string) error {
 	for range 10 {
 		list, err := mnt.List()
 		if err != nil {

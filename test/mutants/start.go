@@ -31,12 +31,12 @@ type Options struct {
 
 // Driver is one that runs.
 type Driver struct {
-	rig    *Rig
-	stop   context.CancelFunc // of the driver behind
-	served chan error         // of the driver behind, and of the front
-	conn   *grpc.ClientConn
-	server *grpc.Server
-	close  func() error // of the storage
+	rig     *Rig
+	stop    context.CancelFunc // of the driver behind
+	served  chan error         // of the driver behind, and of the front
+	conn    *grpc.ClientConn
+	servers []*grpc.Server
+	close   func() error // of the storage
 }
 
 const nodeID = "node-1"
@@ -64,7 +64,7 @@ func newRig(b Base, o Options) *Rig {
 func Start(ctx context.Context, m Mutant, o Options) (_ *Driver, err error) {
 	r := newRig(m.Base, o)
 	m.Install(r)
-	d := &Driver{rig: r, served: make(chan error, 2), close: func() error { return nil }}
+	d := &Driver{rig: r, served: make(chan error, 3), close: func() error { return nil }}
 	defer func() {
 		if err != nil {
 			err = errors.Join(fmt.Errorf("mutants: %s: %w", m.Name, err), d.close())
@@ -87,7 +87,19 @@ func Start(ctx context.Context, m Mutant, o Options) (_ *Driver, err error) {
 	if err != nil {
 		return nil, err
 	}
-	return d, d.serve(ctx, behind, lis)
+	if !r.Split {
+		return d, d.serve(ctx, behind, map[int]net.Listener{controllerHalf | nodeHalf: lis})
+	}
+	node, err := r.Listen(NodeEndpoint(o.Endpoint))
+	if err != nil {
+		return nil, errors.Join(err, lis.Close())
+	}
+	return d, d.serve(ctx, behind, map[int]net.Listener{controllerHalf: lis, nodeHalf: node})
+}
+
+// NodeEndpoint is where the node half of a driver answers that is split.
+func NodeEndpoint(endpoint string) string {
+	return endpoint[:strings.LastIndexByte(endpoint, '/')+1] + "node.sock"
 }
 
 // storage makes the backend.
@@ -138,8 +150,8 @@ func (d *Driver) withEngine() error {
 	return nil
 }
 
-// serve starts the driver behind and the server in front of it.
-func (d *Driver) serve(ctx context.Context, behind *csidriver.Driver, lis net.Listener) error {
+// serve starts the driver behind and the servers in front of it, by what they answer.
+func (d *Driver) serve(ctx context.Context, behind *csidriver.Driver, listeners map[int]net.Listener) error {
 	inner := bufconn.Listen(1 << 20)
 	ctx, d.stop = context.WithCancel(context.WithoutCancel(ctx))
 	conn, err := grpc.NewClient("passthrough:///behind", grpc.WithAuthority("localhost"),
@@ -147,15 +159,21 @@ func (d *Driver) serve(ctx context.Context, behind *csidriver.Driver, lis net.Li
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return inner.DialContext(ctx) }))
 	if err != nil {
 		d.stop()
-		return errors.Join(err, lis.Close())
+		for _, lis := range listeners {
+			err = errors.Join(err, lis.Close())
+		}
+		return err
 	}
 	d.conn, d.rig.conn = conn, conn
-	d.server = (&front{rig: d.rig, driver: conn}).server()
 	for _, fn := range d.rig.Started {
 		fn(d.rig)
 	}
 	go func() { d.served <- behind.Serve(ctx, inner) }()
-	go func() { d.served <- d.server.Serve(lis) }()
+	for halves, lis := range listeners {
+		s := (&front{rig: d.rig, driver: conn}).server(halves)
+		d.servers = append(d.servers, s)
+		go func() { d.served <- s.Serve(lis) }()
+	}
 	return nil
 }
 
@@ -167,15 +185,20 @@ func (d *Driver) Stop() error {
 	for _, fn := range d.rig.Stopping {
 		fn(d.rig)
 	}
-	done := make(chan struct{})
-	go func() { d.server.GracefulStop(); close(done) }()
-	select {
-	case <-done:
-	case <-time.After(2 * time.Second):
-		d.server.Stop() // a call hangs, as some mutants have it
+	for _, s := range d.servers {
+		done := make(chan struct{})
+		go func() { s.GracefulStop(); close(done) }()
+		select {
+		case <-done:
+		case <-time.After(2 * time.Second):
+			s.Stop() // a call hangs, as some mutants have it
+		}
 	}
 	d.stop()
-	err := errors.Join(<-d.served, <-d.served)
+	err := <-d.served
+	for range d.servers {
+		err = errors.Join(err, <-d.served)
+	}
 	d.rig.endChildren()
 	return errors.Join(err, d.conn.Close(), d.close())
 }

@@ -15,7 +15,6 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/csikit/csikit/backends"
-	"github.com/csikit/csikit/csidriver"
 )
 
 // Variants are drivers that are unusual, and within the spec.
@@ -34,7 +33,7 @@ func Variants() []Mutant {
 		}},
 		{Name: "variant-no-alpha", Does: "nothing that the spec calls alpha", Install: func(r *Rig) { r.Options.NoAlpha = true }},
 		{Name: "variant-impatient", Does: "a call for what is being worked on is ABORTED at once", Install: impatient},
-		{Name: "variant-slow", Does: "each change takes half a second", Install: func(r *Rig) { slow(r, 500*time.Millisecond) }},
+		{Name: "variant-slow", Does: "each change takes a quarter of a second", Install: func(r *Rig) { slow(r, 250*time.Millisecond) }},
 		{Name: "variant-unavailable", Does: "one change of ten is UNAVAILABLE", Install: unavailable},
 		{Name: "variant-snapshots-wait", Does: "a snapshot is ready after two seconds", Install: snapshotsWait},
 		{Name: "variant-never-not-found", Does: "undoing what was never done is OK, of whatever volume", Install: neverNotFound},
@@ -42,7 +41,7 @@ func Variants() []Mutant {
 		{Name: "variant-big-context", Does: "volume_context has nearly 4 KiB", Install: eachVolumeContext("path", strings.Repeat("/dir", 960))},
 		{Name: "variant-small-pages", Does: "pages have one entry, whatever is asked for", Install: smallPages},
 		{Name: "variant-odd-tokens", Does: "tokens look like binary, and are long", Install: oddTokens},
-		{Name: "variant-controller-only", Does: "there is no node half", Install: func(r *Rig) { r.Config.Serve = csidriver.ServeController }},
+		{Name: "variant-split", Does: "the node half answers at another socket, node.sock beside the first", Install: func(r *Rig) { r.Split = true }},
 		{Name: "variant-no-staging", Does: "STAGE_UNSTAGE_VOLUME is not advertised", Install: noStaging},
 		{Name: "variant-one-mode", Does: "SINGLE_NODE_WRITER is the only access mode", Install: func(r *Rig) {
 			r.Traits = func(t *backends.Traits) { t.Modes = []backends.AccessMode{backends.SingleNodeWriter} }
