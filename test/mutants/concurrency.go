@@ -25,7 +25,7 @@ const window = 150 * time.Millisecond
 // concurrency are faults of calls that meet, and of calls that are given up.
 func concurrency() []Mutant {
 	return []Mutant{
-		mutant(Concurrency, "lock-per-driver", "GEN-12", "one call at a time: another, for any volume, is ABORTED", lockPerDriver),
+		mutant(Concurrency, "lock-per-driver", "GEN-12 CV-01", "one create at a time: that of another volume is INTERNAL, a final code", lockPerDriver),
 		mutant(Concurrency, "create-twice-at-once", "CV-03 CV-02 GEN-12", "two creates of a name at once make two volumes", createTwice),
 		mutant(Concurrency, "snapshot-twice-at-once", "CS-02 CS-11 GEN-12", "two snapshots of a name at once make two", snapshotTwice),
 		mutant(Concurrency, "group-twice-at-once", "GV-03 GV-15 GEN-12", "two groups of a name at once: the second is INTERNAL", onlyOne[*csi.CreateVolumeGroupSnapshotRequest](
@@ -39,9 +39,9 @@ func concurrency() []Mutant {
 		mutant(Concurrency, "create-from-memory", "CV-01 CV-02 CV-40", "create is answered from memory after the volume was deleted", createFromMemory),
 		mutant(Concurrency, "expand-and-snapshot-deadlock", "GEN-12", "growing a volume while it is cut: neither ever returns", deadlock),
 		mutant(Concurrency, "second-create-hangs", "GEN-12 CV-02", "the second of two creates of a name at once never returns", secondHangs),
-		mutant(Concurrency, "create-before-done", "CV-01 CV-02 CV-39", "OK comes before the volume is there", createBeforeDone),
+		mutant(Concurrency, "create-before-done", "CV-01 CV-02 CV-39 CP-10 VC-06 CG-03", "OK comes before the volume is there", createBeforeDone),
 		mutant(Concurrency, "delete-before-done", "DV-01 DV-02", "OK comes before the volume is gone", deleteBeforeDone),
-		mutant(Concurrency, "stage-before-done", "NS-01 NS-06", "OK comes before the volume is mounted", stageBeforeDone),
+		mutant(Concurrency, "stage-before-done", "NS-01 NS-06 NP-01 NP-14", "OK comes before the volume is mounted", stageBeforeDone),
 		mutant(Concurrency, "deadline-internal", "GEN-18 GEN-19 CV-02", "a create gives up just before its deadline with INTERNAL, a final code, and goes on", deadlineInternal),
 		mutant(Concurrency, "aborted-for-ever", "GEN-18 GEN-12 GEN-19", "after a create was cancelled its name is ABORTED for ever", abortedForEver),
 		mutant(Concurrency, "cancel-undoes", "GEN-19 GEN-18", "a create that was cancelled is undone, also when a retry had OK meanwhile", cancelUndoes),
@@ -83,7 +83,7 @@ func lockPerDriver(r *Rig) {
 	var lock sync.Mutex
 	around(r, func(ctx context.Context, q *csi.CreateVolumeRequest, next createNext) (*csi.CreateVolumeResponse, error) {
 		if !lock.TryLock() {
-			return nil, status.Error(codes.Aborted, "an operation is pending")
+			return nil, status.Error(codes.Internal, "the driver is busy")
 		}
 		defer lock.Unlock()
 		after(ctx, window)

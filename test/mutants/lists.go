@@ -169,7 +169,7 @@ func capacity() []Mutant {
 		})),
 		mutant(Other, "capacity-topology-unadvertised", "GC-08", "a topology is ignored without VOLUME_ACCESSIBILITY_CONSTRAINTS", both(withoutTopology,
 			request(func(q q) { q.AccessibleTopology = nil }))),
-		mutant(Other, "capacity-topology-code", "GC-08 GEN-05", "any topology: INVALID_ARGUMENT, though constraints are advertised", refuse(
+		mutant(Other, "capacity-topology-code", "GC-04 GC-01", "any topology: INVALID_ARGUMENT, though constraints are advertised", refuse(
 			func(q q) bool { return q.GetAccessibleTopology() != nil }, codes.InvalidArgument, "topology is not supported")),
 	}
 }

@@ -30,8 +30,8 @@ func staging() []Mutant {
 		mutant(Other, "unstage-unserved", "NU-01 NC-02", "STAGE_UNSTAGE_VOLUME is advertised, NodeUnstageVolume is not there", unimplemented[*csi.NodeUnstageVolumeRequest]()),
 		mutant(Other, "stage-again-fails", "NS-02", "staged already: INTERNAL", againUntil(
 			stage.GetStagingTargetPath, (*csi.NodeUnstageVolumeRequest).GetStagingTargetPath, codes.Internal)),
-		mutant(Other, "stage-any-capability", "NS-08", "staged with another capability: OK", conflictIgnored(
-			stage.GetStagingTargetPath, codes.AlreadyExists, func(q, first stage) { q.VolumeCapability = first.GetVolumeCapability() })),
+		onLoop(mutant(Other, "stage-any-capability", "NS-08", "staged with another capability: OK", conflictIgnored(
+			stage.GetStagingTargetPath, codes.AlreadyExists, func(q, first stage) { q.VolumeCapability = first.GetVolumeCapability() }))),
 		mutant(Other, "stage-unsupported", "NS-09 NS-06", "a block volume is staged where there are only directories", request(func(q stage) {
 			if q.GetVolumeCapability().GetBlock() != nil {
 				q.VolumeCapability = mountCapability()
@@ -112,7 +112,7 @@ func publishing() []Mutant {
 		mutant(Other, "publish-not-mounted", "NP-07", "target_path is a directory, and nothing is mounted", publishNotMounted),
 		onLoop(mutant(Other, "block-regular-file", "NP-06", "target_path of a block volume is a file, and no device", blockRegularFile)),
 		mutant(Other, "publish-any-readonly", "NP-10", "published with another readonly: OK", conflictIgnored(q.GetTargetPath, codes.AlreadyExists, func(q, first q) { q.Readonly = first.GetReadonly() })),
-		mutant(Other, "publish-any-capability", "NP-10 NP-16", "published with another capability: OK", conflictIgnored(q.GetTargetPath, codes.AlreadyExists, func(q, first q) { q.VolumeCapability = first.GetVolumeCapability() })),
+		onLoop(mutant(Other, "publish-any-capability", "NP-10 NP-16", "published with another capability: OK", conflictIgnored(q.GetTargetPath, codes.AlreadyExists, func(q, first q) { q.VolumeCapability = first.GetVolumeCapability() }))),
 		mutant(Other, "publish-any-volume", "NP-09", "publishing an unknown volume: OK", unknownVolume(codes.OK)),
 		mutant(Other, "publish-unstaged", "NP-14", "without a staging_target_path: OK", codeWhen(
 			func(q q) bool { return q.GetStagingTargetPath() == "" }, codes.FailedPrecondition, codes.OK)),

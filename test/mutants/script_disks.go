@@ -107,6 +107,7 @@ func diskSection(s *Script) {
 	c.GetMount().FsType, c.GetMount().MountFlags = "ext4", []string{"noexec"}
 	p := s.placed("a", c, nil, 64<<20)
 	s.used(p, func(target string) {
+		s.conflicts(p, target)
 		s.write(target+"/file", "data")
 		s.mounts()
 		s.asked(p, target)
@@ -133,6 +134,18 @@ func diskSection(s *Script) {
 		}
 	})
 	s.loops()
+}
+
+// conflicts asks for what is there in another way.
+func (s *Script) conflicts(p place, target string) {
+	each(s, "stage", s.node().NodeStageVolume, &csi.NodeStageVolumeRequest{
+		VolumeId: p.id, StagingTargetPath: s.path("staging", p), VolumeCapability: blockCapability(), VolumeContext: p.context,
+	})
+	each(s, "publish", s.node().NodePublishVolume, &csi.NodePublishVolumeRequest{
+		VolumeId: p.id, StagingTargetPath: s.path("staging", p), TargetPath: target, VolumeCapability: blockCapability(), VolumeContext: p.context,
+	}, &csi.NodePublishVolumeRequest{
+		VolumeId: p.id, StagingTargetPath: s.path("staging", p), TargetPath: target, VolumeCapability: p.capability, VolumeContext: p.context, Readonly: true,
+	})
 }
 
 // loops are the loop devices of this driver.

@@ -208,7 +208,7 @@ func (l *listener) End(r sanity.Result) {
 		l.o.by, l.o.as, l.o.right, l.o.why, l.caught = r.ID, r.Verdict, true, r.Message, true
 		l.cancel()
 	case r.Verdict == sanity.Fail && l.o.by == "":
-		l.o.by, l.o.as, l.o.why = r.ID, r.Verdict, r.Message
+		l.o.by, l.o.as, l.o.why = r.ID, r.Verdict, fmt.Sprintf("(%s) %s", strings.Join(of, " "), r.Message)
 	}
 }
 
