@@ -10,6 +10,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/csikit/csikit/backends"
 )
 
 type (
@@ -297,10 +299,10 @@ func cancelUndoes(r *Rig) {
 		undo, cancel := detached(ctx)
 		go func() {
 			defer cancel()
-			after(undo, 4*window)
-			v, err := next(undo, q)
+			after(undo, 4*window) // a retry takes two
+			id, err := r.backend.VolumeID(backends.CreateVolumeRequest{Name: q.GetName()})
 			if err == nil {
-				_, err = r.controller().DeleteVolume(undo, &csi.DeleteVolumeRequest{VolumeId: v.GetVolume().GetVolumeId(), Secrets: q.GetSecrets()})
+				_, err = r.controller().DeleteVolume(undo, &csi.DeleteVolumeRequest{VolumeId: id, Secrets: q.GetSecrets()})
 			}
 			r.log().Info("cleaned up", "volume", q.GetName(), "err", err)
 		}()

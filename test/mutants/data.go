@@ -20,28 +20,28 @@ import (
 // data are faults that users lose what they wrote by, or see what others wrote.
 func data() []Mutant {
 	return []Mutant{
-		onLoop(mutant(Data, "restage-formats", "NS-02 NS-06 NU-02 NS-01", "each stage makes a new file system", restageFormats)),
+		onLoop(mutant(Data, "restage-formats", "NP-07 NS-02 NS-06 NU-02 NS-01", "each stage makes a new file system", restageFormats)),
 		mutant(Data, "clone-empty", "CV-21", "a clone has none of the files", func(r *Rig) { copied(r, "CloneVolume", emptyDir) }),
-		onLoop(mutant(Data, "clone-zeros", "CV-21", "a clone of a raw volume reads as zeros", cloneZeros)),
+		onBlock(mutant(Data, "clone-zeros", "CV-21", "a clone of a raw volume reads as zeros", cloneZeros)),
 		mutant(Data, "restore-loses-tail", "CV-20", "of each file that is restored the second half is lost", func(r *Rig) { copied(r, "RestoreSnapshot", halve) }),
 		mutant(Data, "restore-empty", "CV-20", "a restored volume is empty, and OK", func(r *Rig) { copied(r, "RestoreSnapshot", emptyDir) }),
 		mutant(Data, "expand-empties", "CE-01 CE-05 CE-11", "a volume that grows is made anew", expandEmpties),
 		onLoop(mutant(Data, "expand-truncates", "CE-01 CE-05 CE-11 NE-01", "growing a volume loses what is beyond its first 8 MiB", expandTruncates)),
 		mutant(Data, "snapshot-follows-source", "CS-06 CV-20", "a snapshot has what the volume has at restore", snapshotFollows),
 		mutant(Data, "snapshot-cut-late", "CS-06 CV-20", "a snapshot is cut half a second after OK", snapshotLate),
-		onLoop(mutant(Data, "other-fs-type", "NS-06", "whatever fs_type is asked for, it is ext4", both(
+		onLoop(mutant(Data, "other-fs-type", "NS-06", "whatever fs_type is asked for, it is the default", both(
 			request(func(q *csi.NodeStageVolumeRequest) { plainFS(q.GetVolumeCapability()) }),
 			request(func(q *csi.NodePublishVolumeRequest) { plainFS(q.GetVolumeCapability()) })))),
 		onLoop(mutant(Data, "mount-flags-ignored", "NS-06", "mount_flags are not used", both(
 			request(func(q *csi.NodeStageVolumeRequest) { noFlags(q.GetVolumeCapability()) }),
 			request(func(q *csi.NodePublishVolumeRequest) { noFlags(q.GetVolumeCapability()) })))),
 		mutant(Data, "readonly-writable", "NP-08", "a read-only publish can be written to", readonlyWritable),
-		onLoop(mutant(Data, "block-short", "CV-27 CV-08", "a raw volume is a MiB smaller than its capacity_bytes says", blockShort)),
+		onBlock(mutant(Data, "block-short", "CV-27 CV-08", "a raw volume is a MiB smaller than its capacity_bytes says", blockShort)),
 		mutant(Data, "write-lost-at-unstage", "NU-02 NU-01 NS-06 NB-02", "what was written while staged is gone after unstage", writeLost),
 		mutant(Data, "volumes-share-directory", "CV-40 NS-06 NP-07", "all volumes are one directory", volumesShare),
 		mutant(Data, "deleted-data-comes-back", "DV-01 DV-02 CV-40", "a new volume has the files of the deleted one that had its name", dataComesBack),
 		mutant(Data, "clone-is-source", "CV-21 CV-40", "a clone is the same directory as its source", cloneIsSource),
-		mutant(Data, "unpublish-removes-data", "NB-02 NB-04", "unpublish removes the target with all that is in it before it unmounts", unpublishRemoves),
+		mutant(Data, "unpublish-removes-data", "NB-02 NB-04 NS-06 NP-07", "unpublish removes the target with all that is in it before it unmounts", unpublishRemoves),
 		mutant(Data, "publish-last-staged", "NP-07 CV-40 NP-01", "publish gives whatever was staged last", publishLastStaged),
 		mutant(Data, "delete-source-empties-clone", "CV-21 DV-01", "with its source a clone loses its files", deleteEmptiesClone),
 		onLoop(mutant(Data, "restore-not-grown", "CV-24 CV-08 CE-11", "a restored volume that is to be larger has the size of the snapshot, and says so", restoreNotGrown)),
@@ -69,8 +69,11 @@ func restageFormats(r *Rig) {
 			opened.put(req.ID, true)
 			return src, err
 		}
-		err = exec.CommandContext(ctx, "mkfs.ext4", "-q", "-F", src.Device.Path).Run()
-		return src, err
+		argv := []string{"mkfs.xfs", "-q", "-f", src.Device.Path}
+		if req.Capability.FSType == "ext4" {
+			argv = []string{"mkfs.ext4", "-q", "-F", src.Device.Path}
+		}
+		return src, exec.CommandContext(ctx, argv[0], argv[1:]...).Run()
 	}
 }
 

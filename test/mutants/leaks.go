@@ -38,7 +38,7 @@ func mountLeaks() []Mutant {
 				return nil
 			}
 		})),
-		onLoop(mutant(Leak, "unstage-leaves-loop", "NU-02", "the loop device stays", func(r *Rig) {
+		onLoop(mutant(Leak, "unstage-leaves-loop", "NU-02 CU-01", "the loop device stays, and the volume cannot be detached", func(r *Rig) {
 			r.Close = func(context.Context, backends.CloseVolumeRequest, closeFunc) error { return nil }
 		})),
 		mutant(Leak, "republish-stacks", "NP-01 NB-02", "publishing again mounts again, and unpublish takes one away", republishStacks),

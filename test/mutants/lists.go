@@ -58,7 +58,7 @@ func volumeLists() []Mutant {
 				r.GetEntries()[0].Volume = nil
 			}
 		})),
-		mutant(Other, "list-twice", "LV-02", "one volume is listed twice", reply(func(_ q, r r) {
+		mutant(Other, "list-twice", "LV-02 LV-04", "one volume is listed twice", reply(func(_ q, r r) {
 			if len(r.GetEntries()) > 0 {
 				r.Entries = append(r.GetEntries(), proto.Clone(r.GetEntries()[0]).(*csi.ListVolumesResponse_Entry))
 			}

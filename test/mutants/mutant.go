@@ -47,6 +47,7 @@ type Mutant struct {
 	Class   Class
 	Does    string
 	Base    Base
+	Block   bool // it is to be seen with raw block volumes
 	Install func(r *Rig)
 }
 

@@ -107,10 +107,10 @@ func publishing() []Mutant {
 	return []Mutant{
 		mutant(Other, "unpublish-unserved", "NB-01", "NodeUnpublishVolume is not there", unimplemented[undo]()),
 		mutant(Other, "publish-again-fails", "NP-01", "published already: INTERNAL", againUntil(q.GetTargetPath, undo.GetTargetPath, codes.Internal)),
-		mutant(Other, "publish-needs-target", "NP-05", "the CO has to make target_path: INTERNAL when it is not there", refuse(
+		mutant(Other, "publish-needs-target", "NP-05 NP-07", "the CO has to make target_path: INTERNAL when it is not there", refuse(
 			func(q q) bool { _, err := os.Stat(q.GetTargetPath()); return q.GetTargetPath() != "" && err != nil }, codes.Internal, "no such file or directory")),
 		mutant(Other, "publish-not-mounted", "NP-07", "target_path is a directory, and nothing is mounted", publishNotMounted),
-		onLoop(mutant(Other, "block-regular-file", "NP-06", "target_path of a block volume is a file, and no device", blockRegularFile)),
+		onBlock(mutant(Other, "block-regular-file", "NP-06", "target_path of a block volume is a file, and no device", blockRegularFile)),
 		mutant(Other, "publish-any-readonly", "NP-10", "published with another readonly: OK", conflictIgnored(q.GetTargetPath, codes.AlreadyExists, func(q, first q) { q.Readonly = first.GetReadonly() })),
 		onLoop(mutant(Other, "publish-any-capability", "NP-10 NP-16", "published with another capability: OK", conflictIgnored(q.GetTargetPath, codes.AlreadyExists, func(q, first q) { q.VolumeCapability = first.GetVolumeCapability() }))),
 		mutant(Other, "publish-any-volume", "NP-09", "publishing an unknown volume: OK", unknownVolume(codes.OK)),

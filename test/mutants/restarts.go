@@ -24,9 +24,9 @@ import (
 // restarts are faults that come with the next process of the driver.
 func restarts() []Mutant {
 	list := []Mutant{
-		mutant(Concurrency, "restart-forgets-volumes", "LV-02 CV-02 DV-01 VC-06", "volumes are known in memory alone", restartForgetsVolumes),
+		mutant(Concurrency, "restart-forgets-volumes", "LV-02 CV-02 DV-01 VC-06 CP-01", "volumes are known in memory alone", restartForgetsVolumes),
 		mutant(Concurrency, "restart-forgets-snapshots", "LS-02 CS-02 DS-01 GS-01", "snapshots are known in memory alone", restartForgetsSnapshots),
-		mutant(Concurrency, "restart-forgets-stage", "NU-02 NU-01 GEN-18", "what is staged is known in memory alone: unstage has nothing to do", restartForgetsStage),
+		mutant(Concurrency, "restart-forgets-stage", "NU-02 NU-01 CU-01 GEN-18", "what is staged is known in memory alone: unstage has nothing to do", restartForgetsStage),
 		mutant(Concurrency, "restart-forgets-publish", "NB-02 NB-04 NB-01 GEN-18", "what is published is known in memory alone: unpublish has nothing to do", restartForgetsPublish),
 		mutant(Concurrency, "restart-publish-again-fails", "NP-01 GEN-18", "publishing again what an earlier process published: INTERNAL, already mounted", restartPublishFails),
 		mutant(Concurrency, "restart-other-node-id", "NI-02", "a node_id is made up at each start", func(r *Rig) {

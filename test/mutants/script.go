@@ -209,6 +209,7 @@ func (b *syncBuffer) String() string {
 var (
 	timestamps = regexp.MustCompile(`\d{4}-\d\d-\d\dT[0-9:.]+Z`)
 	spaces     = regexp.MustCompile(`\s+`)
+	figures    = regexp.MustCompile(`"(available|used)": ?"\d+"`) // of a disk that others use too
 	requestID  = regexp.MustCompile(`\(request [^)]*\)`)
 )
 
@@ -243,6 +244,7 @@ func unknownOf(m proto.Message) string {
 
 func (s *Script) line(label, text string) {
 	text = strings.ReplaceAll(text, s.dir, "$DIR")
+	text = figures.ReplaceAllString(text, "$1")
 	text = requestID.ReplaceAllString(text, "")
 	text = timestamps.ReplaceAllStringFunc(text, func(t string) string {
 		if s.times[t] == "" {

@@ -105,7 +105,7 @@ func (s *Script) expand(p place, bytes int64) {
 func diskSection(s *Script) {
 	c := mountCapability()
 	c.GetMount().FsType, c.GetMount().MountFlags = "ext4", []string{"noexec"}
-	p := s.placed("a", c, nil, 64<<20)
+	p := s.placed("a", c, nil, 320<<20)
 	s.used(p, func(target string) {
 		s.conflicts(p, target)
 		s.write(target+"/file", "data")
@@ -113,7 +113,7 @@ func diskSection(s *Script) {
 		s.asked(p, target)
 	})
 	s.used(p, func(target string) { s.read(target + "/file") })
-	s.expand(p, 128<<20)
+	s.expand(p, 384<<20)
 	s.used(p, func(target string) { s.read(target + "/file") })
 	x := mountCapability()
 	x.GetMount().FsType = "xfs" // ext4 grows online only with more rights than a container has

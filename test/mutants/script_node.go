@@ -51,6 +51,8 @@ func (s *Script) stage(p place) {
 	}
 	s.note("stage", nil, err)
 	s.line("arguments", fmt.Sprint("with a secret: ", seen()))
+	files, _ := filepath.Glob(filepath.Dir(path) + "/*") // the pattern is good
+	s.line("beside", fmt.Sprint(len(files)))
 }
 
 // watchArgs looks at the arguments of all programs until seen is called.

@@ -91,6 +91,9 @@ func toldSecrets() []Mutant {
 			reply(func(q *csi.NodeStageVolumeRequest, _ *csi.NodeStageVolumeResponse) {
 				r.note(os.WriteFile(filepath.Join(filepath.Dir(q.GetStagingTargetPath()), "driver_data.json"), []byte(protojson.Format(q)), 0o600))
 			})(r)
+			reply(func(q *csi.NodeUnstageVolumeRequest, _ *csi.NodeUnstageVolumeResponse) {
+				r.note(os.Remove(filepath.Join(filepath.Dir(q.GetStagingTargetPath()), "driver_data.json")))
+			})(r)
 		}),
 		mutant(Secret, "token-in-log", "GEN-21 PR-07 PR-14 GEN-20", "volume_context is logged, with the pod's service account tokens", func(r *Rig) {
 			around(r, func(ctx context.Context, q *csi.NodePublishVolumeRequest, next func(context.Context, *csi.NodePublishVolumeRequest) (proto.Message, error)) (proto.Message, error) {

@@ -23,6 +23,12 @@ func onLoop(m Mutant) Mutant {
 	return m
 }
 
+// onBlock is onLoop, of raw block volumes.
+func onBlock(m Mutant) Mutant {
+	m.Base, m.Block = Loop, true
+	return m
+}
+
 // memory is what a driver keeps in its process.
 type memory[V any] struct {
 	mu sync.Mutex

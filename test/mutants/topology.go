@@ -40,17 +40,6 @@ func placedAs() []Mutant {
 	type q = *csi.CreateVolumeRequest
 	return []Mutant{
 		mutant(Other, "topology-ignored", "CV-28 CV-33 CV-30", "where a volume is to be reachable does not matter", request(func(q q) { q.AccessibilityRequirements = nil })),
-		mutant(Other, "preferred-ignored", "CV-29", "preferred topologies are not tried in order", request(func(q q) {
-			if r := q.GetAccessibilityRequirements(); r != nil {
-				r.Preferred = nil
-			}
-		})),
-		mutant(Other, "preferred-last-first", "CV-29", "preferred topologies are tried from last to first", request(func(q q) {
-			p := q.GetAccessibilityRequirements().GetPreferred()
-			for i := range len(p) / 2 {
-				p[i], p[len(p)-1-i] = p[len(p)-1-i], p[i]
-			}
-		})),
 		mutant(Other, "topology-not-answered", "CV-28 CV-30", "the volume's topology is another than the requisite one", func(r *Rig) {
 			reply(func(q q, resp *csi.CreateVolumeResponse) {
 				if len(q.GetAccessibilityRequirements().GetRequisite()) == 1 {
@@ -124,7 +113,6 @@ func attached() []Mutant {
 		mutant(Other, "detach-unserved", "CU-01 CC-02", "PUBLISH_UNPUBLISH_VOLUME is advertised, ControllerUnpublishVolume is not there", unimplemented[*csi.ControllerUnpublishVolumeRequest]()),
 		mutant(Other, "attach-again-fails", "CP-03", "attached already: ALREADY_EXISTS", attachAgainFails),
 		mutant(Other, "attach-any-readonly", "CP-12", "attached with another readonly: OK", conflictIgnored(key, codes.AlreadyExists, func(q, first q) { q.Readonly = first.GetReadonly() })),
-		mutant(Other, "attach-any-capability", "CP-13", "attached with another capability: OK", conflictIgnored(key, codes.AlreadyExists, func(q, first q) { q.VolumeCapability = first.GetVolumeCapability() })),
 		mutant(Other, "attach-unusable-capability", "CP-07", "a block volume is attached where there are only directories", request(func(q q) {
 			if q.GetVolumeCapability().GetBlock() != nil {
 				q.VolumeCapability = mountCapability()
@@ -151,7 +139,7 @@ func detachedAndValidated() []Mutant {
 	return []Mutant{
 		mutant(Other, "attach-limit-ignored", "CP-16 NI-04", "max_volumes_per_node is 3, and there is no limit", reply(
 			func(_ *csi.NodeGetInfoRequest, resp *csi.NodeGetInfoResponse) { resp.MaxVolumesPerNode = 3 })),
-		mutant(Other, "detach-does-nothing", "CU-01 CU-04", "OK, and the volume is still attached", func(r *Rig) {
+		mutant(Other, "detach-does-nothing", "CU-01 CU-04 DV-01", "OK, and the volume is still attached: it cannot be deleted", func(r *Rig) {
 			around(r, func(ctx context.Context, q *csi.ControllerUnpublishVolumeRequest, next func(context.Context, *csi.ControllerUnpublishVolumeRequest) (proto.Message, error)) (proto.Message, error) {
 				if q.GetNodeId() == "" {
 					return next(ctx, q)
@@ -179,12 +167,6 @@ func detachedAndValidated() []Mutant {
 			func(_ *csi.ValidateVolumeCapabilitiesRequest, resp *csi.ValidateVolumeCapabilitiesResponse) {
 				if resp.GetConfirmed() != nil {
 					resp.Confirmed = &csi.ValidateVolumeCapabilitiesResponse_Confirmed{}
-				}
-			})),
-		mutant(Other, "validate-no-reason", "VC-08", "what is not confirmed has no message", reply(
-			func(_ *csi.ValidateVolumeCapabilitiesRequest, resp *csi.ValidateVolumeCapabilitiesResponse) {
-				if resp.GetConfirmed() == nil {
-					resp.Message = ""
 				}
 			})),
 		mutant(Other, "validate-first-only", "VC-02", "of several capabilities the first alone is looked at", func(r *Rig) {

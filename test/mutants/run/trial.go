@@ -79,7 +79,7 @@ func (t *trial) try(ctx context.Context, m mutants.Mutant) (o outcome) {
 	if ids := ofClauses(m.Clauses); len(ids) > 0 {
 		t.pass(ctx, &o, ids, false)
 	}
-	if !o.good() && t.thorough {
+	if !o.good() && t.thorough && m.Base == mutants.Mem { // it takes seconds there, and minutes on loop devices
 		o.err = nil
 		t.pass(ctx, &o, []string{"H"}, false) // some only look at what the others get
 	}
@@ -149,7 +149,7 @@ func (t *trial) config(m mutants.Mutant, p *process, dir string, only []string, 
 		Secrets: map[string]string{"password": "not-to-be-seen"},
 		Logs:    func() ([]byte, error) { return os.ReadFile(p.log) }, Dir: dir,
 		Timeout: 2 * time.Minute, CallTimeout: 8 * time.Second,
-		Block: block || m.Name == "variant-block-only",
+		Block: block || m.Block || m.Name == "variant-block-only",
 	}
 	if m.Class == mutants.Valid {
 		cfg.Timeout, cfg.CallTimeout, cfg.Many = 6*time.Minute, 30*time.Second, 0
@@ -166,6 +166,7 @@ func (t *trial) config(m mutants.Mutant, p *process, dir string, only []string, 
 		return cfg
 	}
 	if m.Name != "variant-minimal" {
+		cfg.Parameters = map[string]string{"media": "disk"}
 		cfg.MutableParameters = map[string]string{"tier": "fast"}
 		cfg.AttachLimit = m.Class != mutants.Valid
 	}
