@@ -195,8 +195,8 @@ func controllerPlaces() []place {
 
 func nodePlaces() []place {
 	return []place{
-		{method: "AttachVolume"}, {method: "DetachVolume"}, {method: "ListVolumes"},
-		{method: "OpenVolume", halves: true}, {method: "CloseVolume", halves: true}, {method: "RecordFormat"}, {method: "PrepareTarget"},
+		{method: "AttachVolume", makes: true}, {method: "DetachVolume"}, {method: "ListVolumes"},
+		{method: "OpenVolume", halves: true, makes: true}, {method: "CloseVolume", halves: true}, {method: "RecordFormat"}, {method: "PrepareTarget"},
 		{method: "engine.Stage"}, {method: "engine.Unstage"}, {method: "engine.Publish"}, {method: "engine.Unpublish"},
 		{method: "kernel.Mkfs"}, {method: "kernel.Mount"}, {method: "kernel.Bind"}, {method: "kernel.Unwind"},
 	}
@@ -280,7 +280,7 @@ func (k *kubernetes) snapshotHandle(name string) string {
 // inlineStory: a pod with a volume of its own, which kubelet forgets in between.
 func inlineStory() *scenario {
 	places := []place{
-		{method: "CreateEphemeral", halves: true, makes: true}, {method: "DeleteEphemeral", halves: true}, {method: "OpenVolume", halves: true},
+		{method: "CreateEphemeral", halves: true, makes: true}, {method: "DeleteEphemeral", halves: true}, {method: "OpenVolume", halves: true, makes: true},
 		{method: "CloseVolume", halves: true}, {method: "PrepareTarget"}, {method: "engine.Publish"}, {method: "engine.Unpublish"},
 		{method: "kernel.Mkfs"}, {method: "kernel.Mount"}, {method: "kernel.Unwind"},
 	}
@@ -304,7 +304,7 @@ func inlineStory() *scenario {
 // a directory of its own (csi_block.go).
 func blockStory() *scenario {
 	places := []place{
-		{method: "AttachVolume"}, {method: "DetachVolume"}, {method: "OpenVolume", halves: true}, {method: "CloseVolume", halves: true},
+		{method: "AttachVolume", makes: true}, {method: "DetachVolume"}, {method: "OpenVolume", halves: true, makes: true}, {method: "CloseVolume", halves: true},
 		{method: "RecordFormat"}, {method: "engine.Stage"}, {method: "engine.Unstage"}, {method: "engine.Publish"},
 		{method: "engine.Unpublish"}, {method: "kernel.BindDevice"}, {method: "kernel.Unwind"}, {method: "ExpandVolume"}, {method: "NodeExpandVolume"},
 	}

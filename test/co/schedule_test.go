@@ -35,6 +35,7 @@ const (
 	unauthorized   = "ErrUnauthenticated"
 	forbidden      = "ErrPermission"
 	failed         = "ErrFailed"
+	failedToLook   = "ErrFailed of a lookup"
 	noSpace        = "ErrNoSpace"
 	outOfRange     = "ErrOutOfRange"
 )
@@ -50,6 +51,7 @@ var troubles = map[string]error{
 	unauthorized: backends.ErrUnauthenticated,
 	forbidden:    backends.ErrPermission,
 	failed:       backends.ErrFailed,
+	failedToLook: backends.ErrFailed,
 	noSpace:      backends.ErrNoSpace,
 	outOfRange:   backends.ErrOutOfRange,
 }
@@ -59,12 +61,13 @@ var doubtful = []string{
 	slow, slower, untilCancelled, forGood, panics, cut, restarts, killed, plainError, unavailable, isPending, vendorStatus, notAnother, foreignEnd,
 }
 
-// ends end what may end: nothing is left behind, says the backend.
+// definite is true of a first call alone: nothing is left behind. It may be answered
+// with a code that ends.
 var definite = []string{failed, noSpace, outOfRange}
 
 // refused are lookups that the storage does not allow: they say nothing of what is
 // there.
-var refused = []string{unauthorized, forbidden, failed}
+var refused = []string{unauthorized, forbidden, failedToLook}
 
 // trouble is one thing that goes wrong: from the nth call of a method on, so many
 // times.
@@ -146,6 +149,11 @@ func pairs(places []place) []*schedule {
 				}
 			}
 			all = append(all, newSchedule(t.once()))
+		}
+		for _, what := range definite {
+			if p.makes {
+				all = append(all, newSchedule(trouble{method: p.method, at: mem.Before, nth: 1, times: 3, what: what}))
+			}
 		}
 		for _, what := range refused {
 			if p.reads {
