@@ -247,7 +247,7 @@ func (d *Driver) Serve(ctx context.Context, lis net.Listener) error {
 	}()
 	err := d.server.Serve(ctx, lis)
 	stop()
-	return errors.Join(<-recovered, err, d.closeEngine())
+	return errors.Join(endOfRecovery(recovered), err, d.closeEngine())
 }
 
 func (d *Driver) closeEngine() error {

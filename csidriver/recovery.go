@@ -36,6 +36,19 @@ func (d *Driver) recover(ctx context.Context) error {
 	return nil
 }
 
+// endOfRecovery waits for a recovery that was told to stop. One that hangs in the
+// storage is left behind, named.
+func endOfRecovery(recovered <-chan error) error {
+	timer := time.NewTimer(stopWait)
+	defer timer.Stop()
+	select {
+	case err := <-recovered:
+		return err
+	case <-timer.C:
+		return &DrainError{Cut: []string{"recovery, which does not end"}}
+	}
+}
+
 func (d *Driver) retry(ctx context.Context, half string, fn func(context.Context) error) error {
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
 		err := d.guarded("recovery", func() error { return fn(ctx) })

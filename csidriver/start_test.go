@@ -123,6 +123,26 @@ func TestRecoveryIsTriedAgain(t *testing.T) {
 	})
 }
 
+// TestRecoveryThatHangs: it does not keep the driver from stopping.
+func TestRecoveryThatHangs(t *testing.T) {
+	release := make(chan struct{})
+	r := newRig(t, func(s *setup) {
+		s.engine.hook = func(_ context.Context, method string) error {
+			if method == "Start" {
+				<-release
+			}
+			return nil
+		}
+	})
+	defer close(release)
+	_, err := r.Probe(t.Context(), &csi.ProbeRequest{}, grpc.WaitForReady(true))
+	wantCode(t, err, codes.OK)
+	drain := (*DrainError)(nil)
+	if err := r.stop(); !errors.As(err, &drain) || !strings.Contains(drain.Error(), "recovery") {
+		t.Errorf("stopped with %v", err)
+	}
+}
+
 func TestServesOnce(t *testing.T) {
 	r := startRig(t, nil)
 	lis, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
