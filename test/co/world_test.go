@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -59,8 +60,9 @@ type world struct {
 // incarnation is a process of the driver from its start to its death.
 type incarnation struct {
 	*process
-	role csidriver.Services
-	dead chan struct{}
+	role   csidriver.Services
+	dead   chan struct{}
+	served atomic.Bool // it is over its recovery
 
 	mu    sync.Mutex
 	conns []net.Conn
@@ -169,20 +171,28 @@ func (w *world) point(ctx context.Context, p *incarnation, at mem.Point, method 
 	if err := w.alive(p); err != nil {
 		return err
 	}
+	if strings.HasPrefix(method, "engine.") {
+		p.served.Store(true)
+	}
 	t := w.schedule.next(method, at)
 	if t == nil {
 		return nil
 	}
-	w.note("        %s at %s: %s", method, pointName(at), t.what)
-	if err := w.trouble(ctx, p, t); err != nil {
+	what := t.what
+	if p.role == csidriver.ServeNode && !p.served.Load() && slices.Contains([]string{forGood, killed, restarts, untilCancelled}, what) {
+		// In a recovery: its lock on the records would outlive this process here.
+		what = slower
+	}
+	w.note("        %s at %s: %s", method, pointName(at), what)
+	if err := w.trouble(ctx, p, what); err != nil {
 		return err
 	}
 	return w.alive(p)
 }
 
 // trouble makes it happen.
-func (w *world) trouble(ctx context.Context, p *incarnation, t *trouble) error {
-	switch t.what {
+func (w *world) trouble(ctx context.Context, p *incarnation, what string) error {
+	switch what {
 	case slow:
 		return w.pause(ctx, p, 40*time.Second, false)
 	case slower:
@@ -209,7 +219,7 @@ func (w *world) trouble(ctx context.Context, p *incarnation, t *trouble) error {
 		w.restart(p, true)
 		return nil
 	}
-	return fmt.Errorf("%s: %w", t.what, troubles[t.what])
+	return fmt.Errorf("%s: %w", what, troubles[what])
 }
 
 // pause waits; a dead process waits until all is over.
