@@ -31,9 +31,11 @@ func newStorage() *storage {
 	return &storage{volumes: map[string]*backends.Volume{}, paths: map[string]string{}}
 }
 
-// config is a test of s.
+// config is a test of s: csi-sanity's, for the checks see what the engine below
+// leaves out.
 func (s *storage) config() Config {
 	return Config{
+		Only: []string{csiSanity},
 		Driver: csidriver.Config{
 			Name: "fake.csi.example.com", Version: "1", Controller: controller{s}, Node: node{},
 			Traits: backends.Traits{

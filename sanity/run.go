@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/csikit/csikit/sanity/internal/check"
 	"github.com/csikit/csikit/sanity/internal/report"
 )
 
@@ -34,7 +35,7 @@ func Run(t *testing.T, cfg Config) {
 		t.Errorf("%v (does the test reach sanity.Run when it is run alone?)", err)
 		return // what was skipped in half a run says nothing
 	}
-	if cfg.SkipsFile != "" && len(cfg.Only) == 0 {
+	if cfg.SkipsFile != "" && check.Selected(cfg.Only, csiSanity) {
 		if err := checkSkips(cfg.SkipsFile, r.Results, os.Getenv(updateEnv) != ""); err != nil {
 			t.Error(err)
 		}

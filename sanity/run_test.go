@@ -74,6 +74,7 @@ func TestRunEndpoint(t *testing.T) {
 		return "unix:" + path
 	}
 	Run(t, Config{
+		Only:               []string{csiSanity},
 		Endpoint:           serve("node.sock", csidriver.ServeNode),
 		ControllerEndpoint: serve("controller.sock", csidriver.ServeController),
 	})
