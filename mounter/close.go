@@ -26,6 +26,9 @@ func (e *Engine) closeVolume(ctx context.Context, s *store, r *record) error {
 			if err := e.unheld(ctx, s, r); err != nil {
 				return err
 			}
+			if err := e.mendLeft(ctx, r); err != nil {
+				return err
+			}
 		}
 		r.Phase = phaseClosing
 		if err := s.put(r); err != nil {

@@ -2,6 +2,7 @@ package mounter
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/csikit/csikit/backends"
@@ -174,11 +175,15 @@ func (s *staging) repair(ctx context.Context, d Device, c blockdev.Content, unfi
 	case reader:
 		return s.readAsIs(ctx, d, c, unfinished)
 	}
-	if needsCheck(c) || unfinished {
+	c, mended, err := s.mend(ctx, d, c)
+	if err != nil {
+		return fmt.Errorf("%s on %s was being grown when that was cut short; it is not mounted: %w", c.Type, d.Path(), err)
+	}
+	if !mended && (needsCheck(c) || unfinished) {
 		if err := s.step(ctx, "check "+c.Type); err != nil {
 			return err
 		}
-		err := s.tools.do(ctx, "fsck."+c.Type, func() error { return s.kernel.Check(ctx, d, c.Type, unfinished) })
+		err := s.tools.do(ctx, "fsck."+c.Type, func() error { return s.check(ctx, d, c.Type, unfinished) })
 		if err != nil {
 			return fmt.Errorf("%s on %s asks for a check, and that failed; it is not mounted: %w", c.Type, d.Path(), err)
 		}
@@ -190,7 +195,7 @@ func (s *staging) repair(ctx context.Context, d Device, c blockdev.Content, unfi
 	if err := s.step(ctx, "grow "+c.Type); err != nil {
 		return err
 	}
-	err = s.tools.do(ctx, "resize2fs", func() error { return s.growOffline(ctx, d, c.Type) })
+	err = s.tools.do(ctx, "resize2fs", func() error { return s.growOffline(ctx, d, c) })
 	if err != nil {
 		return err
 	}
@@ -201,14 +206,19 @@ func (s *staging) repair(ctx context.Context, d Device, c blockdev.Content, unfi
 	return err
 }
 
-func (s *staging) growOffline(ctx context.Context, d Device, fsType string) error {
+func (s *staging) growOffline(ctx context.Context, d Device, c blockdev.Content) error {
+	if err := s.beginGrowth(c); err != nil {
+		return err
+	}
 	// resize2fs believes only a file system that was checked since it was mounted.
-	if err := s.kernel.Check(ctx, d, fsType, true); err != nil {
-		return fmt.Errorf("check %s on %s before growing it: %w", fsType, d.Path(), err)
+	if err := s.kernel.Check(ctx, d, c.Type, true); err != nil {
+		err = fmt.Errorf("check %s on %s before growing it: %w", c.Type, d.Path(), err)
+		return errors.Join(err, s.endGrowth(c.Type, err))
 	}
-	if err := s.kernel.Grow(ctx, d, fsType, ""); err != nil {
-		return fmt.Errorf("grow %s on %s: %w", fsType, d.Path(), err)
+	if err := s.kernel.Grow(ctx, d, c.Type, ""); err != nil {
+		return soften(fmt.Errorf("grow %s on %s: %w", c.Type, d.Path(), err))
 	}
+	faultpoint.Reach("mounter.grow.unmounted")
 	return nil
 }
 

@@ -182,6 +182,9 @@ type formatRecord struct {
 	FSType  string `json:"fsType"`
 	BootID  string `json:"bootID"` // when it was started, or found
 	DiskSeq uint64 `json:"diskSeq,omitempty"`
+	// Growing is the UUID of an ext file system that is being grown, unmounted. An
+	// older reader does not mend it.
+	Growing string `json:"growing,omitempty"`
 }
 
 const (

@@ -54,6 +54,11 @@ func forms() map[string]*record {
 	})
 	add("stage-open-format-started", stage(phaseOpen), func(r *record) { onDevice(r); r.Format = formatted(formatStarted) })
 	add("stage-open-format-done", stage(phaseOpen), func(r *record) { onDevice(r); r.Format = formatted(formatDone) })
+	add("stage-open-growing", stage(phaseOpen), func(r *record) {
+		onDevice(r)
+		r.Format = formatted(formatDone)
+		r.Format.Growing = "6a0f2d0e-7a4b-4a56-9c3b-0d8f3b1f7c55"
+	})
 	add("stage-ready-device", stage(phaseReady), func(r *record) {
 		onDevice(r)
 		r.Format = formatted(formatDone)

@@ -331,7 +331,7 @@ func (s *staging) giveUp(ctx context.Context, err error) error {
 	if err == nil || !final(err) {
 		return err
 	}
-	if !s.crypt.marked() && (s.rec.cutShort(s.boot) || s.remembers(err)) {
+	if s.rec.growing() != "" || !s.crypt.marked() && (s.rec.cutShort(s.boot) || s.remembers(err)) {
 		return soften(err)
 	}
 	if len(s.mounts) > 0 && !s.others {

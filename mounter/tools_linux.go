@@ -90,7 +90,24 @@ func (k linux) Check(ctx context.Context, dev Device, fsType string, force bool)
 	if force {
 		args = append(args, "-f")
 	}
-	_, err = k.run.Run(ctx, command.Cmd{Path: "e2fsck", Args: append(args, heldPath(d)), Scope: d.Path()})
+	return k.fsck(ctx, d, args...)
+}
+
+// Mend implements Mender.
+func (k linux) Mend(ctx context.Context, dev Device, fsType string) error {
+	d, err := blockDevice(dev)
+	if err != nil {
+		return err
+	}
+	if !isExt(fsType) {
+		return refuse("csikit does not mend %s", fsType)
+	}
+	return k.fsck(ctx, d, "-f", "-y")
+}
+
+// fsck runs e2fsck. It is given to understand by its exit code alone.
+func (k linux) fsck(ctx context.Context, d *blockdev.Device, args ...string) error {
+	_, err := k.run.Run(ctx, command.Cmd{Path: "e2fsck", Args: append(args, heldPath(d)), Scope: d.Path()})
 	var exit *command.ExitError
 	switch {
 	case err == nil:

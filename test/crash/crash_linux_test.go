@@ -71,9 +71,10 @@ func (m *matrix) wants(s *scenario) (one string, yes bool) {
 	return "", m.what == "" || m.what == "all" || some && strings.HasPrefix(s.name, prefix)
 }
 
-// run plays what is asked for: cases of all scenarios side by side.
+// run plays what is asked for: cases, and scenarios, side by side.
 func (m *matrix) run(t *testing.T) {
 	var wg sync.WaitGroup
+	few := make(chan struct{}, cap(m.slots))
 	for i, s := range scenarios() {
 		one, yes := m.wants(s)
 		if !yes {
@@ -81,7 +82,11 @@ func (m *matrix) run(t *testing.T) {
 		}
 		r := newRow(s)
 		m.rows = append(m.rows, r)
-		wg.Go(func() { m.scenario(t, r, i, one) })
+		few <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-few }()
+			m.scenario(t, r, i, one)
+		})
 	}
 	wg.Wait()
 }
@@ -109,8 +114,12 @@ func (m *matrix) scenario(t *testing.T, r *row, i int, one string) {
 		})
 	}
 	wg.Wait()
-	if m.table() {
-		fmt.Printf("%s %s: %d cases, %d findings\n", time.Now().Format(time.TimeOnly), r.s.name, r.cases, len(r.findings))
+	if !m.table() {
+		return
+	}
+	fmt.Printf("%s %s: %d cases, %d findings\n", time.Now().Format(time.TimeOnly), r.s.name, r.cases, len(r.findings))
+	for _, f := range r.findings {
+		fmt.Println(f)
 	}
 }
 

@@ -55,7 +55,7 @@ type bench struct {
 func newBench(t *testing.T, bin string) *bench {
 	t.Helper()
 	testenv.Root(t)
-	testenv.Tool(t, "strace", "mkfs.ext4", "mkfs.xfs", "fsfreeze", "flock")
+	testenv.Tool(t, "strace", "mkfs.ext4", "mkfs.xfs", "fsfreeze", "flock", "setpriv")
 	dir, err := os.MkdirTemp("", "c") //nolint:usetesting // the paths of sockets are short
 	if err != nil {
 		t.Fatal(err)
@@ -119,6 +119,9 @@ func (b *bench) newEnv(ctx context.Context, s *scenario, environ ...string) (*en
 		}, s.flags...),
 		Env:    append([]string{"GOMAXPROCS=1", "CSIKIT_FAULT=@" + e.path("fault"), "CSIKIT_FAULT_THREAD=1"}, environ...),
 		Socket: e.path("csi.sock"), Log: e.path("driver.log"),
+	}
+	if s.offline {
+		e.Argv = append([]string{"setpriv", "--bounding-set", "-sys_resource", "--"}, e.Argv...)
 	}
 	return e, e.Start(ctx)
 }

@@ -2,6 +2,7 @@ package crash
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -13,8 +14,10 @@ type scenario struct {
 	name  string // begins with the RPC's
 	pool  string // "copy" or "reflink"
 	flags []string
-	setup func(e *env) error
-	call  func(e *env) func(context.Context) error
+	// offline: the driver may not grow an ext4 in use.
+	offline bool
+	setup   func(e *env) error
+	call    func(e *env) func(context.Context) error
 	// check looks at the data after the call was repeated until OK. It may use the
 	// driver, and leaves what it found.
 	check func(e *env) error
@@ -225,6 +228,8 @@ func stages() []*scenario {
 		}
 		return v.reads(v.name)
 	}
+	bigger := func(v *volume) []step { return append(kept(v), step{"expand", v.expand}) }
+	resizing := func(v *volume) []step { return append(bigger(v), step{"stage, its resize2fs killed", v.resizeKilled}) }
 	second := one("NodeStageVolume at a second path", "copy", plain("ext4"), written, func(v *volume) func(context.Context) error {
 		return v.at(v.staging() + "-2").stage
 	}, own)
@@ -236,9 +241,11 @@ func stages() []*scenario {
 		one("NodeStageVolume ext4, new", "copy", plain("ext4"), created, stage, firstWrite),
 		one("NodeStageVolume xfs, new", "reflink", plain("xfs"), created, stage, firstWrite),
 		one("NodeStageVolume ext4, with data", "reflink", plain("ext4"), kept, stage, readAgain),
-		one("NodeStageVolume ext4, grown", "copy", plain("ext4"), func(v *volume) []step {
-			return append(kept(v), step{"expand", v.expand})
-		}, stage, readAgain),
+		offline(one("NodeStageVolume ext4, grown", "copy", plain("ext4"), bigger, stage, readAgain)),
+		offline(one("NodeStageVolume ext4, after a killed resize", "copy", plain("ext4"), resizing, stage, readAgain)),
+		offline(one("NodeUnstageVolume ext4, after a killed resize", "copy", plain("ext4"), resizing, func(v *volume) func(context.Context) error {
+			return v.unstage
+		}, ownLater)),
 		one("NodeStageVolume ext4, after a killed mkfs", "copy", plain("ext4"), func(v *volume) []step {
 			return append(created(v), step{"stage, killed", v.stageKilled})
 		}, stage, firstWrite),
@@ -251,6 +258,25 @@ func stages() []*scenario {
 // knows, and that is not repeated yet.
 func (v *volume) stageKilled(ctx context.Context) error {
 	return v.e.killedAt(ctx, "mounter.format.made:1", v.stage)
+}
+
+func offline(s *scenario) *scenario {
+	s.offline = true
+	return s
+}
+
+// resizeKilled is a stage that fails because resize2fs dies in the midst of it.
+func (v *volume) resizeKilled(ctx context.Context) error {
+	// The driver itself does not write as often.
+	s, err := v.e.trace("pwrite64", "-e", "inject=pwrite64:signal=SIGKILL:when=20")
+	if err != nil {
+		return err
+	}
+	err = v.stage(ctx)
+	if died := v.e.died(err); died || err == nil {
+		return errors.Join(fmt.Errorf("the driver died: %v, and answered %w", died, err), s.stop(died))
+	}
+	return s.stop(false)
 }
 
 func publishes() []*scenario {
