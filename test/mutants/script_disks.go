@@ -163,7 +163,7 @@ func (s *Script) loops() {
 
 // restartSection ends the driver and starts it again.
 func restartSection(s *Script) {
-	p := s.placed("a", mountCapability(), nil, 32<<20)
+	p := s.placed("a", mountCapability(), nil, 320<<20)
 	snap, err := s.controller().CreateSnapshot(s.ctx, &csi.CreateSnapshotRequest{Name: "s", SourceVolumeId: p.id})
 	s.note("snapshot", nil, err)
 	s.stage(p)
@@ -188,7 +188,7 @@ func restartSection(s *Script) {
 	each(s, "capabilities", c.ControllerGetCapabilities, &csi.ControllerGetCapabilitiesRequest{})
 	each(s, "list", c.ListVolumes, &csi.ListVolumesRequest{})
 	each(s, "snapshots", c.ListSnapshots, &csi.ListSnapshotsRequest{SnapshotId: snap.GetSnapshot().GetSnapshotId()})
-	s.placed("b", mountCapability(), nil, 32<<20)
+	s.placed("b", mountCapability(), nil, 320<<20)
 	s.publish(p, target, false)
 	s.mounts()
 	s.unpublish(p, target)
