@@ -9,6 +9,7 @@
 //	backends              the contract: Controller, Node, optional interfaces, errors, Secrets
 //	backends/command      runs host tools that may hang
 //	backends/loopfile     volumes as files of a local file system
+//	backends/lvm          volumes as logical volumes
 //	backends/mem          every ability, in memory: the reference, and a double for tests
 //	backends/backendtest  one call that holds a backend to the contract
 //	csidriver             the driver: gRPC server, protocol, validation, capabilities
@@ -19,7 +20,7 @@
 //	idempotency           operations: join a retry, wait for a conflict, outlive the call
 //	sanity                a conformance test of any driver, from a Go test: csi-test, then checks of our own
 //	cmd/csikit            the command for authors: demo, walk, check
-//	examples              drivers to copy: minimal, loopfile
+//	examples              drivers to copy: minimal, loopfile, lvm
 //
 // Start with package backends if you write a driver, with mounter or idempotency
 // if you have one and want its hard half done, with sanity, or csikit walk and

@@ -1,0 +1,215 @@
+package lvm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/csikit/csikit/backends"
+)
+
+// VolumeID follows from class and name.
+func (b *Backend) VolumeID(req backends.CreateVolumeRequest) (string, error) {
+	c, err := b.class(req.Parameters)
+	if err != nil {
+		return "", err
+	}
+	return makeID(c.Name, nameOf(kindVolume, req.Name)), nil
+}
+
+// Volume looks a volume up by ID.
+func (b *Backend) Volume(ctx context.Context, req backends.VolumeRequest) (*backends.Volume, error) {
+	_, v, err := b.ready(ctx, req.ID, kindVolume)
+	if err != nil {
+		return nil, err
+	}
+	return b.public(v), nil
+}
+
+// FindVolume looks a volume up by name: in the class that is asked for, and then
+// in the others. One of those whose VG is not there does not keep volumes from
+// being made elsewhere: no CO asks for one name with two classes.
+func (b *Backend) FindVolume(ctx context.Context, req backends.CreateVolumeRequest) (*backends.Volume, error) {
+	c, err := b.class(req.Parameters)
+	if err != nil {
+		return nil, err
+	}
+	g, err := b.look(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	if v, err := b.named(g, c, req.Name); v != nil || err != nil {
+		return v, err
+	}
+	for _, o := range b.order {
+		if o == c {
+			continue
+		}
+		if o.VG != c.VG {
+			if g, err = b.look(ctx, o); err != nil {
+				b.log.Warn("volume group is not looked at for a name", "vg", o.VG, "err", err)
+				continue
+			}
+		}
+		if v, err := b.named(g, o, req.Name); v != nil || err != nil {
+			return v, err
+		}
+	}
+	return nil, backends.VolumeNotFound(req.Name)
+}
+
+// named is the finished volume of a class with this name; nil: there is none.
+func (b *Backend) named(g *group, c *Class, name string) (*backends.Volume, error) {
+	v, err := g.find(c.Name, nameOf(kindVolume, name))
+	if err != nil || v == nil || v.own.State != stateReady {
+		return nil, err
+	}
+	return b.public(v), nil
+}
+
+// public is the volume as csikit knows it.
+func (b *Backend) public(v *volume) *backends.Volume {
+	return &backends.Volume{
+		ID: v.id(), Name: v.own.Name, Capacity: v.size, Fingerprint: v.own.Fingerprint,
+		Source: v.own.source(), Topology: []backends.Segments{b.segments()},
+	}
+}
+
+// CheckVolume refuses parameters that are not known and sizes that mkfs would
+// refuse later, on the node, where nobody can help it any more.
+func (b *Backend) CheckVolume(_ context.Context, req backends.CheckVolumeRequest) error {
+	if _, err := b.class(req.Parameters); err != nil {
+		return err
+	}
+	if len(req.Mutable) > 0 {
+		return fmt.Errorf("%w: volumes have no mutable parameters", backends.ErrInvalid)
+	}
+	size := req.Size
+	if req.Volume != nil {
+		size = req.Volume.Capacity
+	}
+	for _, c := range req.Capabilities {
+		if least := leastSize(c); size > 0 && size < least {
+			return fmt.Errorf("%w: %d bytes: mkfs.%s makes nothing below %d", backends.ErrOutOfRange, size, c.FSType, least)
+		}
+	}
+	return nil
+}
+
+// leastSize is where mkfs begins to work.
+func leastSize(c backends.Capability) int64 {
+	switch {
+	case c.Block:
+		return 0
+	case c.FSType == "xfs":
+		return 300 << 20
+	case c.FSType == "btrfs":
+		return 109 << 20
+	default:
+		return 0
+	}
+}
+
+// plan is a volume that is to be made.
+type plan struct {
+	c       *Class
+	m       meta
+	size    int64 // bytes that were asked for
+	limit   int64 // bytes; 0: none
+	extents int64 // set when the VG has been seen
+	// origin is the thin LV of which this one is a copy; nil: it begins as zeros.
+	origin *volume
+}
+
+func (p *plan) lv() string   { return nameOf(p.m.Kind, p.m.Name) }
+func (p *plan) id() string   { return makeID(p.c.Name, p.lv()) }
+func (p *plan) path() string { return p.c.VG + "/" + p.lv() }
+
+func (b *Backend) plan(req backends.CreateVolumeRequest) (*plan, error) {
+	c, err := b.class(req.Parameters)
+	switch {
+	case err != nil:
+		return nil, err
+	case req.Name == "" || len(req.Name) > 512:
+		return nil, fmt.Errorf("%w: a name of %d bytes", backends.ErrInvalid, len(req.Name))
+	case len(req.Mutable) > 0:
+		return nil, fmt.Errorf("%w: volumes have no mutable parameters", backends.ErrInvalid)
+	case !b.here(req.Topology):
+		return nil, fmt.Errorf("%w: volumes of this driver are on node %s alone", backends.ErrNoSpace, b.o.Node)
+	case !validPrint.MatchString(req.Fingerprint):
+		return nil, fmt.Errorf("%w: fingerprint %q", backends.ErrInvalid, req.Fingerprint)
+	}
+	p := &plan{c: c, size: req.Size, limit: req.Range.Limit, m: meta{
+		Class: c.Name, Kind: kindVolume, Name: req.Name, State: stateCreating, Fingerprint: req.Fingerprint, Created: b.now(),
+	}}
+	if p.size == 0 {
+		p.size = Traits(b.o).SizeDefault
+	}
+	if p.size < 0 || p.size > maxSize {
+		return nil, fmt.Errorf("%w: %d bytes", backends.ErrOutOfRange, p.size)
+	}
+	return p, nil
+}
+
+// measure gives the plan its size in whole extents, on each data leg as many.
+func (p *plan) measure(g *group) (err error) {
+	p.extents, err = extentsFor(g, p.c, p.size, p.limit)
+	return err
+}
+
+func extentsFor(g *group, c *Class, size, limit int64) (int64, error) {
+	_, data := c.legs()
+	step := g.extent * int64(data)
+	n := max(1, (size+step-1)/step) * int64(data)
+	if limit > 0 && n > limit/g.extent {
+		return 0, fmt.Errorf("%w: volumes of class %s are multiples of %d bytes, and %d is above the limit %d",
+			backends.ErrOutOfRange, c.Name, step, n*g.extent, limit)
+	}
+	return n, nil
+}
+
+// taken refuses a name that is not free. A half-made volume is returned: nobody
+// has ever seen it, and it is replaced.
+func taken(g *group, p *plan) (half *volume, err error) {
+	name := p.lv()
+	v, err := g.find(p.c.Name, name)
+	if err != nil {
+		return nil, err
+	}
+	if v == nil {
+		for _, o := range g.lvs {
+			if o.name == name {
+				return nil, fmt.Errorf("%w: logical volume %s is there, and is not of this driver's class %s", backends.ErrIncompatible, o.path(), p.c.Name)
+			}
+		}
+		return nil, nil
+	}
+	switch v.own.State {
+	case stateReady:
+		return nil, fmt.Errorf("%w: %q as logical volume %s", backends.ErrExists, p.m.Name, v.path())
+	case stateDeleting:
+		return nil, fmt.Errorf("%w: logical volume %s is still being deleted", backends.ErrPending, v.path())
+	}
+	return v, nil
+}
+
+// left looks what a failed command left, and takes it away. Only when nothing is
+// left may the answer be a final one.
+func (b *Backend) left(ctx context.Context, p *plan, failed error) error {
+	ctx = context.WithoutCancel(ctx)
+	g, err := b.look(ctx, p.c)
+	if err != nil {
+		return errors.Join(classify(failed), err)
+	}
+	v, err := g.find(p.c.Name, p.lv())
+	if err == nil && v != nil && v.own.State == stateCreating {
+		err = b.remove(ctx, p.c, v)
+	}
+	switch {
+	case err != nil:
+		return fmt.Errorf("%w: %w, and then: %w", backends.ErrUnavailable, failed, err)
+	case noSpace(failed):
+		return fmt.Errorf("%w: %w", backends.ErrNoSpace, failed)
+	}
+	return classify(failed)
+}

@@ -1,0 +1,179 @@
+package lvm
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+
+	"github.com/csikit/csikit/backends"
+)
+
+// CreateVolume makes an LV that is tagged as being made, and has it ready by one
+// change of its tags. Whoever is killed before that leaves an LV that the next call
+// replaces and the next start removes.
+func (b *Backend) CreateVolume(ctx context.Context, req backends.CreateVolumeRequest) (*backends.Volume, error) {
+	if err := b.serves(ControllerHalf); err != nil {
+		return nil, err
+	}
+	p, err := b.plan(req)
+	if err != nil {
+		return nil, err
+	}
+	v, err := b.make(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	return b.public(v), nil
+}
+
+// make makes the LV of a plan.
+func (b *Backend) make(ctx context.Context, p *plan) (*volume, error) {
+	leave, err := b.turn(ctx, p.c)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	g, err := b.prepare(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	if err := admit(g, p.c, p.extents); err != nil {
+		return nil, err
+	}
+	err = b.lvcreate(ctx, p, g)
+	if err == nil && p.origin != nil {
+		err = b.settle(ctx, p)
+	}
+	if err == nil {
+		err = b.commit(ctx, p)
+	}
+	if err != nil {
+		return nil, b.left(ctx, p, fmt.Errorf("create %q: %w", p.m.Name, err))
+	}
+	_, v, err := b.ready(context.WithoutCancel(ctx), p.id(), p.m.Kind)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %q is not there after it was made: %w", backends.ErrUnavailable, p.m.Name, err)
+	}
+	return v, nil
+}
+
+// prepare gives the VG in which the name is free, and the plan its size.
+func (b *Backend) prepare(ctx context.Context, p *plan) (*group, error) {
+	g, err := b.lookForSpace(ctx, p.c)
+	if err != nil {
+		return nil, err
+	}
+	half, err := taken(g, p)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.measure(g); err != nil {
+		return nil, err
+	}
+	if half != nil {
+		if err := b.remove(ctx, p.c, half); err != nil {
+			return nil, classify(err)
+		}
+		return b.lookForSpace(ctx, p.c)
+	}
+	return g, nil
+}
+
+// lvcreate runs the command with the tags of the plan.
+func (b *Backend) lvcreate(ctx context.Context, p *plan, g *group) error {
+	tags := p.m.tags(b.o.Driver)
+	if err := checkTags(tags); err != nil {
+		return err
+	}
+	argv := append([]string{"lvcreate", "--name", p.lv()}, addTags(tags...)...)
+	err := b.tool.change(ctx, g.name, append(argv, p.args(g)...)...)
+	b.step("create:made")
+	return err
+}
+
+// commit makes the LV ready, in one change of its tags. When the host boots it is
+// not activated: this driver does that when a volume is staged.
+func (b *Backend) commit(ctx context.Context, p *plan) error {
+	argv := append([]string{"lvchange", "--setautoactivation", "n"}, delTags(tagState+stateCreating)...)
+	argv = append(argv, addTags(tagState+stateReady)...)
+	if p.m.Format != "" {
+		argv = append(argv, addTags(tagFormat+p.m.Format)...)
+	}
+	err := b.tool.change(ctx, p.c.VG, append(argv, p.path())...)
+	b.step("create:ready")
+	return err
+}
+
+// args say how the volume lies in the VG. The first blocks are zeroed and known
+// signatures wiped, so that what an administrator left there is not taken for the
+// volume's.
+func (p *plan) args(g *group) []string {
+	switch {
+	case p.m.Kind == kindSnapshot:
+		return []string{"--snapshot", "--setactivationskip", "y", "--permission", "r", p.origin.path()}
+	case p.origin != nil:
+		return []string{"--snapshot", "--setactivationskip", "n", "--permission", "rw", p.origin.path()}
+	case p.c.thin():
+		return []string{
+			"--type", "thin", "--thinpool", p.c.ThinPool, "--virtualsize", sizeArg(p.extents * g.extent),
+			"--activate", "y", g.name,
+		}
+	}
+	args := []string{"--type", string(p.c.Profile)}
+	switch p.c.Profile {
+	case RAID1:
+		args = append(args, "--mirrors", strconv.Itoa(p.c.Mirrors))
+	case RAID10:
+		args = append(args, "--mirrors", "1", "--stripes", strconv.Itoa(p.c.Stripes))
+	case Striped, RAID5, RAID6:
+		args = append(args, "--stripes", strconv.Itoa(p.c.Stripes))
+	}
+	return append(args, "--extents", strconv.FormatInt(p.extents, 10),
+		"--activate", "y", "--zero", "y", "--wipesignatures", "y", g.name)
+}
+
+// sizeArg is a size as lvm reads it.
+func sizeArg(n int64) string { return strconv.FormatInt(n, 10) + "b" }
+
+// remove takes an LV away that holds nobody's data any more, and sees it gone. The
+// caller has the VG's turn.
+func (b *Backend) remove(ctx context.Context, c *Class, v *volume) error {
+	if err := b.free(ctx, c, v); err != nil {
+		return err
+	}
+	err := b.tool.change(ctx, c.VG, "lvremove", v.path())
+	b.step("remove:done")
+	ctx = context.WithoutCancel(ctx)
+	g, again := b.look(ctx, c)
+	if again != nil {
+		return fmt.Errorf("remove %s: %w", v.path(), firstOf(err, again))
+	}
+	for _, o := range g.lvs {
+		if o.uuid != v.uuid {
+			continue
+		}
+		if o.open {
+			return fmt.Errorf("%w: logical volume %s is open", backends.ErrInUse, o.path())
+		}
+		return fmt.Errorf("%w: logical volume %s is still there: %w", backends.ErrUnavailable, o.path(), firstOf(err, errNoReason))
+	}
+	return nil
+}
+
+// free refuses to remove what others need: lvremove --yes would take foreign
+// snapshots along.
+func (b *Backend) free(ctx context.Context, c *Class, v *volume) error {
+	g, err := b.look(ctx, c)
+	if err != nil {
+		return err
+	}
+	for _, o := range g.lvs {
+		switch {
+		case o.uuid == v.uuid && o.open:
+			return fmt.Errorf("%w: logical volume %s is open", backends.ErrInUse, o.path())
+		case o.origin == v.name && o.pool == "":
+			return fmt.Errorf("%w: logical volume %s is a snapshot of %s", backends.ErrInUse, o.path(), v.path())
+		}
+	}
+	return nil
+}

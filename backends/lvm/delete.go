@@ -1,0 +1,181 @@
+package lvm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"github.com/csikit/csikit/backends"
+)
+
+// DeleteVolume tags the LV as being deleted, which no call takes back, wipes it and
+// removes it. Whoever is killed in between leaves an LV that the next call, or the
+// next start, goes on with from where the wipe was.
+func (b *Backend) DeleteVolume(ctx context.Context, req backends.DeleteVolumeRequest) error {
+	if err := b.serves(ControllerHalf); err != nil {
+		return err
+	}
+	return b.delete(ctx, req.ID, kindVolume)
+}
+
+func (b *Backend) delete(ctx context.Context, id, kind string) error {
+	end, err := b.begin(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer end()
+	c, v, err := b.mark(ctx, id, kind)
+	if err != nil {
+		return err
+	}
+	if v.wiped() {
+		if err := b.wipe(ctx, c, v); err != nil {
+			return classify(fmt.Errorf("wipe %s: %w", id, err))
+		}
+	}
+	leave, err := b.turn(ctx, c)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	if err := b.remove(ctx, c, v); err != nil {
+		return classify(fmt.Errorf("delete %s: %w", id, err))
+	}
+	return nil
+}
+
+// wiped says whether the LV is to be wiped before it goes. A thin one need not be:
+// its pool zeroes what it gives away. Neither one that was never ready: nobody has
+// written to it.
+func (v *volume) wiped() bool { return v.pool == "" && v.own.State != stateCreating }
+
+// begin lets one at a time wipe an LV: a call waits for the sweep after a start.
+func (b *Backend) begin(ctx context.Context, id string) (end func(), err error) {
+	for {
+		b.mu.Lock()
+		other := b.wiping[id]
+		if other == nil {
+			mine := make(chan struct{})
+			b.wiping[id] = mine
+			b.mu.Unlock()
+			return func() {
+				b.mu.Lock()
+				defer b.mu.Unlock()
+				delete(b.wiping, id)
+				close(mine)
+			}, nil
+		}
+		b.mu.Unlock()
+		select {
+		case <-other:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// mark tags the LV and, where it is to be wiped, activates it.
+func (b *Backend) mark(ctx context.Context, id, kind string) (*Class, *volume, error) {
+	c, _, err := b.locate(id, kind)
+	if err != nil {
+		return nil, nil, err
+	}
+	leave, err := b.turn(ctx, c)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer leave()
+	if _, err := b.look(ctx, c); err != nil {
+		return nil, nil, err // nothing is deleted in a VG that lacks disks
+	}
+	c, v, err := b.volume(ctx, id, kind)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := b.free(ctx, c, v); err != nil {
+		return nil, nil, fmt.Errorf("delete %s: %w", id, err)
+	}
+	if v.own.State != stateReady {
+		return c, v, nil
+	}
+	argv := append(append([]string{"lvchange"}, delTags(tagState+stateReady)...), addTags(tagState+stateDeleting)...)
+	if err := b.tool.change(ctx, c.VG, append(argv, v.path())...); err != nil {
+		return nil, nil, classify(fmt.Errorf("delete %s: %w", id, err))
+	}
+	b.step("delete:marked")
+	c, v, err = b.volume(ctx, id, kind)
+	if err != nil {
+		return nil, nil, err
+	}
+	if v.own.State != stateDeleting {
+		return nil, nil, fmt.Errorf("%w: logical volume %s is %s after it was marked", backends.ErrUnavailable, v.path(), v.own.State)
+	}
+	return c, v, nil
+}
+
+const (
+	wipeStep = 256 << 20 // bytes between two looks at the context
+	wipeNote = 64 << 30  // bytes between two tags that say how far the wipe came
+)
+
+// wipe makes the whole LV read as zeros. It holds the device exclusively, so that
+// nobody mounts it meanwhile, and not the VG's turn: it may take hours.
+func (b *Backend) wipe(ctx context.Context, c *Class, v *volume) error {
+	path, err := b.activate(ctx, c, v)
+	if err != nil {
+		return err
+	}
+	d, err := b.kernel.exclusive(path, v.dmUUID())
+	if err != nil {
+		return err
+	}
+	if d.size() < v.size {
+		return errors.Join(fmt.Errorf("%s has %d bytes, and %s %d", path, d.size(), v.path(), v.size), d.close())
+	}
+	err = b.zero(ctx, c, v, d)
+	if err = errors.Join(err, d.close()); err != nil {
+		return err
+	}
+	b.step("delete:wiped")
+	return nil
+}
+
+func (b *Backend) zero(ctx context.Context, c *Class, v *volume, d disk) error {
+	noted := v.own.Offset
+	for at := noted; at < d.size(); at += wipeStep {
+		if err := context.Cause(ctx); err != nil {
+			return err
+		}
+		if err := d.zero(at, min(wipeStep, d.size()-at), c.Wipe == WipeDiscard); err != nil {
+			return err
+		}
+		b.step("delete:wiping")
+		backends.Progress(ctx, fmt.Sprintf("wiped %d MiB of %s", (at+wipeStep)>>20, v.path()))
+		if done := at + wipeStep; done-noted >= wipeNote && done < d.size() {
+			if err := b.note(ctx, c, v, d, noted, done); err != nil {
+				return err
+			}
+			noted = done
+		}
+	}
+	return d.sync()
+}
+
+// note says in the tags how far the wipe came.
+func (b *Backend) note(ctx context.Context, c *Class, v *volume, d disk, was, is int64) error {
+	if err := d.sync(); err != nil {
+		return err
+	}
+	leave, err := b.turn(ctx, c)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	argv := []string{"lvchange"}
+	if was > 0 {
+		argv = append(argv, delTags(tagOffset+strconv.FormatInt(was, 10))...)
+	}
+	argv = append(argv, addTags(tagOffset+strconv.FormatInt(is, 10))...)
+	return b.tool.change(ctx, c.VG, append(argv, v.path())...)
+}

@@ -1,0 +1,16 @@
+package lvm
+
+import (
+	"testing"
+
+	"github.com/csikit/csikit/internal/deptest"
+)
+
+func TestDependencies(t *testing.T) {
+	deptest.Only(t, map[string]string{
+		"github.com/csikit/csikit/backends":         "the contract",
+		"github.com/csikit/csikit/backends/command": "runs lvm",
+		"github.com/csikit/csikit/idempotency":      "one change of a volume group at a time",
+		"golang.org/x/sys":                          "device numbers, ioctls",
+	})
+}

@@ -1,0 +1,104 @@
+package lvm
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/csikit/csikit/backends"
+)
+
+// kernel is device-mapper as far as this package looks at it itself. Tests on
+// machines without one have another.
+type kernel interface {
+	// device is where the device of an LV is, by its UUID; "": there is none. It
+	// needs neither lvm nor udevd.
+	device(uuid string) (path string, err error)
+	// busy says whether anybody has the device open. One that is not there is not.
+	busy(uuid string) (bool, error)
+	// exclusive opens a device that nobody else mounts or builds on meanwhile.
+	exclusive(path, uuid string) (disk, error)
+}
+
+// disk is a device that is wiped.
+type disk interface {
+	size() int64
+	// zero makes a range read as zeros; by deallocation, if the disk promises that.
+	zero(off, n int64, deallocate bool) error
+	sync() error
+	close() error
+}
+
+// activate makes the device of an LV, if it is not there, and says where it is.
+func (b *Backend) activate(ctx context.Context, c *Class, v *volume, and ...string) (path string, err error) {
+	if path, err = b.kernel.device(v.dmUUID()); err != nil {
+		return "", err
+	}
+	if path == "" || len(and) > 0 {
+		if err := b.switchOn(ctx, c, v, and); err != nil {
+			return "", err
+		}
+		if path, err = b.kernel.device(v.dmUUID()); err != nil {
+			return "", err
+		}
+	}
+	if path == "" {
+		return "", fmt.Errorf("%w: logical volume %s was activated, and has no device %s", backends.ErrUnavailable, v.path(), v.dmUUID())
+	}
+	return path, nil
+}
+
+func (b *Backend) switchOn(ctx context.Context, c *Class, v *volume, and []string) error {
+	leave, err := b.turn(ctx, c)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	argv := append([]string{"lvchange", "--activate", "y"}, and...)
+	if len(and) == 0 {
+		// lvm takes the two not together. No LV of this driver has the flag.
+		argv = append(argv, "--ignoreactivationskip")
+	}
+	if err := b.tool.change(ctx, c.VG, append(argv, v.path())...); err != nil {
+		return classify(fmt.Errorf("activate %s: %w", v.path(), err))
+	}
+	b.step("open:active")
+	return nil
+}
+
+// deactivate takes the device of an LV away, if there is one and nobody has it open.
+func (b *Backend) deactivate(ctx context.Context, vg, path, uuid string) error {
+	dev, err := b.kernel.device(uuid)
+	if dev == "" || err != nil {
+		return err
+	}
+	if err := b.idle(path, uuid, nil); err != nil {
+		return err
+	}
+	leave, err := b.turns.Enter(ctx, vg)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	failed := b.tool.change(ctx, vg, "lvchange", "--activate", "n", path)
+	b.step("close:inactive")
+	if dev, err = b.kernel.device(uuid); dev == "" || err != nil {
+		return err // gone, whatever lvm said
+	}
+	if err := b.idle(path, uuid, failed); err != nil {
+		return err
+	}
+	return classify(fmt.Errorf("deactivate %s: %w", path, firstOf(failed, errNoReason)))
+}
+
+// idle refuses what somebody has open.
+func (b *Backend) idle(path, uuid string, failed error) error {
+	busy, err := b.kernel.busy(uuid)
+	if !busy || err != nil {
+		return err
+	}
+	err = fmt.Errorf("%w: logical volume %s is open", backends.ErrInUse, path)
+	if failed != nil {
+		err = fmt.Errorf("%w: %w", err, failed)
+	}
+	return err
+}

@@ -1,0 +1,21 @@
+//go:build !linux
+
+package lvm
+
+import (
+	"fmt"
+
+	"github.com/csikit/csikit/backends"
+)
+
+type none struct{}
+
+func newKernel(*Options) kernel { return none{} }
+
+func unsupported() error {
+	return fmt.Errorf("%w: device-mapper is Linux's", backends.ErrUnsupported)
+}
+
+func (none) device(string) (string, error)          { return "", unsupported() }
+func (none) busy(string) (bool, error)              { return false, unsupported() }
+func (none) exclusive(string, string) (disk, error) { return nil, unsupported() }

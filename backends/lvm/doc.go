@@ -1,0 +1,73 @@
+// Package lvm keeps volumes as logical volumes of the volume groups of a node, and
+// serves them through device-mapper: block storage on local disks. It is a
+// reference backend: complete in what it advertises, crash-safe, and without any
+// state, daemon or database beside the metadata of lvm itself.
+//
+// # State
+//
+// All there is to know of a volume stands in the tags of its LV, which lvm writes
+// atomically, with a checksum, to every disk of the volume group:
+//
+//	csi.d=<driver>  csi.v=1  csi.c=<class>  csi.k=v|s  csi.n=<name, base64url>
+//	csi.s=creating|ready|deleting   the change to ready is the moment it exists
+//	csi.t=<unix time>  csi.f=<fingerprint>  csi.src=<ID of what it is a copy of>
+//	csi.fmt=<fs>:started|<fs>:done|raw   mkfs is run once in its life
+//	csi.off=<bytes>   how far the wipe of one that is deleted came
+//
+// An LV without this driver's csi.d is foreign, and never touched, whatever it is
+// called. The ID of a volume is "<class>/v-<26 characters of base32 of SHA-256 of
+// its name>", of a snapshot "<class>/s-…"; the second half is also what the LV is
+// called, and it is found by its tags, so that one that was renamed by hand is not
+// lost. A VG may be renamed too: no ID holds its name.
+//
+// # What "not found" needs
+//
+// A report of lvm in which the VG is there with all of its disks, and has the UUID
+// that it had before. A VG that lacks disks, is another one, or of which lvm cannot
+// tell, is ErrUnavailable. What is found in a VG that lacks disks can be opened and
+// closed as far as lvm can do so (a mirror without one leg); nothing is made, grown
+// or deleted in it. Whether an LV is active says nothing: after a start of the
+// machine none is, and each is activated when it is staged.
+//
+// # Whose data is where
+//
+// A volume that is not thin is overwritten with zeros when it is deleted
+// ([Class.Wipe]), before its extents are given back; a wipe that is cut short goes
+// on. A thin pool has to zero the chunks that it gives away. What lay in the extents
+// of the VG before the driver had it is not known to it: prepare disks with
+// blkdiscard -z, and do not remove LVs of other data from a VG that the driver uses.
+//
+// # Classes
+//
+// What a volume is, the administrator says in a [Class]: a VG, one of a few profiles
+// (linear, striped, raid1, raid5, raid6, raid10, thin), and never an option of
+// lvcreate. Sizes are whole extents, of stripes as many on each disk. Capacity tells
+// how large one volume can be as the free space lies now.
+//
+// Thin volumes are made in a pool that is there already. Nothing is created in it
+// when more is promised than [Class.Overcommit] allows, or when its data or its
+// metadata are nearly used up; who makes the pool should choose errorwhenfull, and
+// have dmeventd or a person extend it.
+//
+// # Snapshots and copies
+//
+// Thin volumes have snapshots, and can be restored and cloned, all within their
+// pool: in one command, in milliseconds, each independent of the others. Device-mapper
+// freezes a mounted file system for the moment of the cut. Other volumes have no
+// snapshots, and say so; where no class is thin, the driver does not advertise any.
+//
+// # How lvm is run
+//
+// Directly, never through a shell; the names that it is given are hashes. lvm.conf is
+// overridden where a container has no udevd to wait for. Changes of a VG come one
+// after the other. A command that changes metadata is not ended when its caller has
+// gone, and when it hangs, by SIGTERM first, which lvm heeds when it has written.
+// Where commands cannot even be killed, further ones for that VG are refused
+// (package command). Reports are shared by those who ask at the same time, and are
+// never older than the question.
+//
+// # When not to use it
+//
+// Where volumes must be reachable from more than one node: shared VGs (lvmlockd) are
+// not supported.
+package lvm

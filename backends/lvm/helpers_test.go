@@ -1,0 +1,41 @@
+package lvm
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/csikit/csikit/backends"
+)
+
+const (
+	testVG   = "vgt"
+	testPool = "pool"
+)
+
+func testOptions() Options {
+	return Options{
+		Driver: "lvm.csikit.dev", Node: "node-1",
+		Classes: []Class{
+			{Name: "linear", VG: testVG},
+			{Name: "thin", VG: testVG, Profile: Thin, ThinPool: testPool, Overcommit: 100},
+			{Name: "striped", VG: testVG, Profile: Striped},
+			{Name: "raid1", VG: testVG, Profile: RAID1},
+		},
+	}
+}
+
+// optionsFor are options with one class, whose abilities are then the driver's.
+func optionsFor(class string) Options {
+	o := testOptions()
+	o.Classes = slices.DeleteFunc(o.Classes, func(c Class) bool { return c.Name != class })
+	return o
+}
+
+func createVolume(t testing.TB, b *Backend, name, class string, size int64) *backends.Volume {
+	t.Helper()
+	v, err := b.CreateVolume(t.Context(), backends.CreateVolumeRequest{Name: name, Size: size, Parameters: map[string]string{paramClass: class}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}

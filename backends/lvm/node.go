@@ -1,0 +1,171 @@
+package lvm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/csikit/csikit/backends"
+)
+
+// OpenVolume activates the LV, as it has to after every start of the machine.
+func (b *Backend) OpenVolume(ctx context.Context, req backends.OpenVolumeRequest) (*backends.Source, error) {
+	if err := b.serves(NodeHalf); err != nil {
+		return nil, err
+	}
+	was, err := decodeState(req.State)
+	if err != nil {
+		return nil, err
+	}
+	c, v, err := b.ready(ctx, req.ID, kindVolume)
+	if err != nil {
+		return nil, err
+	}
+	if was != nil && was.DM != v.dmUUID() {
+		return nil, fmt.Errorf("%w: volume %s was opened as %s, and is %s now: it was made anew", backends.ErrPrecondition, v.id(), was.DM, v.dmUUID())
+	}
+	if v.partial && !strings.Contains(v.layout, "raid") {
+		return nil, fmt.Errorf("%w: logical volume %s lacks disks", backends.ErrUnavailable, v.path())
+	}
+	var and []string
+	now := *v.own
+	if req.Capability.Block && !strings.HasSuffix(v.own.Format, ":done") && v.own.Format != formatRaw {
+		// Whoever gets the device itself may write what no probe knows: from now on
+		// it is never formatted.
+		if v.own.Format != "" {
+			and = delTags(tagFormat + v.own.Format)
+		}
+		and = append(and, addTags(tagFormat+formatRaw)...)
+		now.Format = formatRaw
+	}
+	path, err := b.activate(ctx, c, v, and...)
+	if err != nil {
+		return nil, fmt.Errorf("open volume %s: %w", v.id(), err)
+	}
+	st, err := (&state{Version: stateVersion, DM: v.dmUUID(), Path: v.path()}).encode()
+	if err != nil {
+		return nil, err
+	}
+	format, fsType := now.format()
+	return &backends.Source{
+		Device: &backends.Device{
+			Path: path, Format: format, FSType: fsType,
+			Identity: backends.Identity{DMUUID: v.dmUUID(), Size: v.size},
+		},
+		State: st,
+	}, nil
+}
+
+// CloseVolume deactivates the LV. What tells whether there is anything to do is the
+// kernel: a VG that is not there any more is no hindrance where no device is.
+func (b *Backend) CloseVolume(ctx context.Context, req backends.CloseVolumeRequest) error {
+	if err := b.serves(NodeHalf); err != nil {
+		return err
+	}
+	if _, _, ok := splitID(req.ID, kindVolume); !ok {
+		return nil // never was one of ours
+	}
+	s, err := decodeState(req.State)
+	if err != nil {
+		return err
+	}
+	if s != nil {
+		dev, err := b.kernel.device(s.DM)
+		if dev == "" || err != nil {
+			return err
+		}
+	}
+	c, v, err := b.volume(ctx, req.ID, kindVolume)
+	switch {
+	case errors.Is(err, backends.ErrNotFound) && s == nil:
+		return nil
+	case errors.Is(err, backends.ErrNotFound):
+		return fmt.Errorf("%w: volume %s is gone, and its device %s is not", backends.ErrUnavailable, req.ID, s.DM)
+	case err != nil:
+		return err
+	case s != nil && s.DM != v.dmUUID():
+		return fmt.Errorf("%w: volume %s was opened as %s, and is %s now", backends.ErrUnavailable, req.ID, s.DM, v.dmUUID())
+	}
+	if err := b.deactivate(ctx, c.VG, v.path(), v.dmUUID()); err != nil {
+		return fmt.Errorf("close volume %s: %w", req.ID, err)
+	}
+	return nil
+}
+
+// RecordFormat remembers with the volume that it was, or is being, formatted.
+func (b *Backend) RecordFormat(ctx context.Context, req backends.RecordFormatRequest) error {
+	if err := b.serves(NodeHalf); err != nil {
+		return err
+	}
+	tag, err := formatTag(req)
+	if err != nil {
+		return err
+	}
+	c, _, err := b.locate(req.ID, kindVolume)
+	if err != nil {
+		return err
+	}
+	leave, err := b.turn(ctx, c)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	c, v, err := b.ready(ctx, req.ID, kindVolume)
+	if err != nil {
+		return err
+	}
+	have, fsType := v.own.format()
+	switch {
+	case tagFormat+v.own.Format == tag:
+		return nil
+	case have == backends.FormatDone:
+		return fmt.Errorf("%w: volume %s was formatted with %q already", backends.ErrPrecondition, req.ID, fsType)
+	}
+	argv := []string{"lvchange"}
+	if v.own.Format != "" {
+		argv = append(argv, delTags(tagFormat+v.own.Format)...)
+	}
+	argv = append(append(argv, addTags(tag)...), v.path())
+	if err := b.tool.change(ctx, c.VG, argv...); err != nil {
+		return classify(fmt.Errorf("volume %s: %w", req.ID, err))
+	}
+	b.step("format:" + req.Format.String())
+	return nil
+}
+
+func formatTag(req backends.RecordFormatRequest) (string, error) {
+	switch {
+	case req.Format != backends.FormatStarted && req.Format != backends.FormatDone:
+		return "", fmt.Errorf("%w: format state %v", backends.ErrInvalid, req.Format)
+	case req.FSType == "" && req.Format == backends.FormatDone:
+		return tagFormat + formatRaw, nil
+	case !validFSType.MatchString(req.FSType):
+		return "", fmt.Errorf("%w: file system %q", backends.ErrInvalid, req.FSType)
+	}
+	return tagFormat + req.FSType + ":" + req.Format.String(), nil
+}
+
+// NodeExpandVolume has nothing to do: lvextend gave the device its new size. It
+// looks whether that is so.
+func (b *Backend) NodeExpandVolume(ctx context.Context, req backends.NodeExpandVolumeRequest) error {
+	if err := b.serves(NodeHalf); err != nil {
+		return err
+	}
+	_, v, err := b.ready(ctx, req.ID, kindVolume)
+	if err != nil {
+		return err
+	}
+	if req.Range.Required > v.size {
+		return fmt.Errorf("%w: volume %s has %d bytes, %d are required: it must be expanded by the controller first",
+			backends.ErrOutOfRange, v.id(), v.size, req.Range.Required)
+	}
+	dev, err := b.kernel.device(v.dmUUID())
+	if err != nil {
+		return err
+	}
+	if dev == "" {
+		return fmt.Errorf("%w: volume %s is not open on this node", backends.ErrPrecondition, v.id())
+	}
+	return nil
+}

@@ -1,0 +1,89 @@
+package lvm
+
+import (
+	"context"
+	"errors"
+
+	"github.com/csikit/csikit/backends"
+)
+
+// RecoverController removes what an earlier process left half-made, in which
+// nobody's data is, and goes on in the background with what it was deleting: a wipe
+// may take hours. What cannot be cleaned up must not keep the driver from starting.
+func (b *Backend) RecoverController(ctx context.Context) error {
+	if err := b.serves(ControllerHalf); err != nil {
+		return err
+	}
+	for _, c := range b.groups() {
+		if err := b.sweep(ctx, c); err != nil {
+			b.log.Error("volume group is not recovered", "vg", c.VG, "err", err)
+		}
+		backends.Progress(ctx, "looked at "+c.VG)
+	}
+	return nil
+}
+
+func (b *Backend) sweep(ctx context.Context, c *Class) error {
+	leave, err := b.turn(ctx, c)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	g, err := b.look(ctx, c)
+	if err != nil {
+		return err
+	}
+	for _, v := range g.lvs {
+		switch {
+		case v.bad != nil:
+			b.log.Error("logical volume cannot be read", "err", v.bad)
+		case !v.ours() || !b.has(v):
+		case v.own.State == stateCreating:
+			if err := b.remove(ctx, c, v); err != nil {
+				b.log.Warn("half-made logical volume is left", "lv", v.path(), "err", err)
+			}
+		case v.own.State == stateDeleting:
+			b.jobs.Go(func() { b.finish(v) })
+		}
+	}
+	return nil
+}
+
+// finish goes on with a deletion.
+func (b *Backend) finish(v *volume) {
+	err := b.delete(b.ctx, v.id(), v.own.Kind)
+	if err != nil && !errors.Is(err, backends.ErrNotFound) && b.ctx.Err() == nil {
+		b.log.Warn("logical volume is not deleted yet", "lv", v.path(), "err", err)
+	}
+}
+
+// RecoverNode deactivates the volumes that an earlier process left active, that no
+// record calls open and that nobody uses. After a start of the machine none is
+// active, and each is activated when it is staged.
+func (b *Backend) RecoverNode(ctx context.Context, open []backends.OpenVolume) error {
+	if err := b.serves(NodeHalf); err != nil {
+		return err
+	}
+	claimed := map[string]bool{}
+	for _, o := range open {
+		claimed[o.ID] = true
+	}
+	for _, c := range b.groups() {
+		g, err := b.look(ctx, c)
+		if err != nil {
+			b.log.Error("active volumes are not recovered", "vg", c.VG, "err", err)
+			continue
+		}
+		for _, v := range g.lvs {
+			// What is being made or deleted is the controller's.
+			if !v.ours() || !b.has(v) || !v.active || v.open || v.own.State != stateReady || claimed[v.id()] {
+				continue
+			}
+			if err := b.deactivate(ctx, c.VG, v.path(), v.dmUUID()); err != nil {
+				b.log.Warn("logical volume stays active", "lv", v.path(), "err", err)
+			}
+			backends.Progress(ctx, "looked at "+v.path())
+		}
+	}
+	return nil
+}

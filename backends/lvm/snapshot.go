@@ -1,0 +1,187 @@
+package lvm
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+
+	"github.com/csikit/csikit/backends"
+)
+
+// Snapshots are those of thin pools: cut in one command, with the file system of
+// the volume frozen meanwhile by device-mapper, and independent of their volume
+// from then on. Other volumes have none.
+
+// SnapshotID follows from the volume's class and the name.
+func (b *Backend) SnapshotID(req backends.CreateSnapshotRequest) (string, error) {
+	class, _, ok := splitID(req.VolumeID, kindVolume)
+	if !ok {
+		return "", backends.VolumeNotFound(req.VolumeID)
+	}
+	return makeID(class, nameOf(kindSnapshot, req.Name)), nil
+}
+
+// Snapshot looks a snapshot up by ID.
+func (b *Backend) Snapshot(ctx context.Context, req backends.SnapshotRequest) (*backends.Snapshot, error) {
+	_, v, err := b.ready(ctx, req.ID, kindSnapshot)
+	if err != nil {
+		return nil, err
+	}
+	return b.publicSnapshot(v), nil
+}
+
+// FindSnapshot looks a snapshot up by name, in all classes that have some.
+func (b *Backend) FindSnapshot(ctx context.Context, req backends.CreateSnapshotRequest) (*backends.Snapshot, error) {
+	for _, c := range b.order {
+		if !c.thin() {
+			continue
+		}
+		g, err := b.look(ctx, c)
+		if err != nil {
+			return nil, err
+		}
+		v, err := g.find(c.Name, nameOf(kindSnapshot, req.Name))
+		if err != nil {
+			return nil, err
+		}
+		if v != nil && v.own.State == stateReady {
+			return b.publicSnapshot(v), nil
+		}
+	}
+	return nil, backends.SnapshotNotFound(req.Name)
+}
+
+func (b *Backend) publicSnapshot(v *volume) *backends.Snapshot {
+	return &backends.Snapshot{
+		ID: v.id(), Name: v.own.Name, VolumeID: v.own.Source, Size: v.size, Created: v.own.Created, Ready: true,
+		Topology: []backends.Segments{b.segments()}, Fingerprint: v.own.Fingerprint,
+	}
+}
+
+// CreateSnapshot cuts a thin volume.
+func (b *Backend) CreateSnapshot(ctx context.Context, req backends.CreateSnapshotRequest) (*backends.Snapshot, error) {
+	if err := b.serves(ControllerHalf); err != nil {
+		return nil, err
+	}
+	for k := range req.Parameters {
+		return nil, fmt.Errorf("%w: snapshot parameter %q is not known", backends.ErrInvalid, k)
+	}
+	switch {
+	case req.Name == "" || len(req.Name) > 512:
+		return nil, fmt.Errorf("%w: a name of %d bytes", backends.ErrInvalid, len(req.Name))
+	case !validPrint.MatchString(req.Fingerprint):
+		return nil, fmt.Errorf("%w: fingerprint %q", backends.ErrInvalid, req.Fingerprint)
+	case !b.here(req.Topology):
+		return nil, fmt.Errorf("%w: snapshots are where their volumes are, on node %s", backends.ErrNoSpace, b.o.Node)
+	}
+	c, origin, err := b.ready(ctx, req.VolumeID, kindVolume)
+	if err != nil {
+		return nil, err
+	}
+	if origin.pool == "" {
+		return nil, fmt.Errorf("%w: volume %s is not in a thin pool, and has no snapshots", backends.ErrPrecondition, req.VolumeID)
+	}
+	v, err := b.make(ctx, &plan{c: c, size: origin.size, origin: origin, m: meta{
+		Class: c.Name, Kind: kindSnapshot, Name: req.Name, State: stateCreating, Fingerprint: req.Fingerprint,
+		Source: req.VolumeID, Created: b.now(),
+	}})
+	if err != nil {
+		return nil, err
+	}
+	return b.publicSnapshot(v), nil
+}
+
+// DeleteSnapshot removes it. Volumes that were made of it, and its own, stay whole.
+func (b *Backend) DeleteSnapshot(ctx context.Context, req backends.DeleteSnapshotRequest) error {
+	if err := b.serves(ControllerHalf); err != nil {
+		return err
+	}
+	return b.delete(ctx, req.ID, kindSnapshot)
+}
+
+// ListSnapshots lists as ListVolumes does.
+func (b *Backend) ListSnapshots(ctx context.Context, req backends.ListSnapshotsRequest) ([]*backends.Snapshot, string, error) {
+	if err := b.serves(ControllerHalf); err != nil {
+		return nil, "", err
+	}
+	page, next, err := b.page(ctx, kindSnapshot, req.VolumeID, req.Page)
+	if err != nil {
+		return nil, "", err
+	}
+	var snaps []*backends.Snapshot
+	for _, v := range page {
+		snaps = append(snaps, b.publicSnapshot(v))
+	}
+	return snaps, next, nil
+}
+
+// RestoreSnapshot makes a volume that shares the snapshot's blocks.
+func (b *Backend) RestoreSnapshot(ctx context.Context, snap backends.Snapshot, req backends.CreateVolumeRequest) (*backends.Volume, error) {
+	return b.copy(ctx, snap.ID, kindSnapshot, req)
+}
+
+// CloneVolume makes a volume that shares the other's blocks, as they are now.
+func (b *Backend) CloneVolume(ctx context.Context, source backends.Volume, req backends.CreateVolumeRequest) (*backends.Volume, error) {
+	return b.copy(ctx, source.ID, kindVolume, req)
+}
+
+func (b *Backend) copy(ctx context.Context, id, kind string, req backends.CreateVolumeRequest) (*backends.Volume, error) {
+	if err := b.serves(ControllerHalf); err != nil {
+		return nil, err
+	}
+	p, err := b.plan(req)
+	if err != nil {
+		return nil, err
+	}
+	of, origin, err := b.ready(ctx, id, kind)
+	if err != nil {
+		return nil, err
+	}
+	if origin.pool == "" {
+		return nil, fmt.Errorf("%w: volume %s is not in a thin pool, and cannot be copied", backends.ErrPrecondition, id)
+	}
+	if !p.c.thin() || p.c.VG != of.VG || p.c.ThinPool != origin.pool {
+		return nil, fmt.Errorf("%w: %s is in thin pool %s/%s, and class %s is not", backends.ErrInvalid, id, of.VG, origin.pool, p.c.Name)
+	}
+	p.origin, p.m.Source = origin, id
+	p.size = max(p.size, origin.size)
+	v, err := b.make(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	return b.public(v), nil
+}
+
+// settle gives a copy, which nobody has seen yet, what it has besides the blocks of
+// its origin: its size, and what is known of its format. That is read after the
+// cut: if mkfs was not done then, it was not when the blocks were shared either. To
+// take an older word for it could have the copy formatted, with data in it.
+func (b *Backend) settle(ctx context.Context, p *plan) error {
+	g, err := b.look(context.WithoutCancel(ctx), p.c)
+	if err != nil {
+		return err
+	}
+	var origin *volume
+	for _, v := range g.lvs {
+		if v.uuid == p.origin.uuid {
+			origin = v
+		}
+	}
+	if origin == nil || !origin.ours() {
+		return fmt.Errorf("%w: logical volume %s is gone after it was copied", backends.ErrUnavailable, p.origin.path())
+	}
+	p.m.Format = origin.own.Format
+	v, err := g.find(p.c.Name, p.lv())
+	if err != nil {
+		return err
+	}
+	if v == nil {
+		return fmt.Errorf("%w: logical volume %s is not there after it was made", backends.ErrUnavailable, p.path())
+	}
+	if p.m.Kind == kindSnapshot || v.size >= p.extents*g.extent {
+		return nil
+	}
+	err = b.tool.change(ctx, p.c.VG, "lvextend", "--extents", strconv.FormatInt(p.extents, 10), p.path())
+	b.step("create:extended")
+	return err
+}

@@ -1,0 +1,72 @@
+package lvm
+
+import (
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+// What follows runs in the VM, with a real lvm and a real device-mapper.
+
+// lvm runs the tool as an administrator does.
+func lvm(t testing.TB, args ...string) string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "lvm", args...)
+	cmd.Env = append(os.Environ(), "LVM_SUPPRESS_FD_WARNINGS=1")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("lvm %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+// makeVG makes the volume group of the disks of the VM.
+func makeVG(t testing.TB, disks ...string) {
+	t.Helper()
+	lvm(t, append([]string{"vgcreate", "-qq", "-y", testVG}, disks...)...)
+	t.Cleanup(func() {
+		cmd := exec.Command("lvm", "vgremove", "-qq", "-ff", "-y", testVG)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("vgremove: %v\n%s", err, out)
+		}
+	})
+}
+
+// emptyVG takes all LVs away: volumes as the driver does, for what it leaves reads as
+// zeros; the rest as an administrator does.
+func emptyVG(t testing.TB) {
+	t.Helper()
+	o := testOptions()
+	o.Classes = o.Classes[:1]
+	b := open(t, o)
+	if err := b.RecoverController(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b.jobs.Wait()
+	left, err := b.all(t.Context(), kindVolume)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range left {
+		if err := b.delete(t.Context(), v.id(), kindVolume); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lvm(t, "lvremove", "-qq", "-ff", "-y", testVG)
+}
+
+func makePool(t testing.TB) {
+	t.Helper()
+	lvm(t, "lvcreate", "-qq", "-y", "--type", "thin-pool", "-L", "64M", "-n", testPool, testVG)
+}
+
+func open(t testing.TB, o Options) *Backend {
+	t.Helper()
+	b, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = b.Close() })
+	return b
+}

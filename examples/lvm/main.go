@@ -1,0 +1,43 @@
+// Command lvm is a CSI driver whose volumes are logical volumes of this node. See
+// README.md.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/csikit/csikit/backends/lvm"
+	"github.com/csikit/csikit/csidriver"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "lvm:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string) error {
+	s, err := parse(args)
+	if err != nil {
+		return err
+	}
+	b, err := lvm.New(s.Options)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = b.Close() }()
+	// What the driver advertises follows from what b implements.
+	d, err := csidriver.New(csidriver.Config{
+		Name: s.Driver, Traits: b.Traits(), Controller: b, Node: b, Serve: s.serve,
+	}, &csidriver.Options{NodeID: s.Node, StateDir: s.stateDir, SharedDirs: s.sharedDirs})
+	if err != nil {
+		return err
+	}
+	return d.Run(ctx, s.endpoint)
+}
