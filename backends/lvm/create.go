@@ -70,13 +70,30 @@ func (b *Backend) prepare(ctx context.Context, p *plan) (*group, error) {
 	if err := p.measure(g); err != nil {
 		return nil, err
 	}
-	if half != nil {
-		if err := b.remove(ctx, p.c, half); err != nil {
-			return nil, classify(err)
-		}
+	changed, err := b.wake(ctx, g, p.c)
+	if err == nil && half != nil {
+		changed, err = true, b.remove(ctx, p.c, half)
+	}
+	if err != nil {
+		return nil, classify(err)
+	}
+	if changed {
 		return b.lookForSpace(ctx, p.c)
 	}
 	return g, nil
+}
+
+// wake activates the pool of a class: of one that is not active, as after a start of
+// the machine, lvm does not tell how full it is.
+func (b *Backend) wake(ctx context.Context, g *group, c *Class) (done bool, err error) {
+	if !c.thin() {
+		return false, nil
+	}
+	p, err := pool(g, c)
+	if err != nil || p.data >= 0 {
+		return false, err
+	}
+	return true, b.tool.change(ctx, c.VG, "lvchange", "--activate", "y", p.path())
 }
 
 // lvcreate runs the command with the tags of the plan.

@@ -39,6 +39,7 @@ type fakeLV struct {
 	pool, origin    string
 	data, meta      string
 	zero            string
+	filled          string // data, once it is active
 	bytes           []byte // lazily; what was written
 }
 
@@ -196,6 +197,9 @@ func (f *fakeVG) change(what string, opts map[string][]string, i int) error {
 				return exit(5, "Logical volume "+l.name+" in use.")
 			}
 			l.active = a[0] == "y"
+			if l.active && l.filled != "" {
+				l.data = l.filled
+			}
 		}
 		l.tags = slices.DeleteFunc(slices.Clone(l.tags), func(t string) bool { return slices.Contains(opts["--deltag"], t) })
 		l.tags = append(l.tags, opts["--addtag"]...)

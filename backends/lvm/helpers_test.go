@@ -39,3 +39,12 @@ func createVolume(t testing.TB, b *Backend, name, class string, size int64) *bac
 	}
 	return v
 }
+
+func opened(t testing.TB, b *Backend, id string, block bool) *backends.Source {
+	t.Helper()
+	src, err := b.OpenVolume(t.Context(), backends.OpenVolumeRequest{ID: id, Capability: backends.Capability{Block: block}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return src
+}

@@ -122,6 +122,7 @@ func poolRoom(g *group, c *Class) (space, error) {
 	if err != nil {
 		return space{}, err
 	}
+	// Of one that is not active nothing is known; who creates activates it first.
 	if p.data >= c.DataLimit || p.meta >= c.MetaLimit || p.health != "" {
 		return space{}, nil
 	}
