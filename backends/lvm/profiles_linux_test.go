@@ -23,7 +23,7 @@ func allProfiles() Options {
 
 func capacity(t *testing.T) {
 	b := open(t, allProfiles())
-	for _, class := range []string{"linear", "striped", "striped3", "raid1", "raid5", "raid6", "raid10"} {
+	for _, class := range []string{"linear", "striped3", "raid1", "raid5", "raid6", "raid10"} {
 		c, err := b.Capacity(t.Context(), backends.CapacityRequest{Parameters: map[string]string{paramClass: class}})
 		if err != nil || c.MaxVolume <= 0 || c.MinVolume <= 0 {
 			t.Fatalf("%s: %+v, %v", class, c, err)
@@ -74,7 +74,7 @@ func ownNodes(t *testing.T) {
 
 func everyProfile(t *testing.T) {
 	b := open(t, allProfiles())
-	for _, class := range []string{"linear", "thin", "striped", "striped3", "raid1", "raid5", "raid6", "raid10"} {
+	for _, class := range []string{"striped3", "raid1", "raid5", "raid6", "raid10"} {
 		v := createVolume(t, b, "pvc-"+class, class, 5<<20)
 		src := opened(t, b, v.ID, false)
 		write(t, src.Device.Path, []byte("x"), v.Capacity-1)
