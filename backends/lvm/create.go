@@ -188,9 +188,13 @@ func (b *Backend) free(ctx context.Context, c *Class, v *volume) error {
 		switch {
 		case o.uuid == v.uuid && o.open:
 			return fmt.Errorf("%w: logical volume %s is open", backends.ErrInUse, o.path())
-		case o.origin == v.name && o.pool == "":
+		case dependsOn(o, v):
 			return fmt.Errorf("%w: logical volume %s is a snapshot of %s", backends.ErrInUse, o.path(), v.path())
 		}
 	}
 	return nil
 }
+
+// dependsOn says that o is an old kind of snapshot of v, or has it as an external
+// origin. Thin LVs of one pool are independent.
+func dependsOn(o, v *volume) bool { return o.origin == v.name && (o.pool == "" || v.pool == "") }

@@ -90,7 +90,7 @@ func (b *Backend) extend(ctx context.Context, g *group, c *Class, v *volume, n i
 // without saying that the snapshot has another size from then on.
 func growable(v *volume, g *group) error {
 	for _, o := range g.lvs {
-		if o.origin == v.name && o.pool == "" {
+		if dependsOn(o, v) {
 			return fmt.Errorf("%w: logical volume %s is a snapshot of %s, which cannot grow before that is gone", backends.ErrPrecondition, o.path(), v.path())
 		}
 	}

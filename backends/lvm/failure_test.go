@@ -324,6 +324,10 @@ func TestForeignIsNeverTouched(t *testing.T) {
 	if _, err := b.ExpandVolume(t.Context(), backends.ExpandVolumeRequest{ID: v.ID, Size: 16 << 20}); !errors.Is(err, backends.ErrPrecondition) {
 		t.Errorf("expand: %v", err)
 	}
+	f.lvs[len(f.lvs)-1].pool = testPool // a thin volume that reads what it lacks from ours
+	if err := b.DeleteVolume(t.Context(), backends.DeleteVolumeRequest{ID: v.ID}); !errors.Is(err, backends.ErrInUse) {
+		t.Errorf("delete an external origin: %v", err)
+	}
 	for _, c := range f.commands {
 		if strings.HasPrefix(c, "lv") && !strings.HasPrefix(c, "lvs") && (strings.HasSuffix(c, "/"+name) || strings.HasSuffix(c, "/backup")) {
 			t.Errorf("touched: %s", c)

@@ -33,6 +33,9 @@ var settings = map[string]string{
 const (
 	reportTimeout = time.Minute
 	reportMax     = 64 << 20
+	// changeIdle is how long a command that writes metadata may show no progress: it
+	// may wait for the discards of a big volume, in the kernel.
+	changeIdle = 10 * time.Minute
 )
 
 // runner is a *command.Runner.
@@ -89,7 +92,9 @@ func (t *tool) change(ctx context.Context, vg string, args ...string) error {
 	if err := context.Cause(ctx); err != nil {
 		return err
 	}
-	_, err := t.run.Run(context.WithoutCancel(ctx), t.cmd(vg, append([]string{args[0], "-qq", "--yes"}, args[1:]...)))
+	c := t.cmd(vg, append([]string{args[0], "-qq", "--yes"}, args[1:]...))
+	c.Idle = changeIdle
+	_, err := t.run.Run(context.WithoutCancel(ctx), c)
 	if err != nil {
 		return fmt.Errorf("volume group %s: %w", vg, err)
 	}
