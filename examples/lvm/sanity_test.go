@@ -60,11 +60,11 @@ func conform(t *testing.T, class lvm.Class, block bool) {
 		t.Fatal(err)
 	}
 	sanity.Run(t, sanity.Config{
-		Driver:    csidriver.Config{Name: "lvm.csikit.dev", Traits: b.Traits(), Controller: b, Node: b},
-		Options:   &csidriver.Options{NodeID: "node-1", Engine: engine},
-		Block:     block,
-		Size:      32 << 20,
-		Timeout:   9 * time.Minute, // less than testenv gives the VM
-		Only:      []string{"csi-sanity"}, // the checks beside it make hundreds of volumes
+		Driver:  csidriver.Config{Name: "lvm.csikit.dev", Traits: b.Traits(), Controller: b, Node: b},
+		Options: &csidriver.Options{NodeID: "node-1", Engine: engine},
+		Block:   block,
+		Size:    32 << 20,
+		Timeout: 9 * time.Minute,        // less than testenv gives the VM
+		Only:    []string{"csi-sanity"}, // the checks beside it make hundreds of volumes
 	})
 }
