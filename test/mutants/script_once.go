@@ -150,6 +150,7 @@ func givenUpSection(s *Script) {
 	if err != nil && status.Code(err) != codes.DeadlineExceeded {
 		s.note("late", nil, err)
 	}
+	time.Sleep(window / 3) // the driver hears of it too
 	id := s.retry("late", create)
 	short, cancel = context.WithCancel(s.ctx)
 	time.AfterFunc(window, cancel)
