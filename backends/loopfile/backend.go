@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"sync"
 
 	"github.com/csikit/csikit/backends"
@@ -178,20 +177,6 @@ func (b *Backend) NodeTopology(context.Context) (backends.Segments, error) {
 }
 
 func (b *Backend) segments() backends.Segments { return backends.Segments{TopologyKey: b.o.Node} }
-
-// here says whether a volume of this pool satisfies the requirement.
-func (b *Backend) here(r backends.TopologyRequirement) bool {
-	return len(r.Requisite) == 0 || slices.ContainsFunc(r.Requisite, b.within)
-}
-
-func (b *Backend) within(s backends.Segments) bool {
-	for k, v := range s {
-		if k != TopologyKey || v != b.o.Node {
-			return false
-		}
-	}
-	return true
-}
 
 var (
 	_ backends.Controller       = (*Backend)(nil)

@@ -76,7 +76,7 @@ func (b *Backend) CheckVolume(_ context.Context, req backends.CheckVolumeRequest
 		size = req.Volume.Capacity
 	}
 	for _, c := range req.Capabilities {
-		least := leastSize(c)
+		least := c.LeastSize()
 		if m.encrypted() {
 			least = max(least, 4<<20) + luksHeader
 		}
@@ -85,20 +85,6 @@ func (b *Backend) CheckVolume(_ context.Context, req backends.CheckVolumeRequest
 		}
 	}
 	return nil
-}
-
-// leastSize is where mkfs begins to work.
-func leastSize(c backends.Capability) int64 {
-	switch {
-	case c.Block:
-		return 0
-	case c.FSType == "xfs":
-		return 300 << 20
-	case c.FSType == "btrfs":
-		return 109 << 20
-	default:
-		return 0
-	}
 }
 
 // params are the parameters of a volume, with defaults.
@@ -162,7 +148,7 @@ func (b *Backend) newMeta(p *pool, req backends.CreateVolumeRequest) (*meta, err
 	if err := checkName("volume", req.Name); err != nil {
 		return nil, err
 	}
-	if !b.here(req.Topology) {
+	if !req.Topology.Permits(b.segments()) {
 		return nil, fmt.Errorf("%w: volumes of this pool are on node %s alone", backends.ErrNoSpace, b.o.Node)
 	}
 	m, err := b.params(req.Parameters, req.Mutable)

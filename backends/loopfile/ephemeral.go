@@ -61,7 +61,7 @@ func (b *Backend) ephemeralMeta(p *pool, req backends.CreateEphemeralRequest) (*
 		}
 		size = n
 	}
-	least := max(Traits(b.o).SizeMin, leastSize(req.Capability))
+	least := max(Traits(b.o).SizeMin, req.Capability.LeastSize())
 	if size < least || size > limit {
 		return nil, fmt.Errorf("%w: an inline volume of %d bytes: want %d to %d", backends.ErrInvalid, size, least, limit)
 	}

@@ -69,7 +69,7 @@ func (b *Backend) CreateSnapshot(ctx context.Context, req backends.CreateSnapsho
 	if len(req.Parameters) > 0 {
 		return nil, fmt.Errorf("%w: snapshots have no parameters", backends.ErrInvalid)
 	}
-	if !b.here(req.Topology) {
+	if !req.Topology.Permits(b.segments()) {
 		return nil, fmt.Errorf("%w: snapshots of this pool are on node %s alone", backends.ErrNoSpace, b.o.Node)
 	}
 	s := p.newSet(snapsDir, dirOf(req.Name))

@@ -74,9 +74,9 @@ func (b *Backend) Capacity(_ context.Context, req backends.CapacityRequest) (bac
 	}
 	c := backends.Capacity{MinVolume: Traits(b.o).SizeMin}
 	for _, use := range req.Capabilities {
-		c.MinVolume = max(c.MinVolume, leastSize(use))
+		c.MinVolume = max(c.MinVolume, use.LeastSize())
 	}
-	if !b.within(req.Topology) {
+	if !req.Topology.Within(b.segments()) {
 		return c, nil
 	}
 	s, err := b.space(p)

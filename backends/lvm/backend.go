@@ -109,20 +109,6 @@ func (b *Backend) NodeTopology(context.Context) (backends.Segments, error) {
 
 func (b *Backend) segments() backends.Segments { return backends.Segments{TopologyKey: b.o.Node} }
 
-// here says whether a volume of this node satisfies the requirement.
-func (b *Backend) here(r backends.TopologyRequirement) bool {
-	return len(r.Requisite) == 0 || slices.ContainsFunc(r.Requisite, b.within)
-}
-
-func (b *Backend) within(s backends.Segments) bool {
-	for k, v := range s {
-		if k != TopologyKey || v != b.o.Node {
-			return false
-		}
-	}
-	return true
-}
-
 // FilterController takes back what only thin pools can, where no class is thin.
 func (b *Backend) FilterController(f *backends.ControllerFeatures) {
 	if hasThin(b.o.Classes) {

@@ -89,25 +89,11 @@ func (b *Backend) CheckVolume(_ context.Context, req backends.CheckVolumeRequest
 		size = req.Volume.Capacity
 	}
 	for _, c := range req.Capabilities {
-		if least := leastSize(c); size > 0 && size < least {
+		if least := c.LeastSize(); size > 0 && size < least {
 			return fmt.Errorf("%w: %d bytes: mkfs.%s makes nothing below %d", backends.ErrOutOfRange, size, c.FSType, least)
 		}
 	}
 	return nil
-}
-
-// leastSize is where mkfs begins to work.
-func leastSize(c backends.Capability) int64 {
-	switch {
-	case c.Block:
-		return 0
-	case c.FSType == "xfs":
-		return 300 << 20
-	case c.FSType == "btrfs":
-		return 109 << 20
-	default:
-		return 0
-	}
 }
 
 // plan is a volume that is to be made.
@@ -134,7 +120,7 @@ func (b *Backend) plan(req backends.CreateVolumeRequest) (*plan, error) {
 		return nil, fmt.Errorf("%w: a name of %d bytes", backends.ErrInvalid, len(req.Name))
 	case len(req.Mutable) > 0:
 		return nil, fmt.Errorf("%w: volumes have no mutable parameters", backends.ErrInvalid)
-	case !b.here(req.Topology):
+	case !req.Topology.Permits(b.segments()):
 		return nil, fmt.Errorf("%w: volumes of this driver are on node %s alone", backends.ErrNoSpace, b.o.Node)
 	case !validPrint.MatchString(req.Fingerprint):
 		return nil, fmt.Errorf("%w: fingerprint %q", backends.ErrInvalid, req.Fingerprint)

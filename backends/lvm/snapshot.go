@@ -71,7 +71,7 @@ func (b *Backend) CreateSnapshot(ctx context.Context, req backends.CreateSnapsho
 		return nil, fmt.Errorf("%w: a name of %d bytes", backends.ErrInvalid, len(req.Name))
 	case !validPrint.MatchString(req.Fingerprint):
 		return nil, fmt.Errorf("%w: fingerprint %q", backends.ErrInvalid, req.Fingerprint)
-	case !b.here(req.Topology):
+	case !req.Topology.Permits(b.segments()):
 		return nil, fmt.Errorf("%w: snapshots are where their volumes are, on node %s", backends.ErrNoSpace, b.o.Node)
 	}
 	c, origin, err := b.ready(ctx, req.VolumeID, kindVolume)

@@ -144,7 +144,7 @@ func (b *Backend) Capacity(ctx context.Context, req backends.CapacityRequest) (b
 	if err != nil {
 		return backends.Capacity{}, err
 	}
-	if len(req.Topology) > 0 && !b.within(req.Topology) {
+	if !req.Topology.Within(b.segments()) {
 		return backends.Capacity{}, nil
 	}
 	g, err := b.lookForSpace(ctx, c)

@@ -20,7 +20,7 @@ func (b *Backend) place(r backends.TopologyRequirement, size int64) ([]backends.
 	}
 	for _, want := range candidates {
 		for _, zone := range zones {
-			if within(zone, want) && inAny(zone, r.Requisite) && s.free(zone) >= size {
+			if want.Within(in(zone)) && r.Permits(in(zone)) && s.free(zone) >= size {
 				return b.segments(zone), nil
 			}
 		}
@@ -54,20 +54,7 @@ func (s *Store) zones() []string {
 	return slices.Compact(zones)
 }
 
-// within tells whether a zone is in a segment; other keys than ours are nowhere.
-func within(zone string, s backends.Segments) bool {
-	for k, v := range s {
-		if k != TopologyKey || v != zone {
-			return false
-		}
-	}
-	return true
-}
-
-// inAny tells whether a zone is in one of the segments, or there are none.
-func inAny(zone string, list []backends.Segments) bool {
-	return len(list) == 0 || slices.ContainsFunc(list, func(s backends.Segments) bool { return within(zone, s) })
-}
+func in(zone string) backends.Segments { return backends.Segments{TopologyKey: zone} }
 
 // zoneOf is the zone of what has this topology.
 func zoneOf(topology []backends.Segments) string {
@@ -85,7 +72,7 @@ func (b *Backend) Capacity(ctx context.Context, req backends.CapacityRequest) (b
 		defer s.mu.Unlock()
 		have := backends.Capacity{MinVolume: blockSize}
 		for _, zone := range s.zones() {
-			if within(zone, req.Topology) {
+			if req.Topology.Within(in(zone)) {
 				free := s.free(zone) / blockSize * blockSize
 				have.Available += free
 				have.MaxVolume = max(have.MaxVolume, min(free, sizeMax))
@@ -104,7 +91,7 @@ func (b *Backend) NodeTopology(ctx context.Context) (backends.Segments, error) {
 		if err != nil {
 			return nil, err
 		}
-		return backends.Segments{TopologyKey: n.zone}, nil
+		return in(n.zone), nil
 	})
 }
 

@@ -85,7 +85,7 @@ func (b *Backend) beginSnapshot(req backends.CreateSnapshotRequest) (*snapshot, 
 // elsewhere. s.mu is held.
 func (b *Backend) placeSnapshot(v *volume, r backends.TopologyRequirement) ([]backends.Segments, error) {
 	zone := zoneOf(v.Topology)
-	if len(r.Preferred) == 0 && inAny(zone, r.Requisite) {
+	if len(r.Preferred) == 0 && r.Permits(in(zone)) {
 		r = backends.TopologyRequirement{Requisite: []backends.Segments{{TopologyKey: zone}}}
 	}
 	return b.place(r, v.Capacity)

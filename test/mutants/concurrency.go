@@ -28,8 +28,8 @@ const window = 150 * time.Millisecond
 func concurrency() []Mutant {
 	return []Mutant{
 		mutant(Concurrency, "lock-per-driver", "GEN-12 CV-01", "one create at a time: that of another volume is INTERNAL, a final code", lockPerDriver),
-		mutant(Concurrency, "create-twice-at-once", "CV-03 CV-02 GEN-12", "two creates of a name at once make two volumes", createTwice),
-		mutant(Concurrency, "snapshot-twice-at-once", "CS-02 CS-11 GEN-12", "two snapshots of a name at once make two", snapshotTwice),
+		mutant(Concurrency, "create-twice-at-once", "CV-03 CV-02 GEN-12", "two creates of a name at once make two volumes", twice(func(q *csi.CreateVolumeRequest, name string) { q.Name = name })),
+		mutant(Concurrency, "snapshot-twice-at-once", "CS-02 CS-11 GEN-12", "two snapshots of a name at once make two", twice(func(q *csi.CreateSnapshotRequest, name string) { q.Name = name })),
 		mutant(Concurrency, "group-twice-at-once", "GV-03 GV-15 GEN-12", "two groups of a name at once: the second is INTERNAL", onlyOne[*csi.CreateVolumeGroupSnapshotRequest](
 			(*csi.CreateVolumeGroupSnapshotRequest).GetName, codes.Internal)),
 		mutant(Concurrency, "create-once-at-a-time", "CV-02 CV-03 GEN-12", "two creates of a name at once: the second is ALREADY_EXISTS", onlyOne[*csi.CreateVolumeRequest](
@@ -93,33 +93,24 @@ func lockPerDriver(r *Rig) {
 	})
 }
 
-// createTwice looks for the name, and then makes the volume.
-func createTwice(r *Rig) {
-	var seen counter
-	around(r, func(ctx context.Context, q *csi.CreateVolumeRequest, next createNext) (*csi.CreateVolumeResponse, error) {
-		n, done := seen.enter(q.GetName())
-		defer done()
-		after(ctx, window)
-		if n > 1 && q.GetName() != "" {
-			q = proto.Clone(q).(*csi.CreateVolumeRequest)
-			q.Name = fmt.Sprintf("%.100s (%d)", q.GetName(), n)
-		}
-		return next(ctx, q)
-	})
-}
-
-func snapshotTwice(r *Rig) {
-	var seen counter
-	around(r, func(ctx context.Context, q *csi.CreateSnapshotRequest, next snapshotNext) (*csi.CreateSnapshotResponse, error) {
-		n, done := seen.enter(q.GetName())
-		defer done()
-		after(ctx, window)
-		if n > 1 && q.GetName() != "" {
-			q = proto.Clone(q).(*csi.CreateSnapshotRequest)
-			q.Name = fmt.Sprintf("%.100s (%d)", q.GetName(), n)
-		}
-		return next(ctx, q)
-	})
+// twice looks for the name, and then makes what it is of.
+func twice[Q interface {
+	proto.Message
+	GetName() string
+}](rename func(Q, string)) func(*Rig) {
+	return func(r *Rig) {
+		var seen counter
+		around(r, func(ctx context.Context, q Q, next func(context.Context, Q) (proto.Message, error)) (proto.Message, error) {
+			n, done := seen.enter(q.GetName())
+			defer done()
+			after(ctx, window)
+			if n > 1 && q.GetName() != "" {
+				q = proto.Clone(q).(Q)
+				rename(q, fmt.Sprintf("%.100s (%d)", q.GetName(), n))
+			}
+			return next(ctx, q)
+		})
+	}
 }
 
 // counter counts the calls that run, by name.
