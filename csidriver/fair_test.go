@@ -15,6 +15,7 @@ import (
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
 	"github.com/csikit/csikit/idempotency"
+	"github.com/csikit/csikit/internal/testenv"
 	"github.com/csikit/csikit/mounter"
 )
 
@@ -70,7 +71,7 @@ func TestThousandPublishes(t *testing.T) {
 		"both":         func(i int) string { return fmt.Sprint("v-", max(0, i%2*i)) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			testenv.Bubble(t, func(t *testing.T) {
 				e := &busyEngine{fakeEngine: newFakeEngine(), queue: idempotency.NewQueue(&idempotency.QueueOptions{Limit: side}), each: each, waits: make(map[string]time.Duration)}
 				nodes, begin := fairNode(t, e), time.Now()
 				var calls sync.WaitGroup

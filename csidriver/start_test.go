@@ -10,7 +10,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
@@ -21,6 +20,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/internal/testenv"
 )
 
 func TestListenEarlyReadyLate(t *testing.T) {
@@ -99,7 +99,7 @@ func TestStopWhileStarting(t *testing.T) {
 }
 
 func TestRecoveryIsTriedAgain(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testenv.Bubble(t, func(t *testing.T) {
 		tries := 0
 		d := &Driver{logger: slog.New(slog.DiscardHandler)}
 		begin := time.Now()
@@ -218,7 +218,7 @@ func TestInterceptorsAndServicesOfTheAuthor(t *testing.T) {
 }
 
 func TestProbe(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testenv.Bubble(t, func(t *testing.T) {
 		var answer error
 		asked := 0
 		m := newMemory()
@@ -269,7 +269,7 @@ func TestProbe(t *testing.T) {
 // TestProbeOfASlowBackend: one question at a time, and no caller waits longer
 // than it wants.
 func TestProbeOfASlowBackend(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testenv.Bubble(t, func(t *testing.T) {
 		var asked atomic.Int32
 		m := newMemory()
 		m.hook = func(ctx context.Context, _ string) error {

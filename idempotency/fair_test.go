@@ -11,6 +11,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/csikit/csikit/internal/testenv"
 )
 
 // rush is many calls at once, and when each of them began and ended.
@@ -60,7 +62,7 @@ func works(d time.Duration) func(context.Context) { return func(context.Context)
 
 func inRush(t *testing.T, f func(r *rush)) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
+	testenv.Bubble(t, func(t *testing.T) {
 		r := &rush{t: t, table: NewTable(&Options{Wait: time.Hour, Stall: -1})}
 		f(r)
 		if in := r.table.Running(); r.table.all != nil || r.table.keys.len() > 0 || len(in) > 0 {

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/csikit/csikit/internal/testenv"
 )
 
 // locks is what replicas share.
@@ -102,7 +104,7 @@ func (l *locks) mustBeFree(t *testing.T) {
 // replicas runs f with two tables that share locks.
 func replicas(t *testing.T, o Options, f func(t *testing.T, l *locks, a, b *rig)) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
+	testenv.Bubble(t, func(t *testing.T) {
 		l := newLocks()
 		o.Locker = l
 		oa, ob := o, o

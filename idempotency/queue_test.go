@@ -10,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/csikit/csikit/internal/testenv"
 )
 
 type clientKey struct{}
@@ -71,7 +73,7 @@ func mustForget(t *testing.T, q *Queue) {
 }
 
 func TestQueueIsInOrderOfArrival(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testenv.Bubble(t, func(t *testing.T) {
 		v := &visits{t: t, q: NewQueue(nil)}
 		var want []string
 		for i := range 100 {
@@ -93,7 +95,7 @@ func TestQueueIsInOrderOfArrival(t *testing.T) {
 
 // A hundred calls of three clients: one has come with ninety before the others.
 func TestQueueIsFair(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testenv.Bubble(t, func(t *testing.T) {
 		v := &visits{t: t, q: NewQueue(&QueueOptions{Client: clientOf})}
 		for range 90 {
 			v.enter(as(t.Context(), "a"), "a")
@@ -121,7 +123,7 @@ func TestQueueIsFair(t *testing.T) {
 
 // New clients that come and come do not starve who has many calls in line.
 func TestQueueStarvesNobody(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testenv.Bubble(t, func(t *testing.T) {
 		v := &visits{t: t, q: NewQueue(&QueueOptions{Client: clientOf})}
 		for range 4 {
 			v.enter(as(t.Context(), "a"), "a")
@@ -190,7 +192,7 @@ func TestQueueResourcesAreApart(t *testing.T) {
 }
 
 func TestQueueGivesUpWithItsContext(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testenv.Bubble(t, func(t *testing.T) {
 		v := &visits{t: t, q: NewQueue(nil)}
 		v.enter(t.Context(), "a")
 		ctx, cancel := context.WithCancel(t.Context())
@@ -213,7 +215,7 @@ func TestQueueGivesUpWithItsContext(t *testing.T) {
 }
 
 func TestQueueKeepsADistance(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testenv.Bubble(t, func(t *testing.T) {
 		q := NewQueue(&QueueOptions{Limit: 10, Every: time.Minute})
 		begin := time.Now()
 		for i := range 4 {
@@ -235,7 +237,7 @@ func TestQueueKeepsADistance(t *testing.T) {
 }
 
 func TestQueueIsBounded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testenv.Bubble(t, func(t *testing.T) {
 		v := &visits{t: t, q: NewQueue(&QueueOptions{Waiting: 2, Client: clientOf})}
 		a := as(t.Context(), "a")
 		for range 3 {

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"pgregory.net/rapid"
+
+	"github.com/csikit/csikit/internal/testenv"
 )
 
 // action is one step of a random program.
@@ -64,7 +66,7 @@ func checkProgram(t *testing.T, rt *rapid.T) {
 	n := rapid.IntRange(1, 60).Draw(rt, "length")
 	program := rapid.SliceOfN(actions, n, n).Draw(rt, "program")
 	var fault string
-	synctest.Test(t, func(t *testing.T) {
+	testenv.Bubble(t, func(t *testing.T) {
 		m := newMachine(t)
 		defer m.stop()
 		for i, a := range program {

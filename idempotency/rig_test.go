@@ -8,6 +8,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/csikit/csikit/internal/testenv"
 )
 
 // rig runs calls on a table inside a synctest bubble and keeps what became of
@@ -176,7 +178,7 @@ var errTest = errors.New("test error")
 
 func bubble(t *testing.T, o *Options, f func(t *testing.T, r *rig)) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
+	testenv.Bubble(t, func(t *testing.T) {
 		r := newRig(t, o)
 		defer r.stop()
 		f(t, r)

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/csikit/csikit/internal/testenv"
 )
 
 // sharedLocks are locks that may be shared. Leases of LockShared are kept as keys
@@ -67,7 +69,7 @@ func (l *sharedLease) Unlock(context.Context) error {
 
 func sharingReplicas(t *testing.T, o Options, f func(t *testing.T, l *sharedLocks, a, b *rig)) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
+	testenv.Bubble(t, func(t *testing.T) {
 		l := &sharedLocks{newLocks(), make(map[string][]*lease)}
 		o.Locker = l
 		oa, ob := o, o

@@ -7,12 +7,13 @@ import (
 	"time"
 
 	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/internal/testenv"
 )
 
 // TestFlights: a statfs that hangs costs one goroutine, however often it is asked
 // for, and nobody waits longer than the timeout.
 func TestFlights(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testenv.Bubble(t, func(t *testing.T) {
 		var l flights[backends.VolumeStats]
 		calls := 0
 		hang := make(chan struct{})

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/internal/testenv"
 	"github.com/csikit/csikit/mounter"
 	"github.com/csikit/csikit/mounter/mountertest"
 )
@@ -170,7 +171,7 @@ func TestHealthDuringUnpublish(t *testing.T) {
 // TestHealthHangs: a volume that does not answer is ill, in time; it costs one
 // question more than its figures do, and nothing to another volume.
 func TestHealthHangs(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testenv.Bubble(t, func(t *testing.T) {
 		r, k := hangingRig(t, 0)
 		k.path = r.staging
 		release := k.hang()
@@ -208,7 +209,7 @@ func (k *stuckDisk) ReadEnds(context.Context, mounter.Device) error {
 // TestHealthDiskHangs: a disk that does not answer is found in time, by one read, with
 // what is known without it.
 func TestHealthDiskHangs(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testenv.Bubble(t, func(t *testing.T) {
 		k := &stuckDisk{gate: make(chan struct{})}
 		r := &rig{t: t, node: newNode(), dir: t.TempDir()}
 		r.staging, r.target = r.dir+"/staging", r.dir+"/target"

@@ -8,10 +8,11 @@ import (
 	"testing/synctest"
 
 	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/internal/testenv"
 )
 
 func TestKeyLocks(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testenv.Bubble(t, func(t *testing.T) {
 		var l keyLocks
 		unlock, err := l.lock(t.Context(), "a")
 		if err != nil {

@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 
 	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/internal/testenv"
 	"github.com/csikit/csikit/mounter"
 	"github.com/csikit/csikit/mounter/blockdev"
 	"github.com/csikit/csikit/mounter/mountertest"
@@ -80,7 +81,7 @@ func TestToolsAtOnce(t *testing.T) {
 	for _, fsck := range []bool{false, true} {
 		t.Run(fmt.Sprintf("fsck=%v", fsck), func(t *testing.T) {
 			dir := t.TempDir()
-			synctest.Test(t, func(t *testing.T) { toolsAtOnce(t, dir, fsck) })
+			testenv.Bubble(t, func(t *testing.T) { toolsAtOnce(t, dir, fsck) })
 		})
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/internal/testenv"
 	"github.com/csikit/csikit/mounter"
 	"github.com/csikit/csikit/mounter/mountertest"
 )
@@ -76,7 +77,7 @@ func (r *rig) figures(ctx context.Context, id, path string) (*mounter.Stats, tim
 // with their age, until they are too old; one call hangs, and other volumes do not
 // notice.
 func TestStatsLastKnown(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testenv.Bubble(t, func(t *testing.T) {
 		r, k := hangingRig(t, 0)
 		if st, _, err := r.figures(t.Context(), "v", r.target); err != nil || st.Age != 0 {
 			t.Fatalf("of the healthy one: %+v, %v", st, err)
@@ -118,7 +119,7 @@ func TestStatsLastKnown(t *testing.T) {
 // TestStatsLateAnswer: what comes when nobody waits any more is known all the same;
 // an error is no answer of before.
 func TestStatsLateAnswer(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testenv.Bubble(t, func(t *testing.T) {
 		r, k := hangingRig(t, 0)
 		release := k.hang()
 		_, took, err := r.figures(t.Context(), "v", r.target)
@@ -142,7 +143,7 @@ func TestStatsLateAnswer(t *testing.T) {
 
 // TestStatsUnmountedMeanwhile: the figures of what lies below are not the volume's.
 func TestStatsUnmountedMeanwhile(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testenv.Bubble(t, func(t *testing.T) {
 		r, k := hangingRig(t, 0)
 		release := k.hang()
 		go func() {
@@ -159,7 +160,7 @@ func TestStatsUnmountedMeanwhile(t *testing.T) {
 
 // TestStatsNoOldFigures: they are not given where nobody wants them.
 func TestStatsNoOldFigures(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testenv.Bubble(t, func(t *testing.T) {
 		r, k := hangingRig(t, -1)
 		_, _, err := r.figures(t.Context(), "v", r.target)
 		must(t, err)
@@ -172,7 +173,7 @@ func TestStatsNoOldFigures(t *testing.T) {
 // TestStatsOfTheNextMount: a question that still hangs is not the one about the
 // volume as it is mounted now, nor are its figures.
 func TestStatsOfTheNextMount(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testenv.Bubble(t, func(t *testing.T) {
 		r, k := hangingRig(t, 0)
 		defer k.hang()()
 		_, _, err := r.figures(t.Context(), "v", r.target)
@@ -202,7 +203,7 @@ func (r *reporting) VolumeStats(ctx context.Context, _ backends.VolumeStatsReque
 func TestStatsReporterHangs(t *testing.T) {
 	for name, minds := range map[string]bool{"minds its context": true, "does not": false} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			testenv.Bubble(t, func(t *testing.T) {
 				var calls atomic.Int32
 				hang := make(chan struct{})
 				n := &reporting{f: func(ctx context.Context) (*backends.VolumeStats, error) {

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/internal/testenv"
 	"github.com/csikit/csikit/mounter"
 	"github.com/csikit/csikit/mounter/mountertest"
 )
@@ -114,7 +115,7 @@ func TestUnmountLadder(t *testing.T) {
 		{"all of it hangs", "nfs4", mounter.UnmountLazyRemote, false, true, 1, 1, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			testenv.Bubble(t, func(t *testing.T) {
 				r, k := newClinging(t, c.fsType, c.policy)
 				k.set(!c.busy, c.busy, c.deaf)
 				err := r.Unstage(t.Context(), r.unstageRequest())
@@ -166,7 +167,7 @@ func TestLazyEndsAtDisk(t *testing.T) {
 // deadlines are, there is one unmount, he hears of it before his deadline, and
 // nothing is brought to the path meanwhile.
 func TestHangingUnmountIsOne(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testenv.Bubble(t, func(t *testing.T) {
 		r, k := newClinging(t, "ext4", mounter.UnmountForce)
 		k.set(true, false, false)
 		before := 0

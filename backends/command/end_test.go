@@ -8,10 +8,10 @@ import (
 	"strconv"
 	"syscall"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/internal/testenv"
 )
 
 func atoi(t *testing.T, s string) int {
@@ -83,7 +83,7 @@ func TestEndedIsNeverSuccess(t *testing.T) {
 // Progress moves the deadline, without it the deadline comes, and Timeout comes
 // anyway. Time is the test's own here.
 func TestWatch(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testenv.Bubble(t, func(t *testing.T) {
 		start := time.Now()
 		works := func() bool { return time.Since(start) < time.Hour }
 		err := watch(t.Context(), make(chan struct{}), works, 2*time.Minute, 0)
@@ -91,14 +91,14 @@ func TestWatch(t *testing.T) {
 			t.Errorf("ended after %v: %v", d, err)
 		}
 	})
-	synctest.Test(t, func(t *testing.T) {
+	testenv.Bubble(t, func(t *testing.T) {
 		start := time.Now()
 		err := watch(t.Context(), make(chan struct{}), func() bool { return true }, time.Minute, 10*time.Minute)
 		if d := time.Since(start); !errors.Is(err, context.DeadlineExceeded) || d != 10*time.Minute {
 			t.Errorf("ended after %v: %v", d, err)
 		}
 	})
-	synctest.Test(t, func(t *testing.T) {
+	testenv.Bubble(t, func(t *testing.T) {
 		// What has ended by itself was not ended by its context.
 		ended := make(chan struct{})
 		close(ended)

@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/internal/testenv"
 )
 
 func TestInject(t *testing.T) {
@@ -66,7 +66,7 @@ func TestInjectPanic(t *testing.T) {
 }
 
 func TestInjectDelay(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testenv.Bubble(t, func(t *testing.T) {
 		b, start := open(t, nil), time.Now()
 		b.Inject(Fault{Method: "CreateVolume", At: Midway, Delay: time.Hour})
 		create(t, b, "v")

@@ -13,6 +13,7 @@ import (
 
 	"github.com/csikit/csikit/idempotency"
 	"github.com/csikit/csikit/internal/deptest"
+	"github.com/csikit/csikit/internal/testenv"
 )
 
 func TestDependencies(t *testing.T) {
@@ -42,7 +43,7 @@ func at(table *idempotency.Table, q *idempotency.Queue, name string, end <-chan 
 }
 
 func TestHandler(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testenv.Bubble(t, func(t *testing.T) {
 		table, q, end := idempotency.NewTable(nil), idempotency.NewQueue(nil), make(chan struct{})
 		h := Handler(table, q, nil)
 		get := func(target, accept string) *httptest.ResponseRecorder {

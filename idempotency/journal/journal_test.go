@@ -10,10 +10,10 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/internal/testenv"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
@@ -133,7 +133,7 @@ func TestClosed(t *testing.T) {
 }
 
 func TestReplay(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testenv.Bubble(t, func(t *testing.T) {
 		j := open(t, t.TempDir(), nil)
 		for _, key := range []string{"c", "a", "b", "busy"} {
 			begin(t, j, key, nil).Leave()
@@ -168,7 +168,7 @@ func TestReplay(t *testing.T) {
 }
 
 func TestLeaks(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testenv.Bubble(t, func(t *testing.T) {
 		j := open(t, t.TempDir(), nil)
 		begin(t, j, "old", attempt{3}).Leave()
 		busy := begin(t, j, "busy", nil)

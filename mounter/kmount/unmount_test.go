@@ -5,8 +5,9 @@ import (
 	"errors"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
+
+	"github.com/csikit/csikit/internal/testenv"
 )
 
 // TestEscalate: force comes after the time and not before, not after an error, and
@@ -27,7 +28,7 @@ func TestEscalate(t *testing.T) {
 		{"hangs for good", hang, hang, context.DeadlineExceeded, 2 * time.Second, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			testenv.Bubble(t, func(t *testing.T) {
 				var forced atomic.Bool
 				start := time.Now()
 				err := escalate(time.Second, c.first, func() error { forced.Store(true); return c.second() })

@@ -11,13 +11,13 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"github.com/csikit/csikit/backends/mem"
+	"github.com/csikit/csikit/internal/testenv"
 )
 
 var update = flag.Bool("update", false, "write docs/codes.md")
@@ -91,7 +91,7 @@ func (fail *failure) can(r *rpc) bool {
 func observe(t *testing.T, r *rpc, fail *failure) (c cell) {
 	t.Helper()
 	name := fmt.Sprintf("%s at %s, %s", r.name, cmp.Or(r.at, "no place"), fail.name)
-	t.Run(name, func(t *testing.T) { synctest.Test(t, func(t *testing.T) { c = observeIn(t, name, r, fail) }) })
+	t.Run(name, func(t *testing.T) { testenv.Bubble(t, func(t *testing.T) { c = observeIn(t, name, r, fail) }) })
 	return c
 }
 

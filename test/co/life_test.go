@@ -5,12 +5,12 @@ import (
 	"errors"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"google.golang.org/grpc"
 
 	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/internal/testenv"
 )
 
 // runAttachDetach is kube-controller-manager's: an attachment for each volume of a
@@ -172,7 +172,7 @@ func play(t *testing.T, name string, sc *scenario, s *schedule) {
 
 // tell says what went wrong in a story, and all that happened.
 func tell(t *testing.T, sc *scenario, s *schedule, plant grpc.UnaryServerInterceptor) (failures, trace []string) {
-	synctest.Test(t, func(t *testing.T) {
+	testenv.Bubble(t, func(t *testing.T) {
 		w := newWorld(t, s, plant)
 		sc.tell(w)
 		w.close()

@@ -17,6 +17,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/csikit/csikit/csidriver"
+	"github.com/csikit/csikit/internal/testenv"
 )
 
 // TestModel runs random programs on a driver, and holds what happened against the
@@ -77,7 +78,7 @@ func (s *tally) add(w *world) {
 
 // trial runs one program in a bubble of its own.
 func trial(t *testing.T, dir string, program program, sum *tally) (faults []string, history string) {
-	synctest.Test(t, func(t *testing.T) {
+	testenv.Bubble(t, func(t *testing.T) {
 		w, err := newWorld(t, dir)
 		if err != nil {
 			faults = []string{err.Error()}
