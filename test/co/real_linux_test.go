@@ -30,7 +30,8 @@ type realNode struct {
 	*world
 	k     *kubelet
 	proc  driverproc.Process
-	mu    sync.Mutex
+	mu    sync.Mutex // held while proc is killed, started or ended
+	over  bool       // proc was ended for good
 	calls int
 	kills map[int]time.Duration // by the number of the call: how long after its begin
 }
@@ -64,7 +65,7 @@ func newRealNode(t *testing.T, bin string, block bool, seed uint64) *realNode {
 	if err := n.proc.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	p := &incarnation{dead: make(chan struct{}), process: &process{end: n.proc.Close, connect: func(ctx context.Context) (net.Conn, error) {
+	p := &incarnation{dead: make(chan struct{}), process: &process{end: n.end, connect: func(ctx context.Context) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", at("s"))
 	}}}
 	n.procs[csidriver.ServeNode] = p
@@ -93,6 +94,9 @@ func (n *realNode) count(method string) {
 		time.Sleep(after)
 		n.mu.Lock()
 		defer n.mu.Unlock()
+		if n.over {
+			return
+		}
 		n.note("        the driver is killed")
 		if err := n.proc.Kill(); err != nil {
 			n.fail("%v", err)
@@ -101,6 +105,14 @@ func (n *realNode) count(method string) {
 			n.fail("%v", err)
 		}
 	})
+}
+
+// end stops the driver, and what wanted to kill it later finds nothing to kill.
+func (n *realNode) end() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.over = true
+	return n.proc.Close()
 }
 
 // TestRealKubelet: kubelet over real disks, with a driver that is killed.
