@@ -1,0 +1,97 @@
+package nfs
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"github.com/csikit/csikit/backends"
+)
+
+// Backend serves shares. Both halves are on it; a process that serves one of them
+// says so in Options.Half.
+type Backend struct {
+	o   Options
+	log *slog.Logger
+
+	ctx  context.Context // ends with Close
+	stop context.CancelFunc
+	wg   sync.WaitGroup // what goes on in the background
+}
+
+// New makes a Backend. It does not look at any share: those may come later.
+func New(o Options) (*Backend, error) {
+	o.Shares = append([]Share(nil), o.Shares...)
+	if err := o.check(); err != nil {
+		return nil, err
+	}
+	b := &Backend{o: o, log: o.Logger}
+	b.ctx, b.stop = context.WithCancel(context.Background())
+	return b, nil
+}
+
+// Close ends what goes on in the background; the next process goes on with it.
+func (b *Backend) Close() error {
+	b.stop()
+	b.wg.Wait()
+	return nil
+}
+
+// Traits of this driver.
+func (b *Backend) Traits() backends.Traits { return Traits(b.o) }
+
+// serves refuses what belongs to the half that another process serves.
+func (b *Backend) serves(h Half) error {
+	if b.o.Half&h != h {
+		return fmt.Errorf("%w: this process does not serve that half of the driver", backends.ErrUnavailable)
+	}
+	return nil
+}
+
+// decode reads an ID of the kind that tag says; missing is the answer to one that is
+// nobody's. The share it names has to be configured, or AnyShare set: else what is
+// there cannot be known, and "not found" would be a guess.
+func (b *Backend) decode(id, tag string, missing error) (handle, error) {
+	h, ok := parseHandle(id, tag == volumeTag && b.o.Legacy != LegacyRefuse)
+	if !ok || h.tag != tag && !h.legacy() {
+		return handle{}, missing
+	}
+	if h.share.Name != "" {
+		s, ok := b.configured(h.share.Name)
+		if !ok {
+			return handle{}, fmt.Errorf("%w: %s: share %q is not configured", backends.ErrUnavailable, id, h.share.Name)
+		}
+		h.share = s
+		return h, nil
+	}
+	s, err := b.known(h.share)
+	if err != nil {
+		return handle{}, fmt.Errorf("%w: %s: %w", backends.ErrUnavailable, id, err)
+	}
+	h.share = s
+	return h, nil
+}
+
+// Keys of a volume's context, as csi-driver-nfs has them: a PersistentVolume written
+// by hand has them too, with any handle.
+const (
+	ctxServer  = "server"
+	ctxShare   = "share"
+	ctxSubDir  = "subDir"
+	ctxOptions = "mountOptions"
+)
+
+// contextOf is Volume.Context: what a node needs to mount it.
+func contextOf(s Share, subDir string, options []string) map[string]string {
+	c := map[string]string{ctxSubDir: subDir}
+	if s.Name != "" {
+		c[ctxShare] = s.Name
+	} else {
+		c[ctxServer], c[ctxShare] = s.Server, s.Export
+	}
+	if len(options) > 0 {
+		c[ctxOptions] = joinOptions(options)
+	}
+	return c
+}

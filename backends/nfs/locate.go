@@ -1,0 +1,40 @@
+package nfs
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/csikit/csikit/backends"
+)
+
+// locate says where a volume lies, by what the node was given of it; no I/O. The
+// directory is "" for a whole share, which only a volume that was written by hand is.
+func (b *Backend) locate(id string, context map[string]string) (s Share, subDir string, err error) {
+	c := make(map[string]string, len(context))
+	for k, v := range context {
+		c[strings.ToLower(k)] = v
+	}
+	options, err := splitMountOptions(c[strings.ToLower(ctxOptions)])
+	if err != nil {
+		return Share{}, "", fmt.Errorf("%w: volume context: %w", backends.ErrInvalid, err)
+	}
+	if subDir = strings.Trim(c[strings.ToLower(ctxSubDir)], "/"); subDir != "" {
+		if err := checkSubDir(subDir); err != nil {
+			return Share{}, "", fmt.Errorf("%w: volume context: subDir: %w", backends.ErrInvalid, err)
+		}
+	}
+	p := params{server: c[ctxServer], share: c[ctxShare], options: options}
+	h, ours := parseHandle(id, b.o.Legacy != LegacyRefuse)
+	switch {
+	case ours && h.tag == volumeTag && subDir == "":
+		return Share{}, "", fmt.Errorf("%w: volume %s came without its context", backends.ErrInvalid, id)
+	case ours && h.legacy() && p.server == "" && p.share == "":
+		p.server, p.share, subDir = h.share.Server, h.share.Export, h.subDir
+	case p.server == "" && p.share == "":
+		return Share{}, "", fmt.Errorf("%w: volume context has neither server nor share", backends.ErrInvalid)
+	}
+	s, err = b.resolve(p)
+	return s, subDir, err
+}
+
+func joinOptions(list []string) string { return strings.Join(list, ",") }
