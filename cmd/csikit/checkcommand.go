@@ -12,6 +12,9 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"github.com/csikit/csikit/cmd/csikit/internal/walk"
 	"github.com/csikit/csikit/internal/csiclient"
 	"github.com/csikit/csikit/sanity"
@@ -166,6 +169,9 @@ func (f *checkFlags) runChecks(ctx context.Context, cfg sanity.Config, out io.Wr
 			continue
 		}
 		conn, err := f.dial(ctx, out, target)
+		if status.Code(err) == codes.Unimplemented {
+			continue // it answers: that it has no Probe is a result
+		}
 		if err != nil {
 			return nobody(f), err
 		}

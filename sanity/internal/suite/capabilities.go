@@ -20,6 +20,7 @@ func codeOf(err error) codes.Code { return status.Code(err) }
 // capabilityChecks: H-11, what a driver says of itself is so.
 func capabilityChecks() []Check {
 	all := []Check{
+		{ID: check.MandatoryID, Title: "What every plugin must have is there: GetPluginInfo, GetPluginCapabilities, Probe, and the capabilities of its services", Clauses: "GEN-01 GEN-02 ID-01 ID-05 ID-14 CC-01 NC-01", Run: hasMandatory},
 		{ID: "H-11/plugin-info", Title: "The plugin has a name of domain form, and a version", Clauses: "ID-01 ID-02 ID-03 ID-04", Run: pluginInfo},
 		{ID: "H-11/constant", Title: "Capabilities are the same at every call and on every connection", Clauses: "ID-05 ID-06 CC-01 NC-01", Run: constantCapabilities},
 		{ID: "H-11/rules", Title: "No capability is there without the one that it is about", Clauses: "ID-07 ID-10 ID-12 LV-09 LH-02", Run: capabilityRules},
@@ -30,6 +31,17 @@ func capabilityChecks() []Check {
 		all = append(all, gateCheck(r))
 	}
 	return all
+}
+
+// hasMandatory: a run without them does not come here; see check.Without.
+func hasMandatory(t *T) {
+	lacks, err := check.LacksMandatory(t.Context(), t.Config())
+	if err != nil {
+		t.NotRun("%v", err)
+	}
+	for _, m := range lacks {
+		t.Failf(m.Clauses, "%s is UNIMPLEMENTED at %s", m.Method, m.Endpoint)
+	}
 }
 
 var pluginName = regexp.MustCompile(`^[A-Za-z0-9]([-A-Za-z0-9.]{0,61}[A-Za-z0-9])?$`)
