@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
-	"strings"
 
 	"github.com/csikit/csikit/backends"
 )
@@ -50,18 +48,4 @@ func sameEncryption(img *os.File, m *meta) error {
 		return fmt.Errorf("%w: parameter %s is %v, and of the source it is %v", backends.ErrInvalid, paramEncrypted, m.encrypted(), is)
 	}
 	return nil
-}
-
-// inside is the device that shows what a loop device holds unencrypted; the loop
-// device itself when it is not open so.
-func inside(loop string) string {
-	dirs, err := filepath.Glob("/sys/block/" + filepath.Base(loop) + "/holders/dm-*")
-	if err != nil || len(dirs) != 1 {
-		return loop
-	}
-	uuid, err := os.ReadFile(filepath.Join(dirs[0], "dm/uuid"))
-	if err != nil || !strings.HasPrefix(string(uuid), "CRYPT-LUKS") {
-		return loop
-	}
-	return "/dev/" + filepath.Base(dirs[0])
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/internal/fsfreeze"
 	"github.com/csikit/csikit/internal/testenv"
 )
 
@@ -69,7 +70,7 @@ func (s *sequence) wantGoing(when string) {
 		s.t.Errorf("%s: frozen for 30 s", when)
 		for _, d := range s.dirs {
 			if f, err := os.Open(d); err == nil {
-				_ = thawIoctl(f)
+				_ = fsfreeze.Thaw(f)
 				f.Close()
 			}
 		}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/internal/fsfreeze"
 )
 
 // rawGroup has two volumes that are open as raw devices, which nothing can freeze.
@@ -28,7 +29,7 @@ func rawGroup(t *testing.T, o Options) (b *Backend, ids []string, put func(n byt
 				t.Error(err)
 			}
 		})
-		f, err := os.OpenFile(inside(s.Device.Path), os.O_RDWR, 0)
+		f, err := os.OpenFile(fsfreeze.Inside(s.Device.Path), os.O_RDWR, 0)
 		if err != nil {
 			t.Fatal(err)
 		}

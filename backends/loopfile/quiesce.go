@@ -5,12 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"sync"
-	"time"
 
-	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/internal/fsfreeze"
 	"github.com/csikit/csikit/mounter/blockdev"
-	"github.com/csikit/csikit/mounter/mnt"
 )
 
 // quiet is a moment in which the images of volumes are what their users would
@@ -18,12 +15,7 @@ import (
 type quiet struct {
 	closed bool      // nobody uses any of the volumes
 	loose  []*volume // in use and not frozen
-	thaws  []func() error
-	timer  *time.Timer
-
-	mu    sync.Mutex
-	ended bool
-	late  error
+	set    *fsfreeze.Set
 }
 
 // frozenFile in a volume's directory says that a file system of ours was frozen
@@ -40,8 +32,7 @@ var errLate = errors.New("the volume was kept from writing for as long as Option
 //
 // end must be called in any case.
 func (b *Backend) quiesce(ctx context.Context, vols []*volume) (*quiet, error) {
-	q := &quiet{closed: true}
-	q.timer = time.AfterFunc(b.o.FreezeLimit, func() { _ = q.thaw(errLate) })
+	q := &quiet{closed: true, set: fsfreeze.NewSet(b.o.FreezeLimit, errLate)}
 	for _, v := range vols {
 		if err := b.still(ctx, q, v); err != nil {
 			return q, fmt.Errorf("quiesce volume %s: %w", v.id, err)
@@ -51,40 +42,7 @@ func (b *Backend) quiesce(ctx context.Context, vols []*volume) (*quiet, error) {
 }
 
 // end lets writers go on. An error says that they went on before.
-func (q *quiet) end() error {
-	err := q.thaw(nil)
-	q.timer.Stop()
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return errors.Join(err, q.late)
-}
-
-func (q *quiet) thaw(why error) error {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if q.ended {
-		return nil
-	}
-	q.ended = true
-	if len(q.thaws) > 0 {
-		q.late = why
-	}
-	var errs []error
-	for _, f := range q.thaws {
-		errs = append(errs, f())
-	}
-	return errors.Join(errs...)
-}
-
-// add takes a file system that was frozen. false: it is too late for it.
-func (q *quiet) add(thaw func() error) bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if !q.ended {
-		q.thaws = append(q.thaws, thaw)
-	}
-	return !q.ended
-}
+func (q *quiet) end() error { return q.set.End() }
 
 // still quiesces one locked volume.
 func (b *Backend) still(ctx context.Context, q *quiet, v *volume) error {
@@ -123,7 +81,7 @@ func syncDevice(ctx context.Context, path string) error {
 // freezeVolume freezes what is mounted of a loop device. false: nothing is, or
 // it cannot be frozen.
 func (b *Backend) freezeVolume(ctx context.Context, q *quiet, v *volume, loop string) (bool, error) {
-	dir, err := mountOf(ctx, loop)
+	dir, err := fsfreeze.MountOf(ctx, loop)
 	if err != nil || dir == nil {
 		return false, err
 	}
@@ -135,15 +93,15 @@ func (b *Backend) freezeVolume(ctx context.Context, q *quiet, v *volume, loop st
 		return f.Close()
 	}
 	unmark := func() error { return ignoreMissing(v.root.Remove(frozenFile)) }
-	thaw, err := freeze(dir, mark, unmark)
+	thaw, err := fsfreeze.Freeze(dir, mark, unmark)
 	b.step("loopfile.quiesce.frozen")
 	switch {
-	case errors.Is(err, errNoFreeze):
+	case errors.Is(err, fsfreeze.ErrNot):
 		b.log.Warn("a mounted file system is not frozen for its snapshot", "id", v.id, "path", dir.Name(), "err", err)
 		return false, dir.Close()
 	case err != nil:
 		return false, errors.Join(err, dir.Close())
-	case !q.add(thaw):
+	case !q.set.Add(thaw):
 		return false, errors.Join(thaw(), errLate)
 	}
 	return true, nil
@@ -154,50 +112,6 @@ func ignoreMissing(err error) error {
 		return nil
 	}
 	return err
-}
-
-// mountOf opens the root of a writable mount of what is on a device; nil: there
-// is none in this process's mount namespace. What is opened is on that device:
-// another file system may be mounted over it.
-func mountOf(ctx context.Context, path string) (*os.File, error) {
-	path = inside(path)
-	d, err := blockdev.Open(ctx, path, false)
-	if err != nil {
-		return nil, err
-	}
-	num := d.Num()
-	if err := d.Close(); err != nil {
-		return nil, err
-	}
-	all, err := mnt.List()
-	if errors.Is(err, backends.ErrUnsupported) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	for _, m := range all {
-		if m.ReadOnly() || m.Dev != num && m.FSType != "btrfs" {
-			continue
-		}
-		dir, err := os.Open(m.Point)
-		if err != nil {
-			continue // unmounted meanwhile, or not for this process
-		}
-		if isOn(dir, m.FSType, path, num) {
-			return dir, nil
-		}
-		_ = dir.Close() // read only
-	}
-	return nil, nil
-}
-
-func isOn(dir *os.File, fsType, path string, num uint64) bool {
-	if fsType == "btrfs" { // it shows a device number that no device has
-		return isBtrfsOn(dir, path)
-	}
-	fi, err := dir.Stat()
-	return err == nil && fi.IsDir() && device(fi) == num
 }
 
 // thawAll thaws what an earlier process froze and did not live to thaw, and whose
@@ -234,13 +148,13 @@ func (b *Backend) thawLeft(ctx context.Context, v *volume) error {
 		return err
 	}
 	if s != nil {
-		dir, err := mountOf(ctx, s.Loop)
+		dir, err := fsfreeze.MountOf(ctx, s.Loop)
 		if err != nil {
 			return err
 		}
 		if dir != nil {
 			b.log.Warn("thaw what an earlier process froze", "id", v.id, "path", dir.Name())
-			if err := errors.Join(thawIoctl(dir), dir.Close()); err != nil {
+			if err := errors.Join(fsfreeze.Thaw(dir), dir.Close()); err != nil {
 				return err
 			}
 		}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/internal/fsfreeze"
 	"github.com/csikit/csikit/internal/testenv"
 )
 
@@ -213,7 +214,7 @@ func TestFrozenAndKilled(t *testing.T) {
 						if err != nil {
 							t.Fatal(err)
 						}
-						if err := freezeIoctl(d, fiFreeze); err != nil {
+						if err := fsfreeze.Hold(d); err != nil {
 							t.Fatal(err)
 						}
 						d.Close()
@@ -235,7 +236,7 @@ func TestFrozenAndKilled(t *testing.T) {
 					case <-time.After(30 * time.Second):
 						t.Error("still frozen after 30 s")
 						d, _ := os.Open(dir)
-						_ = thawIoctl(d)
+						_ = fsfreeze.Thaw(d)
 						d.Close()
 						<-wrote
 					}
@@ -303,14 +304,14 @@ func TestForeignFreezeStays(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer d.Close()
-		if err := freezeIoctl(d, fiFreeze); err != nil {
+		if err := fsfreeze.Hold(d); err != nil {
 			t.Fatal(err)
 		}
 		snap(t, b, "s", v.ID)
-		if err := freezeIoctl(d, fiThaw); err != nil {
+		if err := fsfreeze.Thaw(d); err != nil {
 			t.Errorf("it was thawed: %v", err)
 		}
-		if err := freezeIoctl(d, fiFreeze); err != nil {
+		if err := fsfreeze.Hold(d); err != nil {
 			t.Fatal(err)
 		}
 		var once sync.Once
@@ -318,7 +319,7 @@ func TestForeignFreezeStays(t *testing.T) {
 		ctx := backends.WithActivity(t.Context(), progress(func() {
 			once.Do(func() {
 				defer close(thawed)
-				if err := errors.Join(freezeIoctl(d, fiThaw), os.WriteFile(filepath.Join(dir, "f"), []byte("data"), 0o600), d.Sync()); err != nil {
+				if err := errors.Join(fsfreeze.Thaw(d), os.WriteFile(filepath.Join(dir, "f"), []byte("data"), 0o600), d.Sync()); err != nil {
 					t.Error(err)
 				}
 				syscall.Sync()
@@ -331,7 +332,7 @@ func TestForeignFreezeStays(t *testing.T) {
 				t.Errorf("a snapshot of no moment: %v", err)
 			}
 		default:
-			if err := errors.Join(err, freezeIoctl(d, fiThaw)); err != nil {
+			if err := errors.Join(err, fsfreeze.Thaw(d)); err != nil {
 				t.Error(err)
 			}
 		}

@@ -58,12 +58,4 @@ func extents(*os.File, int64, bool) iter.Seq2[extent, error] {
 	return func(yield func(extent, error) bool) { yield(extent{}, errors.ErrUnsupported) }
 }
 
-var errNoFreeze = errors.New("cannot be frozen")
-
-func freeze(_ *os.File, _, _ func() error) (thaw func() error, err error) { return nil, errNoFreeze }
-
-func thawIoctl(*os.File) error { return needLinux("freezing") }
-
-func isBtrfsOn(*os.File, string) bool { return false }
-
 func replayXFS(context.Context, *os.File, string) error { return needLinux("xfs") }

@@ -1,4 +1,4 @@
-package loopfile
+package fsfreeze
 
 import (
 	"errors"
@@ -19,40 +19,43 @@ const (
 	fiThaw   = 0xC0045878 // FITHAW
 )
 
-// errNoFreeze says that a file system is left as it is.
-var errNoFreeze = errors.New("cannot be frozen")
-
-// freeze stops writers to the file system of dir until thaw, which closes dir.
+// Freeze stops writers to the file system of dir until thaw, which closes dir.
 // Before it does, a child stands ready to thaw it when this process dies. One
-// that somebody else froze already is errNoFreeze: they may thaw it at any moment.
+// that somebody else froze already is [ErrNot]: they may thaw it at any moment.
 // On error dir stays open.
-func freeze(dir *os.File, mark, unmark func() error) (thaw func() error, err error) {
+//
+// mark is called before, and unmark after it: for what tells the next process, where
+// the child was killed together with this one.
+func Freeze(dir *os.File, mark, unmark func() error) (thaw func() error, err error) {
 	dead, err := deadMan(dir)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errNoFreeze, err)
+		return nil, fmt.Errorf("%w: %w", ErrNot, err)
 	}
-	faultpoint.Reach("loopfile.freeze.guarded")
+	faultpoint.Reach("fsfreeze.guarded")
 	if err := mark(); err != nil {
 		return nil, errors.Join(err, dead.dismiss())
 	}
-	faultpoint.Reach("loopfile.freeze.marked")
+	faultpoint.Reach("fsfreeze.marked")
 	err = freezeIoctl(dir, fiFreeze)
 	switch {
 	case err == nil:
 		return func() error {
-			err := thawIoctl(dir)
-			faultpoint.Reach("loopfile.freeze.thawed")
+			err := Thaw(dir)
+			faultpoint.Reach("fsfreeze.thawed")
 			err = errors.Join(err, dead.dismiss())
-			faultpoint.Reach("loopfile.freeze.dismissed")
+			faultpoint.Reach("fsfreeze.dismissed")
 			return errors.Join(err, unmark(), dir.Close())
 		}, nil
 	case errors.Is(err, unix.EBUSY):
-		err = fmt.Errorf("%w: somebody else froze it, and may thaw it at any moment: %w", errNoFreeze, err)
+		err = fmt.Errorf("%w: somebody else froze it, and may thaw it at any moment: %w", ErrNot, err)
 	case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EPERM), errors.Is(err, unix.ENOTTY):
-		err = fmt.Errorf("%w: %w", errNoFreeze, err)
+		err = fmt.Errorf("%w: %w", ErrNot, err)
 	}
 	return nil, errors.Join(err, dead.dismiss(), unmark())
 }
+
+// Hold freezes without anybody to thaw it when this process dies.
+func Hold(dir *os.File) error { return freezeIoctl(dir, fiFreeze) }
 
 func freezeIoctl(f *os.File, request uint) error {
 	for {
@@ -63,8 +66,8 @@ func freezeIoctl(f *os.File, request uint) error {
 	}
 }
 
-// thawIoctl thaws; what is not frozen any more is no error.
-func thawIoctl(f *os.File) error {
+// Thaw thaws; what is not frozen any more is no error.
+func Thaw(f *os.File) error {
 	err := freezeIoctl(f, fiThaw)
 	if errors.Is(err, unix.EINVAL) {
 		return nil
@@ -91,8 +94,8 @@ func deadMan(dir *os.File) (*deadman, error) {
 		return nil, os.NewSyscallError("memfd_create", err)
 	}
 	d := &deadman{lock: os.NewFile(uintptr(fd), "deadman")}
-	if ok, err := tryLock(d.lock); err != nil || !ok {
-		return nil, errors.Join(err, d.lock.Close(), errors.New("a new file is locked"))
+	if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, errors.Join(os.NewSyscallError("flock", err), d.lock.Close())
 	}
 	// A descriptor of its own: one that shares the lock would keep it.
 	theirs, err := os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", fd), os.O_RDWR, 0)
