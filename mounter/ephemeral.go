@@ -155,7 +155,7 @@ func (p *inline) create(ctx context.Context) error {
 		Owner: p.req.Owner, Secrets: p.req.Secrets,
 	})
 	if err != nil {
-		return err
+		return ofVolume(err, p.req.ID)
 	}
 	faultpoint.Reach("mounter.ephemeral.created")
 	p.began = true

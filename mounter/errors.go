@@ -56,6 +56,15 @@ func soften(err error) error {
 	return softError{err}
 }
 
+// ofVolume keeps an error of a backend final only where it speaks of this volume.
+// That something else is not found says nothing of what the call made or opened.
+func ofVolume(err error, id string) error {
+	if errors.Is(err, backends.ErrNotFound) && !goneVolume(err, id) {
+		return soften(err)
+	}
+	return err
+}
+
 // unfinished is for a call that undoes something and does not begin, because of a
 // record that cannot be read: what it was to undo may stand, and a CO that took the
 // refusal for final would forget it.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 
 	"github.com/csikit/csikit/backends"
 )
@@ -75,7 +76,7 @@ func (e *Engine) recoverAll(ctx context.Context, s *store) error {
 	}
 	for _, ephemeral := range []bool{false, true} { // whose volumes are closed by then
 		for _, r := range s.list(func(r *record) bool { return (r.Kind == kindEphemeral) == ephemeral }) {
-			if err := e.recoverRecord(ctx, s, r); err != nil {
+			if err := e.recoverGuarded(ctx, s, r); err != nil {
 				// Without room for it the record stays as it was, and its boot id says
 				// that nothing of it stands. Whatever frees room needs this engine.
 				e.log.ErrorContext(ctx, "record is not brought up to date", "volume", r.Volume, "path", r.Path, "err", err)
@@ -92,6 +93,17 @@ func (e *Engine) recoverAll(ctx context.Context, s *store) error {
 		}
 	}
 	return nil
+}
+
+// recoverGuarded is recoverRecord over a backend that may panic: the node's other
+// volumes need the driver, which would come back to the same record for ever.
+func (e *Engine) recoverGuarded(ctx context.Context, s *store, r *record) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return e.recoverRecord(ctx, s, r)
 }
 
 // recoverRecord brings one record up to date with the boot and with what was

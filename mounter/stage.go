@@ -279,6 +279,7 @@ func (s *staging) open(ctx context.Context) error {
 		Owner: s.req.Owner, Secrets: s.req.Secrets, State: s.rec.State,
 	})
 	faultpoint.Reach("mounter.stage.opened")
+	err = ofVolume(err, s.req.ID)
 	if err != nil && final(err) && !s.known {
 		// The backend says that it opened nothing, and nothing was open before.
 		return s.forget(err)
