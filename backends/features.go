@@ -39,6 +39,7 @@ type NodeFeatures struct {
 	AttachLimiter        AttachLimiter
 	NodeRecoverer        NodeRecoverer
 	FUSEReopener         FUSEReopener
+	RemoteMounter        RemoteMounter
 	Prober               Prober
 }
 

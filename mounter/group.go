@@ -61,6 +61,9 @@ func (s *staging) setGroup(ctx context.Context) error {
 	if err := s.step(ctx, "give to group"); err != nil {
 		return err
 	}
+	if s.far(s.rec) {
+		return s.features.RemoteMounter.GroupRemote(ctx, backends.GroupRemoteRequest{ID: s.req.ID, Path: s.path, GID: s.gid, State: s.rec.State})
+	}
 	_, err := s.groups.get(ctx, s.req.ID+"\x00"+s.path, s.opts.StatsTimeout, func() (struct{}, error) {
 		return struct{}{}, s.kernel.SetGroup(s.path, s.gid)
 	})

@@ -25,12 +25,7 @@ func (s *staging) mount(ctx context.Context) error {
 	if err := s.step(ctx, "mount "+src.FSType); err != nil {
 		return err
 	}
-	err := s.kernel.Mount(ctx, MountRequest{
-		Source: src.Source, FSType: src.FSType, Target: s.path, ReadOnly: s.readOnly,
-		Options: s.groupOption(mergeOptions(src.Options, s.req.Capability.Flags.Reveal())), Env: src.Env, Files: src.Files,
-		IDMap: s.src.IDMap,
-	})
-	if err != nil {
+	if err := s.mountOther(ctx, src); err != nil {
 		return fmt.Errorf("mount %s (%s): %w", src.Source, src.FSType, err)
 	}
 	// A helper may write the source in its own way; nothing was there before.
@@ -42,6 +37,20 @@ func (s *staging) mount(ctx context.Context) error {
 		return err
 	}
 	return s.ready(mountedAs(m))
+}
+
+// mountOther mounts what is no device: the backend does it where its server may hang.
+func (s *staging) mountOther(ctx context.Context, src *backends.Mount) error {
+	if s.far(s.rec) {
+		return s.features.RemoteMounter.MountRemote(ctx, backends.MountRemoteRequest{
+			ID: s.req.ID, Mount: *src, Flags: s.req.Capability.Flags, Target: s.path, ReadOnly: s.readOnly,
+		})
+	}
+	return s.kernel.Mount(ctx, MountRequest{
+		Source: src.Source, FSType: src.FSType, Target: s.path, ReadOnly: s.readOnly,
+		Options: s.groupOption(mergeOptions(src.Options, s.req.Capability.Flags.Reveal())), Env: src.Env, Files: src.Files,
+		IDMap: s.src.IDMap,
+	})
 }
 
 // mergeOptions are the backend's options and those of the CO's that it did not

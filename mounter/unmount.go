@@ -54,6 +54,9 @@ var errHangs = errors.New("hangs")
 // policy goes. Each step has its time; one that does not come back is left to
 // itself, and who asks again waits for that one. No step is begun twice.
 func (e *Engine) takeOff(ctx context.Context, path string, top mnt.Info) error {
+	if e.farMount(top) {
+		return e.takeOffFar(ctx, path, top)
+	}
 	err := e.attempt(ctx, "unmount", path, top, func() (int, error) { return e.kernel.Unwind(path) })
 	k, ok := e.kernel.(Forcer)
 	if err == nil || !ok || e.opts.Unmount == UnmountOnly {

@@ -15,6 +15,8 @@ type Backend struct {
 	o   Options
 	log *slog.Logger
 
+	workers *workers
+
 	ctx  context.Context // ends with Close
 	stop context.CancelFunc
 	wg   sync.WaitGroup // what goes on in the background
@@ -26,7 +28,7 @@ func New(o Options) (*Backend, error) {
 	if err := o.check(); err != nil {
 		return nil, err
 	}
-	b := &Backend{o: o, log: o.Logger}
+	b := &Backend{o: o, log: o.Logger, workers: newWorkers(o.Logger)}
 	b.ctx, b.stop = context.WithCancel(context.Background())
 	return b, nil
 }
@@ -34,6 +36,7 @@ func New(o Options) (*Backend, error) {
 // Close ends what goes on in the background; the next process goes on with it.
 func (b *Backend) Close() error {
 	b.stop()
+	b.workers.close()
 	b.wg.Wait()
 	return nil
 }

@@ -111,27 +111,9 @@ func cleanExport(e string) (string, error) {
 
 func unprintable(r rune) bool { return r < ' ' || r == 0x7f || r == 0xfffd }
 
-// noOption are mount options that say how to mount rather than what, or that would
-// make a share something else.
-var noOption = map[string]bool{
-	"bind": true, "rbind": true, "remount": true, "move": true, "loop": true, "user": true, "users": true,
-	"shared": true, "rshared": true, "private": true, "rprivate": true, "slave": true, "rslave": true,
-	"unbindable": true, "runbindable": true, "suid": true, "dev": true,
-}
-
 // checkMountOptions refuses mount options that no share has. Each may itself be
 // several, with commas between them.
 func checkMountOptions(opts []string) error {
-	for _, list := range opts {
-		for o := range strings.SplitSeq(list, ",") {
-			key, _, _ := strings.Cut(o, "=")
-			switch {
-			case o == "" || strings.HasPrefix(o, "-") || strings.IndexFunc(o, unprintable) >= 0 || strings.ContainsAny(o, " \\"):
-				return fmt.Errorf("mount option %q is malformed", o)
-			case noOption[key] || strings.HasPrefix(key, "x-"):
-				return fmt.Errorf("mount option %q is not permitted", o)
-			}
-		}
-	}
-	return nil
+	_, err := parseOptions(opts)
+	return err
 }

@@ -1,0 +1,187 @@
+package nfs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/mounter/mnt"
+)
+
+// workerRoot is where a worker mounts the share, in its own mount namespace: a
+// directory that every system has and a worker has no use for.
+const workerRoot = "/sys"
+
+// bring mounts the share, or finds its directory.
+func (s *shareTask) bring() (root string, err error) {
+	if s.Dir != "" {
+		if st, err := os.Stat(s.Dir); err != nil || !st.IsDir() {
+			return "", unavailable("the share's directory %s is not there: %w", s.Dir, errors.Join(err, syscall.ENOTDIR))
+		}
+		return s.Dir, nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), callTime)
+	defer cancel()
+	o, err := parseOptions(s.Options)
+	if err != nil {
+		return "", err
+	}
+	addrs, err := addresses(ctx, s.Host, o)
+	if err != nil {
+		return "", err
+	}
+	list := tries(addrs, o)
+	if len(list) == 0 {
+		list = tries(addrs, &mountOptions{words: append(o.without("vers", "nfsvers", "v3"), "vers=4")})
+	}
+	for _, t := range list {
+		if err = mountNFS(mountTask{Source: s.Source, Target: workerRoot, Words: t.words}); !another(err) {
+			break
+		}
+	}
+	if err != nil {
+		return "", mountError(s.Source, err)
+	}
+	return workerRoot, nil
+}
+
+// mountNFS asks the kernel.
+func mountNFS(m mountTask) error {
+	o, err := mnt.ParseOptions(m.Words)
+	if err != nil {
+		return err
+	}
+	o.ReadOnly = o.ReadOnly || m.ReadOnly
+	return mnt.Mount(m.Source, "nfs4", m.Target, o)
+}
+
+// nodeTasks are those of the node half.
+func nodeTasks() map[string]task {
+	return map[string]task{
+		opMount: func(_ context.Context, t *taskCall) (any, error) {
+			var m mountTask
+			if err := t.decode(&m); err != nil {
+				return nil, err
+			}
+			return nil, mountNFS(m)
+		},
+		opUnmount: func(_ context.Context, t *taskCall) (any, error) {
+			var p pathTask
+			if err := t.decode(&p); err != nil {
+				return nil, err
+			}
+			return nil, takeOff(p)
+		},
+		opStats: func(_ context.Context, t *taskCall) (any, error) {
+			var p pathTask
+			if err := t.decode(&p); err != nil {
+				return nil, err
+			}
+			return stats(p)
+		},
+		opGroup: func(_ context.Context, t *taskCall) (any, error) {
+			var p pathTask
+			if err := t.decode(&p); err != nil {
+				return nil, err
+			}
+			return nil, onRoot(p, func(d *os.File) error { return giveTo(d, p.GID) })
+		},
+		opLook: func(_ context.Context, t *taskCall) (any, error) {
+			var p pathTask
+			if err := t.decode(&p); err != nil {
+				return nil, err
+			}
+			return nil, onRoot(p, look)
+		},
+	}
+}
+
+// takeOff unmounts everything at a path.
+func takeOff(p pathTask) error {
+	if !p.Detach {
+		_, err := mnt.Unwind(p.Path)
+		return err
+	}
+	for {
+		if was, err := mnt.Detach(p.Path); err != nil || !was {
+			return err
+		}
+	}
+}
+
+// onRoot opens the root of the mount at a path. Without one it is another directory.
+func onRoot(p pathTask, f func(*os.File) error) error {
+	switch is, err := mnt.IsMountPoint(p.Path); {
+	case err != nil:
+		return unavailable("%w", err)
+	case !is:
+		return unavailable("nothing is mounted at %s", p.Path)
+	}
+	d, err := os.OpenFile(p.Path, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	err = f(d)
+	return errors.Join(err, d.Close())
+}
+
+// look asks the server about an open directory: its handle may be stale.
+func look(d *os.File) error {
+	var st unix.Statx_t
+	return os.NewSyscallError("statx", unix.Statx(int(d.Fd()), "", unix.AT_EMPTY_PATH|unix.AT_STATX_FORCE_SYNC, unix.STATX_BASIC_STATS, &st))
+}
+
+// giveTo gives a directory, and what is made in it, to a group, once: its users may
+// take rights back.
+func giveTo(d *os.File, gid int) error {
+	st, err := d.Stat()
+	if err != nil {
+		return err
+	}
+	if own, ok := st.Sys().(*syscall.Stat_t); ok && uint64(own.Gid) == uint64(gid) && st.Mode()&fs.ModeSetgid != 0 {
+		return nil
+	}
+	if err := d.Chown(-1, gid); err != nil {
+		return err
+	}
+	return d.Chmod(st.Mode() | fs.ModeSetgid | 0o070)
+}
+
+// stats are the figures of the file system mounted at a path, and never those of the
+// directory below.
+func stats(p pathTask) (*backends.VolumeStats, error) {
+	f, err := mnt.OpenAside(p.Path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close() //nolint:errcheck // it holds nothing to lose
+	switch is, err := mnt.IsMountPoint(p.Path); {
+	case err != nil:
+		return nil, unavailable("%w", err)
+	case !is && p.Dir == "":
+		return nil, unavailable("nothing is mounted at %s", p.Path)
+	}
+	var st unix.Statfs_t
+	for {
+		if err = unix.Fstatfs(int(f.Fd()), &st); !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("statfs %s: %w", p.Path, err)
+	}
+	unit := int64(st.Frsize) //nolint:unconvert // 32 bits on some platforms
+	if unit == 0 {
+		unit = int64(st.Bsize) //nolint:unconvert // 32 bits on some platforms
+	}
+	return &backends.VolumeStats{
+		Total: int64(st.Blocks) * unit, Available: int64(st.Bavail) * unit, Used: int64(st.Blocks-st.Bfree) * unit,
+		Inodes: int64(st.Files), InodesFree: int64(st.Ffree), InodesUsed: int64(st.Files - st.Ffree),
+	}, nil
+}

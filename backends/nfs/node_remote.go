@@ -1,0 +1,145 @@
+package nfs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/backends/command"
+	"github.com/csikit/csikit/mounter/mnt"
+)
+
+// MountRemote mounts a volume for all to see.
+func (b *Backend) MountRemote(ctx context.Context, req backends.MountRemoteRequest) error {
+	if err := b.serves(NodeHalf); err != nil {
+		return err
+	}
+	o, err := parseOptions(req.Mount.Options, req.Flags.Reveal())
+	if err != nil {
+		return err
+	}
+	host := hostOf(req.Mount.Source)
+	addrs, err := addresses(ctx, host, o)
+	if err != nil {
+		return err
+	}
+	l := lane{server: serverKey(host, o), name: "node", within: true}
+	list := tries(addrs, o)
+	if len(list) == 0 {
+		return b.mountHelper(ctx, req, o)
+	}
+	for _, t := range list {
+		_, err = call[struct{}](ctx, b.workers, l, opMount, mountTask{
+			Source: req.Mount.Source, Target: req.Target, Words: t.words, ReadOnly: req.ReadOnly,
+		})
+		if !another(err) {
+			break
+		}
+	}
+	if errors.Is(err, syscall.EPROTONOSUPPORT) && o.version() == "" {
+		return b.mountHelper(ctx, req, o)
+	}
+	return mountError(req.Mount.Source, err)
+}
+
+// hostOf is the server of a mount's source.
+func hostOf(source string) string {
+	host, _, _ := strings.Cut(source, ":/")
+	return host
+}
+
+// mountHelper mounts NFS 3 by mount.nfs, which is ended as every command that makes
+// no progress is.
+func (b *Backend) mountHelper(ctx context.Context, req backends.MountRemoteRequest, o *mountOptions) error {
+	server := serverKey(hostOf(req.Mount.Source), o)
+	t, err := b.workers.breakers.enter(ctx, server)
+	if err != nil {
+		return err
+	}
+	words := o.words
+	if req.ReadOnly {
+		words = append(words[:len(words):len(words)], "ro")
+	}
+	args := []string{req.Mount.Source, req.Target}
+	if len(words) > 0 {
+		args = append(args, "-o", strings.Join(words, ","))
+	}
+	_, err = b.o.Command.Run(ctx, command.Cmd{Path: "mount.nfs", Args: args, Scope: server, Timeout: 3 * callTime})
+	t.leave(nil) // mount.nfs says nothing that could be told from a mistake
+	var missing *command.NotInstalledError
+	if errors.As(err, &missing) {
+		return fmt.Errorf("%w: NFS 3 needs mount.nfs (nfs-common) in the driver's image: %w", backends.ErrPrecondition, err)
+	}
+	if err != nil {
+		return unavailable("%w", err)
+	}
+	return nil
+}
+
+const (
+	firstLook = 2 * time.Millisecond
+	lastLook  = 100 * time.Millisecond
+	// parting is how long an unmount is waited for whose path is free already: with a
+	// server that lives it has ended by then.
+	parting = 250 * time.Millisecond
+)
+
+// UnmountRemote unmounts in a worker, and looks whether the path is free.
+func (b *Backend) UnmountRemote(ctx context.Context, req backends.UnmountRemoteRequest) error {
+	over := make(chan error, 1)
+	go func() {
+		// What hangs in it is ended with the worker, after a time.
+		_, err := call[struct{}](context.WithoutCancel(ctx), b.workers, lane{name: "unmount", within: true}, opUnmount, pathTask{Path: req.Path, Detach: req.Detach})
+		over <- err
+	}()
+	var free *time.Timer
+	var parted <-chan time.Time
+	for wait := firstLook; ; wait = min(2*wait, lastLook) {
+		look := time.NewTimer(wait)
+		select {
+		case err := <-over:
+			look.Stop()
+			return b.unmounted(req.Path, err)
+		case <-parted:
+			look.Stop()
+			return nil
+		case <-ctx.Done():
+			look.Stop()
+			return context.Cause(ctx)
+		case <-look.C:
+		}
+		if is, err := mnt.IsMountPoint(req.Path); free == nil && err == nil && !is {
+			free = time.NewTimer(parting)
+			parted = free.C
+			defer free.Stop()
+		}
+	}
+}
+
+// unmounted believes the kernel, whatever became of the worker.
+func (b *Backend) unmounted(path string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if is, look := mnt.IsMountPoint(path); look == nil && !is {
+		return nil
+	}
+	return err
+}
+
+// GroupRemote gives a volume's root to a group.
+func (b *Backend) GroupRemote(ctx context.Context, req backends.GroupRemoteRequest) error {
+	s, err := decodeState(req.State)
+	if err != nil {
+		return err
+	}
+	_, err = call[struct{}](ctx, b.workers, s.lane(), opGroup, pathTask{Path: req.Path, GID: req.GID})
+	if err != nil {
+		return unavailable("give %s to group %d: %w", req.Path, req.GID, err)
+	}
+	return nil
+}

@@ -1,0 +1,10 @@
+package nfs
+
+import "maps"
+
+// tasks are what a worker can do.
+func tasks() map[string]task {
+	all := map[string]task{}
+	maps.Copy(all, nodeTasks())
+	return all
+}
