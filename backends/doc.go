@@ -30,7 +30,7 @@
 //
 // The rest (VolumeIDer, SnapshotIDer, GroupSnapshotIDer, VolumeChecker,
 // FormatRecorder, NodeExpander, TargetPreparer, StatsReporter, Recoverer,
-// NodeRecoverer, FUSEReopener) changes how csikit works, not what it advertises. A
+// NodeRecoverer, FUSEReopener, RemoteMounter) changes how csikit works, not what it advertises. A
 // method of the right name and the wrong signature is silently none of these: write
 // the compiler's check beside the type,
 //

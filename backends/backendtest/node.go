@@ -286,6 +286,13 @@ var nodeChecks = []check{
 		},
 	},
 	{
+		remoteFree, "UnmountRemote takes everything off a path.", "Node RemoteMounter",
+		func(t *T) {
+			// What is mounted where only the engine's own tests know.
+			t.must("UnmountRemote of a path that is free", t.n.RemoteMounter.UnmountRemote(t.Context(), backends.UnmountRemoteRequest{Path: t.TempDir()}))
+		},
+	},
+	{
 		reopenFUSE, "FUSEReopener says once more how a volume is served", "Controller Node FUSEReopener",
 		func(t *T) {
 			v := t.usable(t.name())
@@ -303,7 +310,10 @@ var nodeChecks = []check{
 	},
 }
 
-const reopenFUSE = "node/reopen FUSE"
+const (
+	reopenFUSE = "node/reopen FUSE"
+	remoteFree = "node/remote"
+)
 
 // withoutSecrets is what can be compared of a FUSE server.
 func withoutSecrets(f *backends.FUSE) backends.FUSE {

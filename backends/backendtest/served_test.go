@@ -2,6 +2,7 @@ package backendtest
 
 import (
 	"context"
+	"errors"
 	"testing"
 
 	"github.com/csikit/csikit/backends"
@@ -52,6 +53,39 @@ func TestReopenFUSE(t *testing.T) {
 		}
 		if r := record(t, c, withServer("/usr/bin/another")); len(r.failures) == 0 {
 			t.Error("another server is not found")
+		}
+		return
+	}
+	t.Error("there is no such check")
+}
+
+// far is a mem that unmounts, which mem itself does not.
+type far struct {
+	*mem.Backend
+	err error
+}
+
+func (far) MountRemote(context.Context, backends.MountRemoteRequest) error       { return nil }
+func (far) GroupRemote(context.Context, backends.GroupRemoteRequest) error       { return nil }
+func (f far) UnmountRemote(context.Context, backends.UnmountRemoteRequest) error { return f.err }
+
+// TestRemoteFree: the check passes, and finds a path that is free and does not get so.
+func TestRemoteFree(t *testing.T) {
+	for _, c := range checks() {
+		if c.name != remoteFree {
+			continue
+		}
+		for _, err := range []error{nil, errors.New("busy")} {
+			cfg := onMem(mem.StoreOptions{})
+			own := cfg.New
+			cfg.New = func(t testing.TB) Backend {
+				b := own(t)
+				b.Node = far{b.Node.(*mem.Backend), err}
+				return b
+			}
+			if r := record(t, c, cfg); (len(r.failures) > 0) != (err != nil) || r.skipped != "" {
+				t.Errorf("with %v: %q, skipped: %s", err, r.failures, r.skipped)
+			}
 		}
 		return
 	}

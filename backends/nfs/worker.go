@@ -162,7 +162,7 @@ func (ws *workers) worker(l lane) (*worker, error) {
 	if ws.closed {
 		return nil, unavailable("%w", errClosed)
 	}
-	if w := ws.running[l]; w != nil {
+	if w := ws.running[l]; w != nil && !w.ended() {
 		return w, nil
 	}
 	if n := ws.hung[l.server]; n >= maxHung {

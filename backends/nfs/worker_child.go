@@ -20,7 +20,7 @@ func IsWorker() bool { return len(os.Args) > 0 && os.Args[0] == workerName }
 // RunWorker does what the driver says until it says no more, and returns the exit
 // code. What hangs in it ends with the process.
 func RunWorker() int {
-	err := serveWorker(os.Stdin, os.Stdout)
+	err := serveWorker(os.Stdin, os.Stdout, tasks())
 	if err != nil {
 		fmt.Fprintln(os.Stderr, workerName+":", err)
 		return 1
@@ -54,8 +54,8 @@ type child struct {
 	running map[uint64]context.CancelFunc
 }
 
-func serveWorker(r io.Reader, w io.Writer) error {
-	c := &child{tasks: tasks(), enc: json.NewEncoder(w), running: map[uint64]context.CancelFunc{}}
+func serveWorker(r io.Reader, w io.Writer, tasks map[string]task) error {
+	c := &child{tasks: tasks, enc: json.NewEncoder(w), running: map[uint64]context.CancelFunc{}}
 	if err := c.say(fromWorker{Hello: hello}); err != nil {
 		return err
 	}

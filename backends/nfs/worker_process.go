@@ -74,7 +74,9 @@ func (ws *workers) begin(l lane) (*worker, error) {
 		ws: ws, lane: l, cmd: cmd, in: in, out: out, slot: make(chan struct{}, maxCalls),
 		isReady: make(chan struct{}), over: make(chan struct{}), calls: map[uint64]*farCall{},
 	}
+	w.mu.Lock()
 	w.idle = time.AfterFunc(ws.times.idle, w.rest)
+	w.mu.Unlock()
 	go w.complain(log)
 	go w.listen()
 	return w, nil
@@ -282,6 +284,12 @@ func (w *worker) end(cause error) {
 	_, _ = w.in.Close(), w.out.Close()
 	close(w.over)
 	go w.ws.forget(w)
+}
+
+func (w *worker) ended() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.cause != nil
 }
 
 // await reaps the process.

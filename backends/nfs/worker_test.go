@@ -1,0 +1,255 @@
+package nfs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/csikit/csikit/backends"
+)
+
+// testTasks are what workers of tests can do besides.
+func testTasks() map[string]task {
+	return map[string]task{
+		"test/echo": func(_ context.Context, t *taskCall) (any, error) {
+			var s string
+			err := t.decode(&s)
+			return t.root + ":" + s, err
+		},
+		"test/pid": func(context.Context, *taskCall) (any, error) { return os.Getpid(), nil },
+		"test/hang": func(context.Context, *taskCall) (any, error) {
+			select {}
+		},
+		"test/slow": func(_ context.Context, t *taskCall) (any, error) {
+			for range 20 {
+				time.Sleep(50 * time.Millisecond) // no test waits for this: it shows that progress does
+				t.progress("still here")
+			}
+			return "done", nil
+		},
+		"test/until cancelled": func(ctx context.Context, _ *taskCall) (any, error) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		},
+		"test/panic": func(context.Context, *taskCall) (any, error) { panic("of a task") },
+		"test/exit":  func(context.Context, *taskCall) (any, error) { os.Exit(3); return nil, nil },
+		"test/eio": func(context.Context, *taskCall) (any, error) {
+			return nil, &os.PathError{Op: "stat", Path: "/x", Err: syscall.EIO}
+		},
+		"test/missing": func(context.Context, *taskCall) (any, error) {
+			return nil, fmt.Errorf("share: %w", backends.VolumeNotFound("v1"))
+		},
+		"test/full": func(context.Context, *taskCall) (any, error) {
+			return nil, fmt.Errorf("%w: mkdir: %w", backends.ErrNoSpace, syscall.ENOSPC)
+		},
+	}
+}
+
+// fast are workers that give up early; the server that they ask answers as answer
+// says.
+func fast(t *testing.T, answer func() error) *workers {
+	t.Helper()
+	ws := newWorkers(slog.New(slog.DiscardHandler))
+	ws.times = times{call: 400 * time.Millisecond, ask: 100 * time.Millisecond, idle: time.Minute, kill: 5 * time.Second}
+	ws.breakers.ping = func(context.Context, string) error { return answer() }
+	t.Cleanup(func() {
+		ws.close()
+		if ws.mu.Lock(); len(ws.hung) > 0 {
+			t.Errorf("workers hang: %v", ws.hung)
+		}
+		ws.mu.Unlock()
+	})
+	return ws
+}
+
+func alive() error { return nil }
+
+func TestFar(t *testing.T) {
+	ws := fast(t, alive)
+	dir := t.TempDir()
+	got, err := far[string](t.Context(), ws, place{Dir: dir}, "", "test/echo", "hello")
+	if err != nil || got != dir+":hello" {
+		t.Fatalf("%q, %v", got, err)
+	}
+	if _, err := far[string](t.Context(), ws, place{Dir: dir + "/none"}, "", "test/echo", ""); !errors.Is(err, backends.ErrUnavailable) {
+		t.Errorf("a share that is not there: %v", err)
+	}
+}
+
+// TestFarShared: short tasks of one share have one process, named ones their own.
+func TestFarShared(t *testing.T) {
+	ws := fast(t, alive)
+	p := place{Dir: t.TempDir()}
+	pid := func(name string) int {
+		n, err := far[int](t.Context(), ws, p, name, "test/pid", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	if pid("") != pid("") || pid("") == pid("copy") || pid("") == os.Getpid() {
+		t.Error("want one process for short tasks, another one for a named task, and none of them this one")
+	}
+}
+
+// TestFarErrors: kinds, numbers and what is not found survive the way.
+func TestFarErrors(t *testing.T) {
+	ws := fast(t, alive)
+	do := func(op string) error {
+		_, err := far[string](t.Context(), ws, place{Dir: t.TempDir()}, "", op, nil)
+		return err
+	}
+	if err := do("test/full"); !errors.Is(err, backends.ErrNoSpace) || !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("full: %v", err)
+	}
+	err := do("test/missing")
+	if nf, ok := errors.AsType[*backends.NotFoundError](err); !ok || nf.ID != "v1" || nf.Kind != backends.KindVolume || !errors.Is(err, backends.ErrNotFound) {
+		t.Errorf("missing: %v", err)
+	}
+	if err := do("test/panic"); err == nil || !strings.Contains(err.Error(), "of a task") {
+		t.Errorf("panic: %v", err)
+	}
+	if err := do("test/exit"); !errors.Is(err, backends.ErrUnavailable) {
+		t.Errorf("exit: %v", err)
+	}
+	if err := do("test/none"); err == nil {
+		t.Error("an unknown task is no error")
+	}
+}
+
+// TestFarHang: a task that hangs ends in its time, with all that share its worker,
+// and from then on the server is dead until it answers.
+func TestFarHang(t *testing.T) {
+	var pings atomic.Int32
+	ws := fast(t, func() error { pings.Add(1); return nil })
+	l := lane{server: "nfs1:2049", name: "node", within: true}
+	var wg sync.WaitGroup
+	for range 3 {
+		wg.Go(func() {
+			if _, err := call[string](t.Context(), ws, l, "test/hang", nil); !errors.Is(err, backends.ErrUnavailable) {
+				t.Errorf("hang: %v", err)
+			}
+		})
+	}
+	wg.Wait()
+	if pings.Load() == 0 {
+		t.Error("the server was not asked")
+	}
+	start := time.Now()
+	_, err := call[string](t.Context(), ws, l, "test/echo", "x")
+	if !errors.Is(err, backends.ErrUnavailable) || !strings.Contains(err.Error(), "nfs1:2049 has not answered") {
+		t.Errorf("after it: %v", err)
+	}
+	if took := time.Since(start); took > ws.times.call {
+		t.Errorf("a dead server is said to be so after %s", took)
+	}
+	ws.breakers.now = func() time.Time { return time.Now().Add(time.Minute) }
+	if got, err := call[string](t.Context(), ws, l, "test/echo", "x"); err != nil || got != ":x" {
+		t.Errorf("when it is back: %q, %v", got, err)
+	}
+	if err := ws.breakers.state("nfs1:2049"); err != nil {
+		t.Errorf("still dead: %v", err)
+	}
+}
+
+// TestFarSilent: a server that does not answer a question ends the task earlier.
+func TestFarSilent(t *testing.T) {
+	ws := fast(t, func() error { return errNoServer })
+	ws.times.call = time.Hour
+	_, err := call[string](t.Context(), ws, lane{server: "nfs1:2049", within: true}, "test/hang", nil)
+	if !errors.Is(err, backends.ErrUnavailable) || !errors.Is(err, errNoServer) {
+		t.Error(err)
+	}
+}
+
+// TestFarProgress: a task that goes on is not ended.
+func TestFarProgress(t *testing.T) {
+	ws := fast(t, alive)
+	got, err := call[string](t.Context(), ws, lane{server: "nfs1:2049", within: true}, "test/slow", nil)
+	if err != nil || got != "done" {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
+// TestFarLeft: who does not wait does not stop the clock: the worker is ended all
+// the same, and no process is left.
+func TestFarLeft(t *testing.T) {
+	ws := fast(t, alive)
+	l := lane{server: "nfs1:2049", within: true}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if _, err := call[string](ctx, ws, l, "test/hang", nil); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatal(err)
+	}
+	ws.mu.Lock()
+	w := ws.running[l]
+	ws.mu.Unlock()
+	if w != nil {
+		<-w.over
+	}
+	if ws.breakers.state("nfs1:2049") == nil {
+		t.Error("the server is not dead")
+	}
+	ctx, cancel = context.WithCancel(t.Context())
+	go func() {
+		time.Sleep(10 * time.Millisecond) // the call may as well not have begun
+		cancel()
+	}()
+	if _, err := call[string](ctx, ws, lane{name: "other", within: true}, "test/until cancelled", nil); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
+
+// TestFarSoft: an error of a mount with the option soft is no answer when the server
+// gives none.
+func TestFarSoft(t *testing.T) {
+	down := true
+	ws := fast(t, func() error {
+		if down {
+			return errNoServer
+		}
+		return nil
+	})
+	l := lane{server: "nfs1:2049", within: true}
+	if _, err := call[string](t.Context(), ws, l, "test/eio", nil); !errors.Is(err, backends.ErrUnavailable) || !errors.Is(err, syscall.EIO) {
+		t.Error(err)
+	}
+	if ws.breakers.state("nfs1:2049") == nil {
+		t.Error("the server is not dead")
+	}
+	down = false
+	ws.breakers.now = func() time.Time { return time.Now().Add(time.Minute) }
+	if _, err := call[string](t.Context(), ws, l, "test/eio", nil); !errors.Is(err, syscall.EIO) {
+		t.Error(err)
+	}
+	if _, err := call[int](t.Context(), ws, l, "test/pid", nil); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestFarIdle: a worker that has nothing to do ends, and nobody notices.
+func TestFarIdle(t *testing.T) {
+	ws := fast(t, alive)
+	ws.times.idle = time.Millisecond
+	for range 20 {
+		if _, err := far[string](t.Context(), ws, place{Dir: t.TempDir()}, "", "test/echo", ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestFarClosed(t *testing.T) {
+	ws := fast(t, alive)
+	ws.close()
+	if _, err := call[string](t.Context(), ws, lane{within: true}, "test/pid", nil); !errors.Is(err, backends.ErrUnavailable) {
+		t.Error(err)
+	}
+}

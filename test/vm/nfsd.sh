@@ -1,0 +1,31 @@
+#!/bin/bash
+# nfsd.sh: a kernel NFS server in the VM, for NFS 4.0 to 4.2; no rpcbind, no statd, no idmapd.
+#   nfsd.sh setup DISK [xfs|ext4]   the disk becomes /srv/export and is exported; the server runs
+#   nfsd.sh start | stop            the server; mounts of clients stay as they are
+#   nfsd.sh export | unexport       /srv/export
+#   nfsd.sh fill | drain            takes all the room that is left, and gives it back
+set -u
+# The root of the VM cannot be exported, so that the export is the root of NFS 4: server:/
+opts=rw,no_root_squash,no_subtree_check,insecure,fsid=0
+case ${1:-} in
+setup)
+	mkdir -p /srv/export /run/rpc_pipefs /var/lib/nfs/nfsdcld
+	if [ "${3:-xfs}" = xfs ]; then mkfs.xfs -q -f "$2" && mount -o prjquota "$2" /srv/export; else mkfs.ext4 -q -O quota,project "$2" && mount -o prjquota "$2" /srv/export; fi || exit 1
+	modprobe nfsd || exit 1
+	mount -t nfsd nfsd /proc/fs/nfsd || exit 1
+	mount -t rpc_pipefs rpc_pipefs /run/rpc_pipefs || exit 1
+	: >/etc/exports
+	# With it a server that starts does not wait 90 s for clients of its former life.
+	nfsdcld -F -p /run/rpc_pipefs >/tmp/nfsdcld.log 2>&1 </dev/null &
+	sleep 0.2
+	rpc.mountd -N 2 -N 3 >/tmp/mountd.log 2>&1 </dev/null || exit 1
+	"$0" export && "$0" start
+	;;
+start) rpc.nfsd -N 3 --no-udp 4 ;;
+stop) rpc.nfsd 0 ;;
+export) exportfs -o "$opts" "*:/srv/export" ;;
+unexport) exportfs -u "*:/srv/export" && exportfs -f ;;
+fill) dd if=/dev/zero of=/srv/export/.filler bs=1M >/dev/null 2>&1; dd if=/dev/zero of=/srv/export/.filler2 bs=4k >/dev/null 2>&1; sync -f /srv/export; : ;;
+drain) rm -f /srv/export/.filler /srv/export/.filler2; sync -f /srv/export ;;
+*) sed -n 2,7p "$0" >&2; exit 2 ;;
+esac
