@@ -110,10 +110,9 @@ func checkOption(rules map[string]optionRule, w string) (kind string, err error)
 	if !known {
 		return "", fmt.Errorf("%w: mount option %q is not one of an NFS volume", backends.ErrInvalid, name)
 	}
-	takes := r.number || r.check != nil || len(r.values) > 0
-	ok := takes && valued
+	ok := false
 	switch {
-	case !takes:
+	case !r.number && r.check == nil && len(r.values) == 0:
 		ok = !valued
 	case r.number:
 		n, err := strconv.Atoi(value)

@@ -49,7 +49,7 @@ type kernelTry struct{ words []string }
 
 // tries are the versions and addresses for the kernel, the best first; none for what
 // mount.nfs has to mount.
-func tries(addrs []netip.Addr, o *mountOptions) []kernelTry {
+func tries(ctx context.Context, addrs []netip.Addr, o *mountOptions) []kernelTry {
 	versions := []string{"4.2", "4.1", "4.0"}
 	switch v := o.version(); v {
 	case "3":
@@ -64,7 +64,7 @@ func tries(addrs []netip.Addr, o *mountOptions) []kernelTry {
 	for _, v := range versions {
 		for _, a := range addrs {
 			words := append(slices.Clone(rest), "vers="+v, "proto="+protoFor(a, o), "addr="+a.String())
-			if c := clientAddress(a, o); c != "" {
+			if c := clientAddress(ctx, a, o); c != "" {
 				words = append(words, "clientaddr="+c)
 			}
 			list = append(list, kernelTry{words})
@@ -86,11 +86,11 @@ func protoFor(a netip.Addr, o *mountOptions) string {
 
 // clientAddress is this host's on the way to the server, for the callbacks of NFS
 // 4.0; nothing is sent to find it.
-func clientAddress(a netip.Addr, o *mountOptions) string {
+func clientAddress(ctx context.Context, a netip.Addr, o *mountOptions) string {
 	if given := o.value("clientaddr"); given != "" {
 		return given
 	}
-	conn, err := net.Dial("udp", net.JoinHostPort(a.String(), strconv.Itoa(o.port())))
+	conn, err := new(net.Dialer).DialContext(ctx, "udp", net.JoinHostPort(a.String(), strconv.Itoa(o.port())))
 	if err != nil {
 		return ""
 	}

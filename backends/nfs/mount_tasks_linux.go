@@ -36,9 +36,9 @@ func (s *shareTask) bring() (root string, err error) {
 	if err != nil {
 		return "", err
 	}
-	list := tries(addrs, o)
+	list := tries(ctx, addrs, o)
 	if len(list) == 0 {
-		list = tries(addrs, &mountOptions{words: append(o.without("vers", "nfsvers", "v3"), "vers=4")})
+		list = tries(ctx, addrs, &mountOptions{words: append(o.without("vers", "nfsvers", "v3"), "vers=4")})
 	}
 	for _, t := range list {
 		if err = mountNFS(mountTask{Source: s.Source, Target: workerRoot, Words: t.words}); !another(err) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -28,7 +29,7 @@ func (b *Backend) MountRemote(ctx context.Context, req backends.MountRemoteReque
 		return err
 	}
 	l := lane{server: serverKey(host, o), name: "node", within: true}
-	list := tries(addrs, o)
+	list := tries(ctx, addrs, o)
 	if len(list) == 0 {
 		return b.mountHelper(ctx, req, o)
 	}
@@ -62,7 +63,7 @@ func (b *Backend) mountHelper(ctx context.Context, req backends.MountRemoteReque
 	}
 	words := o.words
 	if req.ReadOnly {
-		words = append(words[:len(words):len(words)], "ro")
+		words = append(slices.Clip(words), "ro")
 	}
 	args := []string{req.Mount.Source, req.Target}
 	if len(words) > 0 {
@@ -70,8 +71,7 @@ func (b *Backend) mountHelper(ctx context.Context, req backends.MountRemoteReque
 	}
 	_, err = b.o.Command.Run(ctx, command.Cmd{Path: "mount.nfs", Args: args, Scope: server, Timeout: 3 * callTime})
 	t.leave(nil) // mount.nfs says nothing that could be told from a mistake
-	var missing *command.NotInstalledError
-	if errors.As(err, &missing) {
+	if _, missing := errors.AsType[*command.NotInstalledError](err); missing {
 		return fmt.Errorf("%w: NFS 3 needs mount.nfs (nfs-common) in the driver's image: %w", backends.ErrPrecondition, err)
 	}
 	if err != nil {

@@ -173,11 +173,7 @@ func (ws *workers) worker(l lane) (*worker, error) {
 		return nil, unavailable("start a worker: %w", err)
 	}
 	ws.running[l] = w
-	ws.over.Add(1)
-	go func() {
-		defer ws.over.Done()
-		w.await()
-	}()
+	ws.over.Go(w.await)
 	return w, nil
 }
 

@@ -95,7 +95,7 @@ func TestFarShared(t *testing.T) {
 		}
 		return n
 	}
-	if pid("") != pid("") || pid("") == pid("copy") || pid("") == os.Getpid() {
+	if short := pid(""); short != pid("") || short == pid("copy") || short == os.Getpid() {
 		t.Error("want one process for short tasks, another one for a named task, and none of them this one")
 	}
 }
