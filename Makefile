@@ -31,7 +31,7 @@ soak: setup
 	$(GO) test -timeout 60m -count=1 ./test/co -co.all
 	$(GO) test -timeout 60m -count=1 -v -run '^(TestModel|TestRealModel)$$' ./mounter -rapid.checks=500 -rapid.nofailfile
 
-## crash: the whole crash matrix, about 15 minutes: a driver killed in every RPC of loopfile (docs/crash.md)
+## crash: the whole crash matrix, about 4 minutes: a driver killed in every RPC of loopfile (docs/crash.md)
 crash: setup
 	CSIKIT_CRASH=all $(GO) test -timeout 60m -count=1 -v -run '^TestMatrix$$' ./test/crash
 
