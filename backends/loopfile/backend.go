@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/backends/internal/iolimit"
 	"github.com/csikit/csikit/internal/faultpoint"
 )
 
@@ -25,7 +26,7 @@ type Backend struct {
 	closed bool
 	late   func(*pool) // recovery that found no pool: the next opening does it
 
-	throttle throttle // nil: no Options.Cgroup
+	throttle iolimit.Throttle // nil: no Options.Cgroup
 
 	alloc  chan struct{} // held while space is measured and taken
 	purges purges
@@ -53,7 +54,7 @@ func New(o Options) (*Backend, error) {
 		alloc: make(chan struct{}, 1),
 	}
 	if o.Cgroup != "" {
-		b.throttle = cgroup(o.Cgroup)
+		b.throttle = iolimit.Cgroup(o.Cgroup)
 	}
 	_, done, err := b.enter(0)
 	switch {

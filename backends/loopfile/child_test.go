@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/backends/internal/iolimit/iolimittest"
 )
 
 const envChild = "LOOPFILE_TEST_CHILD"
@@ -40,7 +41,7 @@ func child() error {
 		return err
 	}
 	b.noteEvery = mib
-	b.throttle = &fakeThrottle{}
+	b.throttle = &iolimittest.Fake{}
 	b.step = func(s string) {
 		fmt.Println(s)
 		if s == o.KillAt {

@@ -9,6 +9,8 @@ import (
 
 	"github.com/csikit/csikit/backends"
 	"github.com/csikit/csikit/backends/backendtest"
+	"github.com/csikit/csikit/backends/internal/iolimit"
+	"github.com/csikit/csikit/backends/internal/iolimit/iolimittest"
 	"github.com/csikit/csikit/internal/testenv"
 )
 
@@ -44,14 +46,14 @@ func (i images) ReadAt(id string, p []byte, off int64) error {
 }
 
 // conformance is the suite on pools below t.TempDir.
-func conformance(thin, block bool, half Half, group cgroup) backendtest.Config {
+func conformance(thin, block bool, half Half, group iolimit.Cgroup) backendtest.Config {
 	begin := func(t testing.TB, o Options) backendtest.Backend {
 		b, err := New(o)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if group == "" {
-			b.throttle = &fakeThrottle{} // few machines that run this have cgroup v2
+			b.throttle = &iolimittest.Fake{} // few machines that run this have cgroup v2
 		}
 		t.Cleanup(sync.OnceFunc(func() { _ = b.Close() }))
 		out := backendtest.Backend{Controller: b, Traits: b.Traits(), NodeID: o.Node}

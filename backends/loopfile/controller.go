@@ -7,6 +7,7 @@ import (
 	"strconv"
 
 	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/backends/internal/iolimit"
 )
 
 const (
@@ -129,7 +130,7 @@ func (b *Backend) params(params, mutable map[string]string) (m meta, err error) 
 func (b *Backend) mutable(params, mutable map[string]string) (map[string]string, error) {
 	all := map[string]string{}
 	for k, v := range params {
-		if b.o.Cgroup != "" && limitIndex(k) >= 0 {
+		if b.o.Cgroup != "" && iolimit.Is(k) {
 			all[k] = v
 		}
 	}
@@ -139,7 +140,7 @@ func (b *Backend) mutable(params, mutable map[string]string) (map[string]string,
 		}
 		all[k] = v
 	}
-	_, err := limitsOf(all)
+	_, err := iolimit.Parse(all)
 	return all, err
 }
 

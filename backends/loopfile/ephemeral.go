@@ -6,10 +6,9 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"strconv"
-	"strings"
 
 	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/backends/internal/iolimit"
 )
 
 // paramSize is how big a pod wants its inline volume.
@@ -73,19 +72,13 @@ func (b *Backend) ephemeralMeta(p *pool, req backends.CreateEphemeralRequest) (*
 	return m, nil
 }
 
-// parseSize reads bytes, with Ki, Mi, Gi or Ti after them if need be.
+// parseSize reads bytes, with a unit of Kubernetes after them if need be.
 func parseSize(s string) (int64, error) {
-	digits, unit := strings.TrimRight(s, "KMGTi"), int64(1)
-	for i, suffix := range []string{"Ki", "Mi", "Gi", "Ti"} {
-		if s == digits+suffix {
-			unit = 1 << (10 * (i + 1))
-		}
-	}
-	n, err := strconv.ParseInt(digits, 10, 64)
-	if err != nil || n <= 0 || n > maxSize/unit || unit == 1 && digits != s {
+	n, err := iolimit.Bytes(s)
+	if err != nil || n == 0 || n > maxSize {
 		return 0, fmt.Errorf("%w: parameter size %q: want bytes, or a number with Ki, Mi, Gi or Ti", backends.ErrInvalid, s)
 	}
-	return n * unit, nil
+	return int64(n), nil //nolint:gosec // at most maxSize
 }
 
 // DeleteEphemeral deletes a pod's volume, which is closed by now. It goes by the

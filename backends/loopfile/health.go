@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/backends/internal/iolimit"
 	"github.com/csikit/csikit/mounter/blockdev"
 	"github.com/csikit/csikit/mounter/mnt"
 )
@@ -235,19 +236,19 @@ func (b *Backend) unlimited(id string, s *state) *backends.Health {
 	if err != nil {
 		return nil
 	}
-	dev, err := loopNumber(s.Loop)
+	dev, err := iolimit.Number(s.Loop)
 	if err != nil {
 		return nil
 	}
-	want, _ := limitsOf(v.meta.Mutable) // decodeMeta knows them
-	have, err := b.throttle.get(dev)
+	want, _ := iolimit.Parse(v.meta.Mutable) // decodeMeta knows them
+	have, err := b.throttle.Get(dev)
 	text := fmt.Sprintf("has %q", have)
 	if err != nil {
 		text = err.Error()
 	} else if have == want {
 		return nil
 	}
-	if want == (limits{}) {
+	if want == (iolimit.Limits{}) {
 		return nil
 	}
 	return &backends.Health{

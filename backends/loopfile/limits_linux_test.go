@@ -14,6 +14,8 @@ import (
 
 	"github.com/csikit/csikit/backends"
 	"github.com/csikit/csikit/backends/backendtest"
+	"github.com/csikit/csikit/backends/internal/iolimit"
+	"github.com/csikit/csikit/backends/internal/iolimit/iolimittest"
 	"github.com/csikit/csikit/internal/testenv"
 )
 
@@ -21,17 +23,17 @@ import (
 // process finds them again.
 func TestLimitsOfLoop(t *testing.T) {
 	testenv.Root(t)
-	o, f := testOptions(t), &fakeThrottle{}
+	o, f := testOptions(t), &iolimittest.Fake{}
 	b := withLimits(t, o, f)
 	if err := b.RecoverNode(t.Context(), nil); err != nil {
 		t.Fatal(err)
 	}
 	v := create(t, b, "v", mib, paramType, typeThin, "read-bps", "1Mi")
 	src := openIt(t, b, v.ID, nil)
-	want := limits{1 << 20}
-	on := func(when string, want ...limits) {
+	want := iolimit.Limits{1 << 20}
+	on := func(when string, want ...iolimit.Limits) {
 		t.Helper()
-		if got := f.some(); !slices.Equal(got, want) {
+		if got := f.Some(); !slices.Equal(got, want) {
 			t.Errorf("%s: %v, want %v", when, got, want)
 		}
 	}
@@ -39,14 +41,14 @@ func TestLimitsOfLoop(t *testing.T) {
 	if err := modify(t, b, v.ID, "write-iops", "100"); err != nil {
 		t.Fatal(err)
 	}
-	want = limits{1 << 20, 0, 0, 100}
+	want = iolimit.Limits{1 << 20, 0, 0, 100}
 	on("modified", want)
 	// Written down and not applied: UNAVAILABLE, so that it is asked for again.
-	f.broken = errors.New("I/O error")
+	f.Broken = errors.New("I/O error")
 	if err := modify(t, b, v.ID, "write-bps", "1Mi"); !errors.Is(err, backends.ErrUnavailable) {
 		t.Errorf("not applied: %v", err)
 	}
-	f.broken = nil
+	f.Broken = nil
 	if err := modify(t, b, v.ID, "write-bps", "1Mi"); err != nil {
 		t.Fatal(err)
 	}
@@ -65,7 +67,7 @@ func TestLimitsOfLoop(t *testing.T) {
 	}
 	ill()
 	// The cgroup is made anew, and then the driver starts anew.
-	f.m = nil
+	f.Forget()
 	ill(reasonLimits)
 	b.Close()
 	b = withLimits(t, o, f)
@@ -87,7 +89,7 @@ func TestLimitsOfLoop(t *testing.T) {
 	on("closed")
 	// What a loop device was left with is not the next volume's.
 	dev := "7:" + filepath.Base(src.Device.Path)[len("loop"):]
-	f.m[dev] = want
+	f.Set(dev, want)
 	other := create(t, b, "other", mib, paramType, typeThin)
 	src = openIt(t, b, other.ID, nil)
 	if src.Device.Path == "/dev/loop"+dev[len("7:"):] {
@@ -95,7 +97,7 @@ func TestLimitsOfLoop(t *testing.T) {
 	}
 	closeIt(t, b, other.ID, src.State)
 	// Limits that nobody can keep are no limits: the volume is not opened.
-	f.err = fmt.Errorf("%w: no io.max", backends.ErrPrecondition)
+	f.Missing = fmt.Errorf("%w: no io.max", backends.ErrPrecondition)
 	if _, err := b.OpenVolume(t.Context(), backends.OpenVolumeRequest{ID: v.ID}); !errors.Is(err, backends.ErrPrecondition) {
 		t.Errorf("opened without its limits: %v", err)
 	}
@@ -111,16 +113,16 @@ func TestLimitsOfLoop(t *testing.T) {
 
 func TestKilledModify(t *testing.T) {
 	testenv.Root(t)
-	b := withLimits(t, testOptions(t), &fakeThrottle{})
+	b := withLimits(t, testOptions(t), &iolimittest.Fake{})
 	v := create(t, b, "v", mib, paramType, typeThin)
 	b.Close()
 	runKilled(t, order{Pool: b.o.Pool, Op: "modify", ID: v.ID, KillAt: "loopfile.modify.saved"})
-	b = withLimits(t, b.o, &fakeThrottle{})
+	b = withLimits(t, b.o, &iolimittest.Fake{})
 	wantMutable(t, b, v.ID, map[string]string{"read-bps": "1Mi"})
 }
 
 // newCgroup makes a cgroup whose I/O can be limited, in the VM.
-func newCgroup(t *testing.T) cgroup {
+func newCgroup(t *testing.T) iolimit.Cgroup {
 	t.Helper()
 	const root = "/sys/fs/cgroup"
 	if err := os.WriteFile(root+"/cgroup.subtree_control", []byte("+io +memory"), 0); err != nil {
@@ -135,7 +137,7 @@ func newCgroup(t *testing.T) cgroup {
 			t.Error(err)
 		}
 	})
-	return cgroup(dir)
+	return iolimit.Cgroup(dir)
 }
 
 // ddIn runs dd with direct I/O as a process of a cgroup.
@@ -236,7 +238,7 @@ func TestLimitsInVM(t *testing.T) {
 	slow("modified", "read-iops", src.Device.Path)
 	fast("modified", "write-iops", src.Device.Path)
 	closeIt(t, b, v.ID, src.State)
-	if got, err := os.ReadFile(pods.file()); err != nil || len(bytes.TrimSpace(got)) != 0 {
+	if got, err := os.ReadFile(pods.File()); err != nil || len(bytes.TrimSpace(got)) != 0 {
 		t.Errorf("closed: io.max %q, %v", got, err)
 	}
 	b.Close()
@@ -244,10 +246,10 @@ func TestLimitsInVM(t *testing.T) {
 	src = openIt(t, b, v.ID, nil)
 	slow("opened again", "read-iops", src.Device.Path)
 	// Driver restarted, cgroup lost its limits meanwhile.
-	dev, err := loopNumber(src.Device.Path)
+	dev, err := iolimit.Number(src.Device.Path)
 	must(err)
 	b.Close()
-	must(pods.set(dev, limits{}))
+	must(pods.Set(dev, iolimit.Limits{}))
 	b = openNode(t, o, backends.OpenVolume{ID: other.ID, State: free.State}, backends.OpenVolume{ID: v.ID, State: src.State})
 	slow("restarted", "read-iops", src.Device.Path)
 	fast("another volume", "read-iops", free.Device.Path)
@@ -256,7 +258,7 @@ func TestLimitsInVM(t *testing.T) {
 	b.Close()
 	// The root cannot be limited, nor a cgroup whose parent does not let it.
 	for _, dir := range []string{"/sys/fs/cgroup", pod} {
-		if err := cgroup(dir).check(); !errors.Is(err, backends.ErrPrecondition) {
+		if err := iolimit.Cgroup(dir).Check(); !errors.Is(err, backends.ErrPrecondition) {
 			t.Errorf("%s: %v", dir, err)
 		}
 	}

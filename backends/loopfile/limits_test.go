@@ -4,92 +4,16 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"slices"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/backends/internal/iolimit"
+	"github.com/csikit/csikit/backends/internal/iolimit/iolimittest"
 )
 
-// fakeThrottle remembers limits and keeps nobody to them.
-type fakeThrottle struct {
-	mu     sync.Mutex
-	m      map[string]limits
-	err    error // of check
-	broken error // of set
-}
-
-func (f *fakeThrottle) check() error { return f.err }
-
-func (f *fakeThrottle) get(dev string) (limits, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.m[dev], nil
-}
-
-func (f *fakeThrottle) set(dev string, l limits) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.broken != nil {
-		return f.broken
-	}
-	if f.m == nil {
-		f.m = map[string]limits{}
-	}
-	f.m[dev] = l
-	return nil
-}
-
-// some are the limits that are not "none".
-func (f *fakeThrottle) some() []limits {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return slices.DeleteFunc(slices.Collect(maps.Values(f.m)), func(l limits) bool { return l == limits{} })
-}
-
-func TestParseLimits(t *testing.T) {
-	for s, want := range map[string]uint64{
-		"max": 0, "0": 0, "65536": 65536, "64Ki": 65536, "1Mi": 1 << 20, "2Gi": 2 << 30, "1Ti": 1 << 40,
-		"100k": 100e3, "5M": 5e6, "2G": 2e9, "1T": 1e12, "01000000": 1e6,
-	} {
-		got, err := limitsOf(map[string]string{"write-bps": s})
-		if err != nil || got != (limits{0, want, 0, 0}) {
-			t.Errorf("%q: %v, %v", s, got, err)
-		}
-	}
-	if got, err := limitsOf(map[string]string{"read-iops": "100", "write-iops": "4294967294", "read-bps": "1M"}); err != nil || got != (limits{1e6, 0, 100, mostIOPS}) {
-		t.Errorf("%v, %v", got, err)
-	}
-	for _, bad := range []map[string]string{
-		{"read-bps": ""}, {"read-bps": "1"}, {"read-bps": "65535"}, {"read-bps": "-1"}, {"read-bps": "+1000000"}, {"read-bps": "1e6"}, {"read-bps": "1 Mi"},
-		{"read-bps": "1MB"}, {"read-bps": "Mi"}, {"read-bps": "99999999999Ti"}, {"read-bps": "18446744073709551616"}, {"read-bps": "00"}, {"read-bps": "MAX"},
-		{"read-iops": "9"}, {"read-iops": "1k"}, {"read-iops": "4294967295"}, {"iops": "100"}, {"type": "thin"}, {"": ""},
-		{"read-bps": "1Mi", "write-iops": "x"},
-	} {
-		if got, err := limitsOf(bad); !errors.Is(err, backends.ErrInvalid) || got != (limits{}) {
-			t.Errorf("%q: %v, %v", bad, got, err)
-		}
-	}
-}
-
-func TestLimitLines(t *testing.T) {
-	l := limits{1 << 20, 0, 100, 0}
-	if got := l.String(); got != "rbps=1048576 wbps=max riops=100 wiops=max" {
-		t.Error(got)
-	}
-	for _, l := range []limits{{}, l, {1, 2, 3, 4}} {
-		if got, err := parseLimits(l.String() + "\n"); err != nil || got != l {
-			t.Errorf("%v: %v, %v", l, got, err)
-		}
-	}
-	if _, err := parseLimits("rbps=x"); err == nil {
-		t.Error("no number")
-	}
-}
-
 // withLimits opens a backend whose limits a fake keeps.
-func withLimits(t testing.TB, o Options, f *fakeThrottle) *Backend {
+func withLimits(t testing.TB, o Options, f *iolimittest.Fake) *Backend {
 	t.Helper()
 	o.Cgroup = "/sys/fs/cgroup/pods"
 	b := open(t, o)
@@ -117,7 +41,7 @@ func wantMutable(t testing.TB, b *Backend, id string, want map[string]string) {
 
 func TestModify(t *testing.T) {
 	o := testOptions(t)
-	b := withLimits(t, o, &fakeThrottle{})
+	b := withLimits(t, o, &iolimittest.Fake{})
 	req := request("v", mib, paramType, typeThin, "read-bps", "1Mi", "read-iops", "50")
 	req.Mutable = map[string]string{"read-iops": "70", "write-iops": "max"}
 	v, err := b.CreateVolume(t.Context(), req)
@@ -149,7 +73,7 @@ func TestModify(t *testing.T) {
 		t.Errorf("missing: %v", err)
 	}
 	b.Close()
-	b = withLimits(t, o, &fakeThrottle{})
+	b = withLimits(t, o, &iolimittest.Fake{})
 	wantMutable(t, b, v.ID, want)
 	// A copy has the limits that it is asked for, not its source's.
 	c, err := b.CloneVolume(t.Context(), *v, request("c", mib, paramType, typeThin, "write-iops", "20"))
@@ -161,7 +85,7 @@ func TestModify(t *testing.T) {
 // TestLimitsWithoutCgroup: what nobody keeps is refused, at creation and later;
 // lifting a limit needs nothing.
 func TestLimitsWithoutCgroup(t *testing.T) {
-	f := &fakeThrottle{err: fmt.Errorf("%w: no io.max", backends.ErrPrecondition)}
+	f := &iolimittest.Fake{Missing: fmt.Errorf("%w: no io.max", backends.ErrPrecondition)}
 	b := withLimits(t, testOptions(t), f)
 	req := request("v", mib, paramType, typeThin)
 	req.Mutable = map[string]string{"read-bps": "1Mi"}
@@ -186,7 +110,7 @@ func TestLimitsWithoutCgroup(t *testing.T) {
 	}
 	// The real one, on a directory that is none, and on none.
 	for _, dir := range []string{t.TempDir(), "/nonexistent"} {
-		if err := cgroup(dir).check(); !errors.Is(err, backends.ErrPrecondition) {
+		if err := iolimit.Cgroup(dir).Check(); !errors.Is(err, backends.ErrPrecondition) {
 			t.Errorf("%s: %v", dir, err)
 		}
 	}
@@ -216,7 +140,7 @@ func TestLimitsOff(t *testing.T) {
 		t.Error("a relative path")
 	}
 	o.Cgroup = "/sys/fs/cgroup/pods"
-	if f := backends.DetectController(&Backend{o: o}); f.Modifier == nil || len(Traits(o).Parameters) != len(Traits(b.o).Parameters)+len(limitParams) {
+	if f := backends.DetectController(&Backend{o: o}); f.Modifier == nil || len(Traits(o).Parameters) != len(Traits(b.o).Parameters)+len(iolimit.Limits{}) {
 		t.Errorf("%+v", Traits(o))
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/backends/internal/iolimit"
 	"github.com/csikit/csikit/internal/faultpoint"
 )
 
@@ -49,7 +50,7 @@ type meta struct {
 	Attached  *attachment `json:"attached,omitempty"`  // see Options.Attach
 
 	// Version 3.
-	Mutable map[string]string `json:"mutable,omitempty"` // as they were asked for last, see limitParams
+	Mutable map[string]string `json:"mutable,omitempty"` // as they were asked for last, see package iolimit
 }
 
 // origin is a backends.ContentSource: one of the two is set.
@@ -111,7 +112,7 @@ func (m *meta) check(id string) error {
 	bad(m.Target != 0 && m.Target < m.Size, "target is %d", m.Target)
 	_, known := formats[m.Format]
 	bad(!known, "format is %q", m.Format)
-	_, err := limitsOf(m.Mutable)
+	_, err := iolimit.Parse(m.Mutable)
 	bad(err != nil, "limits: %v", err)
 	bad(m.Version < m.version(), "version is %d, with what version %d has", m.Version, m.version())
 	return errors.Join(errs...)

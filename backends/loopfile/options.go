@@ -9,6 +9,7 @@ import (
 
 	"github.com/csikit/csikit/backends"
 	"github.com/csikit/csikit/backends/command"
+	"github.com/csikit/csikit/backends/internal/iolimit"
 )
 
 // TopologyKey is the topology segment that names the node of a pool.
@@ -104,7 +105,7 @@ func Traits(o Options) backends.Traits {
 		Kubernetes: backends.Kubernetes{FSGroupPolicy: "File", StorageCapacity: true},
 	}
 	if o.Cgroup != "" {
-		t.Parameters = append(t.Parameters, limitParameters()...)
+		t.Parameters = append(t.Parameters, iolimit.Parameters()...)
 	}
 	return t
 }

@@ -19,9 +19,6 @@ func needLinux(what string) error {
 	return fmt.Errorf("%w: %s on %s", backends.ErrUnsupported, what, runtime.GOOS)
 }
 
-// isCgroup2: there are none.
-func isCgroup2(string) (bool, error) { return false, needLinux("cgroups") }
-
 func loopsNamed(string) ([]string, error) { return nil, needLinux("loop devices") }
 
 func reflink(_, _ *os.File) (bool, error) { return false, nil }

@@ -1,7 +1,9 @@
-package loopfile
+package iolimit
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -10,13 +12,15 @@ import (
 	"github.com/csikit/csikit/backends"
 )
 
-// cgroup is a directory of the cgroup v2 hierarchy. What its io.max says of a
+// Cgroup is a directory of the cgroup v2 hierarchy. What its io.max says of a
 // device holds for its processes and those of all cgroups below it, together.
-type cgroup string
+type Cgroup string
 
-func (c cgroup) file() string { return filepath.Join(string(c), "io.max") }
+// File is its io.max.
+func (c Cgroup) File() string { return filepath.Join(string(c), "io.max") }
 
-func (c cgroup) check() error {
+// Check looks whether limits can be written there.
+func (c Cgroup) Check() error {
 	is, err := isCgroup2(string(c))
 	switch {
 	case err != nil:
@@ -24,8 +28,8 @@ func (c cgroup) check() error {
 	case !is:
 		return fmt.Errorf("%w: I/O limits need a cgroup, and %s is not in a cgroup v2 file system", backends.ErrPrecondition, c)
 	}
-	f, err := os.OpenFile(c.file(), os.O_WRONLY, 0)
-	if notExist(err) {
+	f, err := os.OpenFile(c.File(), os.O_WRONLY, 0)
+	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%w: cgroup %s has no io.max: it is the root, or the io controller is not on (write +io to cgroup.subtree_control of its parent)",
 			backends.ErrPrecondition, c)
 	}
@@ -35,8 +39,9 @@ func (c cgroup) check() error {
 	return f.Close()
 }
 
-func (c cgroup) get(dev string) (l limits, err error) {
-	b, err := os.ReadFile(c.file())
+// Get reads the limits of a device, "7:0".
+func (c Cgroup) Get(dev string) (l Limits, err error) {
+	b, err := os.ReadFile(c.File())
 	if err != nil {
 		return l, err
 	}
@@ -49,10 +54,10 @@ func (c cgroup) get(dev string) (l limits, err error) {
 }
 
 // parseLimits reads "rbps=1048576 wbps=max riops=max wiops=max".
-func parseLimits(line string) (l limits, err error) {
+func parseLimits(line string) (l Limits, err error) {
 	for f := range strings.FieldsSeq(line) {
 		key, value, _ := strings.Cut(f, "=")
-		for i, p := range limitParams {
+		for i, p := range params {
 			if p.key != key || value == "max" {
 				continue
 			}
@@ -64,9 +69,9 @@ func parseLimits(line string) (l limits, err error) {
 	return l, nil
 }
 
-// set writes, and looks whether it holds.
-func (c cgroup) set(dev string, l limits) error {
-	f, err := os.OpenFile(c.file(), os.O_WRONLY, 0)
+// Set writes, and looks whether it holds.
+func (c Cgroup) Set(dev string, l Limits) error {
+	f, err := os.OpenFile(c.File(), os.O_WRONLY, 0)
 	if err != nil {
 		return err
 	}
@@ -78,15 +83,15 @@ func (c cgroup) set(dev string, l limits) error {
 	if err != nil {
 		return fmt.Errorf("write %q: %w", line, err)
 	}
-	got, err := c.get(dev)
+	got, err := c.Get(dev)
 	if err == nil && got != l {
-		err = fmt.Errorf("%s has %v for device %s after %v was written", c.file(), got, dev, l)
+		err = fmt.Errorf("%s has %v for device %s after %v was written", c.File(), got, dev, l)
 	}
 	return err
 }
 
-// loopNumber is "7:0" of "/dev/loop0".
-func loopNumber(path string) (string, error) {
+// Number is "7:0" of "/dev/loop0".
+func Number(path string) (string, error) {
 	b, err := os.ReadFile(filepath.Join("/sys/block", filepath.Base(path), "dev"))
 	return strings.TrimSpace(string(b)), err
 }

@@ -1,4 +1,4 @@
-package loopfile
+package iolimit
 
 import (
 	"os"
