@@ -8,6 +8,7 @@ import (
 
 	"github.com/csikit/csikit/backends"
 	"github.com/csikit/csikit/backends/internal/iolimit"
+	"github.com/csikit/csikit/backends/internal/luks"
 )
 
 const (
@@ -77,10 +78,7 @@ func (b *Backend) CheckVolume(_ context.Context, req backends.CheckVolumeRequest
 		size = req.Volume.Capacity
 	}
 	for _, c := range req.Capabilities {
-		least := c.LeastSize()
-		if m.encrypted() {
-			least = max(least, 4<<20) + luksHeader
-		}
+		least := luks.LeastSize(c, m.encrypted())
 		if size > 0 && size < least {
 			return fmt.Errorf("%w: %d bytes: mkfs.%s makes nothing below %d", backends.ErrOutOfRange, size, c.FSType, least)
 		}
@@ -113,9 +111,9 @@ func (b *Backend) params(params, mutable map[string]string) (m meta, err error) 
 				return m, fmt.Errorf("%w: parameter blockSize: %w", backends.ErrInvalid, err)
 			}
 			m.BlockSize = uint32(n)
-		case paramEncrypted:
-			if v != "true" && v != "false" {
-				return m, fmt.Errorf("%w: parameter encrypted %q: want true or false", backends.ErrInvalid, v)
+		case luks.Param:
+			if _, err := luks.Parse(v); err != nil {
+				return m, err
 			}
 		default:
 			return m, fmt.Errorf("%w: parameter %q is not known", backends.ErrInvalid, k)

@@ -11,6 +11,7 @@ func TestDependencies(t *testing.T) {
 		"github.com/csikit/csikit/backends":                  "the contract",
 		"github.com/csikit/csikit/backends/command":          "the tools that give a copied file system its own UUID",
 		"github.com/csikit/csikit/backends/internal/iolimit": "I/O limits, as backends/lvm has them",
+		"github.com/csikit/csikit/backends/internal/luks":    "the parameter and the secrets of encrypted volumes, as backends/lvm has them",
 		"github.com/csikit/csikit/mounter/blockdev":          "loop devices",
 		"github.com/csikit/csikit/mounter/mnt":               "which mounted file system to freeze, and who uses a device",
 		"github.com/csikit/csikit/mounter/internal/mountapi": "comes with it",

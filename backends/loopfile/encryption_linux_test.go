@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/backends/internal/luks"
 	"github.com/csikit/csikit/internal/testenv"
 	"github.com/csikit/csikit/mounter"
 )
@@ -34,7 +35,7 @@ func TestEncryptedInVM(t *testing.T) {
 	stage := func(id string, keys ...string) (string, error) {
 		secrets := map[string]string{}
 		for i, k := range keys {
-			secrets[[]string{secretKey, secretPreviousKey}[i]] = k
+			secrets[[]string{luks.SecretKey, luks.SecretPreviousKey}[i]] = k
 		}
 		path := filepath.Join(dir, id)
 		return path, e.Stage(t.Context(), mounter.StageRequest{
@@ -47,7 +48,7 @@ func TestEncryptedInVM(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	v := create(t, b, "v", 128*mib, paramEncrypted, "true", paramType, typeThin)
+	v := create(t, b, "v", 128*mib, luks.Param, "true", paramType, typeThin)
 	if _, err := stage(v.ID); !errors.Is(err, backends.ErrUnauthenticated) {
 		t.Errorf("without a key: %v", err)
 	}
@@ -67,7 +68,7 @@ func TestEncryptedInVM(t *testing.T) {
 	if _, err := b.RestoreSnapshot(t.Context(), *snap, plain); !errors.Is(err, backends.ErrInvalid) {
 		t.Errorf("a plain copy of an encrypted volume: %v", err)
 	}
-	encrypted := request("w", 256*mib, paramEncrypted, "true", paramType, typeThin)
+	encrypted := request("w", 256*mib, luks.Param, "true", paramType, typeThin)
 	w, err := b.RestoreSnapshot(t.Context(), *snap, encrypted)
 	if err != nil {
 		t.Fatal(err)

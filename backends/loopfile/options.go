@@ -10,6 +10,7 @@ import (
 	"github.com/csikit/csikit/backends"
 	"github.com/csikit/csikit/backends/command"
 	"github.com/csikit/csikit/backends/internal/iolimit"
+	"github.com/csikit/csikit/backends/internal/luks"
 )
 
 // TopologyKey is the topology segment that names the node of a pool.
@@ -97,10 +98,7 @@ func Traits(o Options) backends.Traits {
 				Name: paramBlockSize, Values: []string{"512", "4096"}, Default: "512",
 				Doc: "logical block size of the device, in bytes",
 			},
-			{
-				Name: paramEncrypted, Values: []string{"true", "false"}, Default: "false",
-				Doc: "true: LUKS, with the node-stage secret encryptionKey (and previousEncryptionKey, after a change)",
-			},
+			luks.Parameter(),
 		},
 		Kubernetes: backends.Kubernetes{FSGroupPolicy: "File", StorageCapacity: true},
 	}
