@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/backends/internal/iolimit"
+	"github.com/csikit/csikit/backends/internal/luks"
 	"github.com/csikit/csikit/idempotency"
 )
 
@@ -27,6 +29,8 @@ type Backend struct {
 	turns   *idempotency.Queue
 	reports reports
 	now     func() time.Time
+	// throttle keeps I/O limits; nil: no Options.Cgroup.
+	throttle iolimit.Throttle
 	// step is told where an operation is. Tests stop it there.
 	step func(string)
 
@@ -53,6 +57,9 @@ func New(o Options) (*Backend, error) {
 		c := &o.Classes[i]
 		b.classes[c.Name] = c
 		b.order = append(b.order, c)
+	}
+	if o.Cgroup != "" {
+		b.throttle = iolimit.Cgroup(o.Cgroup)
 	}
 	b.ctx, b.stop = context.WithCancel(context.Background())
 	return b, nil
@@ -120,7 +127,7 @@ func (b *Backend) FilterController(f *backends.ControllerFeatures) {
 // class of a request.
 func (b *Backend) class(params map[string]string) (*Class, error) {
 	for k := range params {
-		if k != paramClass {
+		if k != paramClass && k != luks.Param && !b.isMutable(k) {
 			return nil, fmt.Errorf("%w: parameter %q is not known", backends.ErrInvalid, k)
 		}
 	}
@@ -204,4 +211,11 @@ var (
 	_ backends.SnapshotIDer     = (*Backend)(nil)
 	_ backends.SnapshotLister   = (*Backend)(nil)
 	_ backends.Cloner           = (*Backend)(nil)
+
+	_ backends.Modifier             = (*Backend)(nil)
+	_ backends.NodeFilter           = (*Backend)(nil)
+	_ backends.EphemeralProvisioner = (*Backend)(nil)
+	_ backends.AttachLimiter        = (*Backend)(nil)
+	_ backends.NodeHealthChecker    = (*Backend)(nil)
+	_ backends.StorageHealthChecker = (*Backend)(nil)
 )

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/backends/internal/luks"
 )
 
 // VolumeID follows from class and name.
@@ -71,25 +72,23 @@ func (b *Backend) named(g *group, c *Class, name string) (*backends.Volume, erro
 func (b *Backend) public(v *volume) *backends.Volume {
 	return &backends.Volume{
 		ID: v.id(), Name: v.own.Name, Capacity: v.size, Fingerprint: v.own.Fingerprint,
-		Source: v.own.source(), Topology: []backends.Segments{b.segments()},
+		Source: v.own.source(), Topology: []backends.Segments{b.segments()}, Mutable: publicMutable(v.own),
 	}
 }
 
 // CheckVolume refuses parameters that are not known and sizes that mkfs would
 // refuse later, on the node, where nobody can help it any more.
 func (b *Backend) CheckVolume(_ context.Context, req backends.CheckVolumeRequest) error {
-	if _, err := b.class(req.Parameters); err != nil {
+	m, _, err := b.params(req.Parameters, req.Mutable)
+	if err != nil {
 		return err
-	}
-	if len(req.Mutable) > 0 {
-		return fmt.Errorf("%w: volumes have no mutable parameters", backends.ErrInvalid)
 	}
 	size := req.Size
 	if req.Volume != nil {
 		size = req.Volume.Capacity
 	}
 	for _, c := range req.Capabilities {
-		if least := c.LeastSize(); size > 0 && size < least {
+		if least := luks.LeastSize(c, m.Encrypted); size > 0 && size < least {
 			return fmt.Errorf("%w: %d bytes: mkfs.%s makes nothing below %d", backends.ErrOutOfRange, size, c.FSType, least)
 		}
 	}
@@ -112,22 +111,22 @@ func (p *plan) id() string   { return makeID(p.c.Name, p.lv()) }
 func (p *plan) path() string { return p.c.VG + "/" + p.lv() }
 
 func (b *Backend) plan(req backends.CreateVolumeRequest) (*plan, error) {
-	c, err := b.class(req.Parameters)
+	m, c, err := b.params(req.Parameters, req.Mutable)
 	switch {
 	case err != nil:
 		return nil, err
 	case req.Name == "" || len(req.Name) > 512:
 		return nil, fmt.Errorf("%w: a name of %d bytes", backends.ErrInvalid, len(req.Name))
-	case len(req.Mutable) > 0:
-		return nil, fmt.Errorf("%w: volumes have no mutable parameters", backends.ErrInvalid)
 	case !req.Topology.Permits(b.segments()):
 		return nil, fmt.Errorf("%w: volumes of this driver are on node %s alone", backends.ErrNoSpace, b.o.Node)
 	case !validPrint.MatchString(req.Fingerprint):
 		return nil, fmt.Errorf("%w: fingerprint %q", backends.ErrInvalid, req.Fingerprint)
 	}
-	p := &plan{c: c, size: req.Size, limit: req.Range.Limit, m: meta{
-		Class: c.Name, Kind: kindVolume, Name: req.Name, State: stateCreating, Fingerprint: req.Fingerprint, Created: b.now(),
-	}}
+	if err := b.canLimit(m.Mutable); err != nil {
+		return nil, err
+	}
+	m.Class, m.Kind, m.Name, m.State, m.Fingerprint, m.Created = c.Name, kindVolume, req.Name, stateCreating, req.Fingerprint, b.now()
+	p := &plan{c: c, size: req.Size, limit: req.Range.Limit, m: *m}
 	if p.size == 0 {
 		p.size = Traits(b.o).SizeDefault
 	}

@@ -6,6 +6,7 @@ import (
 	"strconv"
 
 	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/backends/internal/luks"
 )
 
 // CreateVolume makes an LV that is tagged as being made, and has it ready by one
@@ -28,6 +29,9 @@ func (b *Backend) CreateVolume(ctx context.Context, req backends.CreateVolumeReq
 
 // make makes the LV of a plan.
 func (b *Backend) make(ctx context.Context, p *plan) (*volume, error) {
+	if err := p.inherit(); err != nil {
+		return nil, err
+	}
 	leave, err := b.turn(ctx, p.c)
 	if err != nil {
 		return nil, err
@@ -57,6 +61,18 @@ func (b *Backend) make(ctx context.Context, p *plan) (*volume, error) {
 	return v, nil
 }
 
+// inherit takes over what a copy cannot have otherwise than its origin.
+func (p *plan) inherit() error {
+	switch {
+	case p.origin == nil:
+	case p.m.Kind == kindSnapshot:
+		p.m.Encrypted = p.origin.own.Encrypted
+	case p.m.Encrypted != p.origin.own.Encrypted:
+		return fmt.Errorf("%w: parameter %s is %v, and of the source it is %v", backends.ErrInvalid, luks.Param, p.m.Encrypted, p.origin.own.Encrypted)
+	}
+	return nil
+}
+
 // prepare gives the VG in which the name is free, and the plan its size.
 func (b *Backend) prepare(ctx context.Context, p *plan) (*group, error) {
 	g, err := b.lookForSpace(ctx, p.c)
@@ -70,7 +86,7 @@ func (b *Backend) prepare(ctx context.Context, p *plan) (*group, error) {
 	if err := p.measure(g); err != nil {
 		return nil, err
 	}
-	changed, err := b.wake(ctx, g, p.c)
+	changed, err := b.readyPool(ctx, g, p.c)
 	if err == nil && half != nil {
 		changed, err = true, b.remove(ctx, p.c, half)
 	}
@@ -83,27 +99,18 @@ func (b *Backend) prepare(ctx context.Context, p *plan) (*group, error) {
 	return g, nil
 }
 
-// wake activates the pool of a class: of one that is not active, as after a start of
-// the machine, lvm does not tell how full it is.
-func (b *Backend) wake(ctx context.Context, g *group, c *Class) (done bool, err error) {
-	if !c.thin() {
-		return false, nil
-	}
-	p, err := pool(g, c)
-	if err != nil || p.data >= 0 {
-		return false, err
-	}
-	return true, b.tool.change(ctx, c.VG, "lvchange", "--activate", "y", p.path())
-}
-
 // lvcreate runs the command with the tags of the plan.
 func (b *Backend) lvcreate(ctx context.Context, p *plan, g *group) error {
 	tags := p.m.tags(b.o.Driver)
 	if err := checkTags(tags); err != nil {
 		return err
 	}
-	argv := append([]string{"lvcreate", "--name", p.lv()}, addTags(tags...)...)
-	err := b.tool.change(ctx, g.name, append(argv, p.args(g)...)...)
+	how, err := b.changes(p.c, p.m.Mutable)
+	if err != nil {
+		return err
+	}
+	argv := append(append([]string{"lvcreate", "--name", p.lv()}, addTags(tags...)...), how...)
+	err = b.tool.change(ctx, g.name, append(argv, p.args(g)...)...)
 	b.step("create:made")
 	return err
 }
@@ -158,8 +165,12 @@ func (b *Backend) remove(ctx context.Context, c *Class, v *volume) error {
 	if err := b.free(ctx, c, v); err != nil {
 		return err
 	}
+	restore := b.lift(v.dmUUID())
 	err := b.tool.change(ctx, c.VG, "lvremove", v.path())
 	b.step("remove:done")
+	if err != nil {
+		restore()
+	}
 	ctx = context.WithoutCancel(ctx)
 	g, again := b.look(ctx, c)
 	if again != nil {

@@ -16,16 +16,22 @@ func (b *Backend) DeleteVolume(ctx context.Context, req backends.DeleteVolumeReq
 	if err := b.serves(ControllerHalf); err != nil {
 		return err
 	}
-	return b.delete(ctx, req.ID, kindVolume)
+	return b.delete(ctx, req.ID, kindVolume, func(v *volume) error {
+		if v.own.Pod != "" {
+			return fmt.Errorf("%w: volume %s is the inline volume of a pod", backends.ErrInUse, req.ID)
+		}
+		return nil
+	})
 }
 
-func (b *Backend) delete(ctx context.Context, id, kind string) error {
+// delete takes an LV away, unless refuse has something against it.
+func (b *Backend) delete(ctx context.Context, id, kind string, refuse ...func(*volume) error) error {
 	end, err := b.begin(ctx, id)
 	if err != nil {
 		return err
 	}
 	defer end()
-	c, v, err := b.mark(ctx, id, kind)
+	c, v, err := b.mark(ctx, id, kind, refuse)
 	if err != nil {
 		return err
 	}
@@ -76,7 +82,7 @@ func (b *Backend) begin(ctx context.Context, id string) (end func(), err error) 
 }
 
 // mark tags the LV and, where it is to be wiped, activates it.
-func (b *Backend) mark(ctx context.Context, id, kind string) (*Class, *volume, error) {
+func (b *Backend) mark(ctx context.Context, id, kind string, refuse []func(*volume) error) (*Class, *volume, error) {
 	c, _, err := b.locate(id, kind)
 	if err != nil {
 		return nil, nil, err
@@ -92,6 +98,11 @@ func (b *Backend) mark(ctx context.Context, id, kind string) (*Class, *volume, e
 	c, v, err := b.volume(ctx, id, kind)
 	if err != nil {
 		return nil, nil, err
+	}
+	for _, r := range refuse {
+		if err := r(v); err != nil {
+			return nil, nil, err
+		}
 	}
 	if err := b.free(ctx, c, v); err != nil {
 		return nil, nil, fmt.Errorf("delete %s: %w", id, err)

@@ -15,6 +15,8 @@ type kernel interface {
 	device(uuid string) (path string, err error)
 	// busy says whether anybody has the device open. One that is not there is not.
 	busy(uuid string) (bool, error)
+	// number of the device at a path, "253:7".
+	number(path string) (string, error)
 	// exclusive opens a device that nobody else mounts or builds on meanwhile.
 	exclusive(path, uuid string) (disk, error)
 }
@@ -79,11 +81,13 @@ func (b *Backend) deactivate(ctx context.Context, vg, path, uuid string) error {
 		return err
 	}
 	defer leave()
+	restore := b.lift(uuid)
 	failed := b.tool.change(ctx, vg, "lvchange", "--activate", "n", path)
 	b.step("close:inactive")
 	if dev, err = b.kernel.device(uuid); dev == "" || err != nil {
 		return err // gone, whatever lvm said
 	}
+	restore()
 	if err := b.idle(path, uuid, failed); err != nil {
 		return err
 	}

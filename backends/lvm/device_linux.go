@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/backends/internal/iolimit"
 )
 
 // mapper is the device-mapper of this machine.
@@ -27,6 +28,8 @@ func (k mapper) device(uuid string) (string, error) {
 	}
 	return m.node(k.dir)
 }
+
+func (mapper) number(path string) (string, error) { return iolimit.Number(path) }
 
 func (k mapper) busy(uuid string) (bool, error) {
 	m, err := mapped(uuid)

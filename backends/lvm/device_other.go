@@ -19,3 +19,4 @@ func unsupported() error {
 func (none) device(string) (string, error)          { return "", unsupported() }
 func (none) busy(string) (bool, error)              { return false, unsupported() }
 func (none) exclusive(string, string) (disk, error) { return nil, unsupported() }
+func (none) number(string) (string, error)          { return "", unsupported() }

@@ -38,6 +38,7 @@ type fakeLV struct {
 	health          string
 	pool, origin    string
 	data, meta      string
+	whenFull        string
 	zero            string
 	filled          string // data, once it is active
 	bytes           []byte // lazily; what was written
@@ -155,6 +156,13 @@ func (f *fakeVG) create(opts map[string][]string, of string) error {
 		o := f.lvs[i]
 		l.extents, l.pool, l.typ, l.data, l.origin, l.bytes = o.extents, o.pool, "thin,sparse", "0.00", o.name, slices.Clone(o.bytes)
 		l.active = opts["--setactivationskip"][0] == "n"
+	case opts["--type"][0] == "thin-pool":
+		n, _ := strconv.ParseInt(strings.TrimSuffix(opts["--size"][0], "b"), 10, 64)
+		l.extents, l.typ, l.data, l.meta, l.zero = (n+fakeExtent-1)/fakeExtent, "thin,pool", "0.00", "10.00", "zero"
+		l.whenFull = map[string]string{"y": "error", "n": "queue"}[opts["--errorwhenfull"][0]]
+		if l.extents+2 > f.free() {
+			return exit(5, "Volume group has insufficient free space")
+		}
 	case opts["--type"][0] == "thin":
 		n, _ := strconv.ParseInt(strings.TrimSuffix(opts["--virtualsize"][0], "b"), 10, 64)
 		l.extents, l.pool, l.typ, l.data = n/fakeExtent, opts["--thinpool"][0], "thin,sparse", "0.00"
@@ -183,7 +191,14 @@ func (f *fakeVG) change(what string, opts map[string][]string, i int) error {
 			}
 		}
 	case "lvextend":
+		if opts["--poolmetadatasize"] != nil {
+			l.meta = "10.00"
+			break
+		}
 		n, _ := strconv.ParseInt(opts["--extents"][0], 10, 64)
+		if strings.HasPrefix(opts["--extents"][0], "+") {
+			n += l.extents
+		}
 		if l.pool == "" && n-l.extents > f.free() {
 			return exit(5, "Insufficient free space")
 		}
@@ -227,7 +242,7 @@ func (f *fakeVG) report(kind string, lvs bool) []byte {
 		maps.Copy(r, row{
 			"lv_name": l.name, "lv_uuid": l.uuid, "lv_size": strconv.FormatInt(l.extents*fakeExtent, 10), "lv_tags": strings.Join(l.tags, ","),
 			"lv_active": is(l.active, "active"), "lv_device_open": is(l.open, "open"), "lv_health_status": l.health, "pool_lv": l.pool, "origin": l.origin,
-			"lv_layout": l.typ, "zero": l.zero, "lv_when_full": "", "data_percent": l.data, "metadata_percent": l.meta, "sync_percent": "",
+			"lv_layout": l.typ, "zero": l.zero, "lv_when_full": l.whenFull, "data_percent": l.data, "metadata_percent": l.meta, "sync_percent": "", "lv_metadata_size": metaSize(l),
 		})
 		rows = append(rows, r)
 	}
@@ -265,6 +280,8 @@ func (f *fakeVG) device(uuid string) (string, error) {
 	}
 	return "", nil
 }
+
+func (f *fakeVG) number(path string) (string, error) { return "253:" + path, nil }
 
 func (f *fakeVG) busy(uuid string) (bool, error) {
 	f.mu.Lock()
@@ -305,4 +322,11 @@ func onFake(t testing.TB, f *fakeVG, o Options) *Backend {
 	b.tool.run, b.kernel = f, f
 	t.Cleanup(func() { _ = b.Close() })
 	return b
+}
+
+func metaSize(l *fakeLV) string {
+	if l.typ != "thin,pool" {
+		return ""
+	}
+	return strconv.Itoa(fakeExtent)
 }

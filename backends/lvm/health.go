@@ -2,10 +2,13 @@ package lvm
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/backends/internal/iolimit"
 )
 
 // VolumeHealth says what lvm and the kernel report of the volume and of its pool.
@@ -96,6 +99,90 @@ func poolHealth(p *volume, c *Class) (h []backends.Health) {
 	}
 	if p.meta >= poolMetaWarn {
 		add(backends.HealthDegraded, "ThinPoolMetadataNearlyFull", "the metadata of thin pool %s is filled to %.2f %%; nothing is created from %.0f %% on", p.path(), p.meta, c.MetaLimit)
+	}
+	return h
+}
+
+// NodeVolumeHealth says whether the I/O limits of an open volume hold: a cgroup that
+// was made anew has none.
+func (b *Backend) NodeVolumeHealth(ctx context.Context, req backends.NodeHealthRequest) ([]backends.Health, error) {
+	_, v, err := b.ready(ctx, req.ID, kindVolume)
+	if err != nil {
+		return nil, err
+	}
+	want := limits(v.own.Mutable)
+	path, err := b.kernel.device(v.dmUUID())
+	if b.throttle == nil || path == "" || err != nil || want == (iolimit.Limits{}) {
+		return nil, err
+	}
+	dev, err := b.kernel.number(path)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", backends.ErrUnavailable, err)
+	}
+	have, err := b.throttle.Get(dev)
+	text := fmt.Sprintf("has %q", have)
+	switch {
+	case err != nil:
+		text = err.Error()
+	case have == want:
+		return nil, nil
+	}
+	return []backends.Health{{
+		Status: backends.HealthDegraded, Reason: "LimitsNotApplied",
+		Message: fmt.Sprintf("%s is to have %q in cgroup %s: %s; restart the driver, or modify the volume", path, want, b.o.Cgroup, text),
+	}}, nil
+}
+
+// StorageHealth says what is wrong with the VGs and pools, as this node sees them.
+func (b *Backend) StorageHealth(ctx context.Context, _ backends.StorageHealthRequest) (h []backends.StorageHealth, _ error) {
+	for _, c := range b.groups() {
+		g, missing, err := b.lookPartial(ctx, c)
+		switch {
+		case ctx.Err() != nil:
+			return nil, context.Cause(ctx)
+		case err != nil:
+			h = append(h, backends.StorageHealth{Status: backends.StorageUnreachable, Reason: "VolumeGroupUnavailable", Message: err.Error()})
+			continue
+		case missing != nil:
+			h = append(h, backends.StorageHealth{Status: backends.StorageDegraded, Reason: "DisksMissing", Message: missing.Error()})
+		}
+		h = append(h, b.poolsHealth(g)...)
+	}
+	return oneOfEach(h), nil
+}
+
+// poolsHealth is what is wrong with the pools of classes in a VG.
+func (b *Backend) poolsHealth(g *group) (h []backends.StorageHealth) {
+	seen := map[string]bool{}
+	for _, c := range b.order {
+		if !c.thin() || c.VG != g.name || seen[c.ThinPool] {
+			continue
+		}
+		seen[c.ThinPool] = true
+		p, err := pool(g, c)
+		if errors.Is(err, errNoPool) && c.PoolSize > 0 {
+			continue
+		}
+		if err != nil {
+			h = append(h, backends.StorageHealth{Status: backends.StorageDegraded, Reason: "ThinPoolUnusable", Message: err.Error()})
+			continue
+		}
+		for _, bad := range poolHealth(p, c) {
+			h = append(h, backends.StorageHealth{Status: backends.StorageDegraded, Reason: bad.Reason, Message: bad.Message})
+		}
+	}
+	return h
+}
+
+// oneOfEach has one entry for each status and reason, with all that was to be said.
+func oneOfEach(list []backends.StorageHealth) (h []backends.StorageHealth) {
+	for _, n := range list {
+		i := slices.IndexFunc(h, func(o backends.StorageHealth) bool { return o.Status == n.Status && o.Reason == n.Reason })
+		if i < 0 {
+			h = append(h, n)
+			continue
+		}
+		h[i].Message += "; " + n.Message
 	}
 	return h
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/backends/internal/luks"
 )
 
 // OpenVolume activates the LV, as it has to after every start of the machine.
@@ -28,9 +29,14 @@ func (b *Backend) OpenVolume(ctx context.Context, req backends.OpenVolumeRequest
 	if v.partial && !strings.Contains(v.layout, "raid") {
 		return nil, fmt.Errorf("%w: logical volume %s lacks disks", backends.ErrUnavailable, v.path())
 	}
+	encryption, err := v.encryption(req.Secrets)
+	if err != nil {
+		return nil, err
+	}
 	var and []string
 	now := *v.own
-	if req.Capability.Block && !strings.HasSuffix(v.own.Format, ":done") && v.own.Format != formatRaw {
+	// Of an encrypted one the engine says so, when it has made the header.
+	if req.Capability.Block && encryption == nil && !strings.HasSuffix(v.own.Format, ":done") && v.own.Format != formatRaw {
 		// Whoever gets the device itself may write what no probe knows: from now on
 		// it is never formatted.
 		if v.own.Format != "" {
@@ -43,6 +49,10 @@ func (b *Backend) OpenVolume(ctx context.Context, req backends.OpenVolumeRequest
 	if err != nil {
 		return nil, fmt.Errorf("open volume %s: %w", v.id(), err)
 	}
+	if err := b.limit(v, path, v.own.Mutable); err != nil {
+		return nil, err
+	}
+	b.step("open:limited")
 	st, err := (&state{Version: stateVersion, DM: v.dmUUID(), Path: v.path()}).encode()
 	if err != nil {
 		return nil, err
@@ -51,10 +61,18 @@ func (b *Backend) OpenVolume(ctx context.Context, req backends.OpenVolumeRequest
 	return &backends.Source{
 		Device: &backends.Device{
 			Path: path, Format: format, FSType: fsType,
-			Identity: backends.Identity{DMUUID: v.dmUUID(), Size: v.size},
+			Identity: backends.Identity{DMUUID: v.dmUUID(), Size: v.size}, Encryption: encryption,
 		},
 		State: st,
 	}, nil
+}
+
+// encryption is what the engine is told of an encrypted volume; nil: it is none.
+func (v *volume) encryption(s backends.Secrets) (*backends.Encryption, error) {
+	if !v.own.Encrypted {
+		return nil, nil
+	}
+	return luks.Encryption(v.id(), s)
 }
 
 // CloseVolume deactivates the LV. What tells whether there is anything to do is the
@@ -140,6 +158,8 @@ func formatTag(req backends.RecordFormatRequest) (string, error) {
 		return "", fmt.Errorf("%w: format state %v", backends.ErrInvalid, req.Format)
 	case req.FSType == "" && req.Format == backends.FormatDone:
 		return tagFormat + formatRaw, nil
+	case req.FSType == "":
+		return tagFormat + formatRaw + ":started", nil // an encrypted device without a file system
 	case !validFSType.MatchString(req.FSType):
 		return "", fmt.Errorf("%w: file system %q", backends.ErrInvalid, req.FSType)
 	}

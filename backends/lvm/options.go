@@ -4,19 +4,20 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"time"
 
 	"github.com/csikit/csikit/backends"
 	"github.com/csikit/csikit/backends/command"
+	"github.com/csikit/csikit/backends/internal/luks"
 )
 
 // TopologyKey is the topology segment that names the node of the volume groups.
 const TopologyKey = "topology.lvm.csikit.dev/node"
 
-// paramClass is the only parameter of a StorageClass: everything else is the
-// administrator's, in Class.
+// paramClass says what a volume is: all that is the administrator's is in Class.
 const paramClass = "class"
 
 // Half says which half of the driver a process serves.
@@ -66,9 +67,19 @@ type Class struct {
 	Stripes int     // disks with data, without parity; 0: 2 (raid6: 3). Of striped, raid5, raid6, raid10
 	Mirrors int     // copies besides the first; 0: 1. Of raid1
 
-	// ThinPool is the pool of a Thin class. It has to be there, and to zero new
-	// chunks (lvcreate's default).
+	// ThinPool is the pool of a Thin class. It has to zero new chunks (lvcreate's
+	// default), and to be there, unless PoolSize is set.
 	ThinPool string
+	// PoolSize is how big the pool is made, in bytes, when the first volume needs it
+	// and it is not there; with new chunks zeroed, and so that writes to a full pool
+	// fail instead of waiting; 0: it is given. PoolMetadata is the size of its
+	// metadata; 0: what lvm takes.
+	PoolSize, PoolMetadata int64
+	// PoolMax is how big the pool may grow, in bytes: when its data or its metadata
+	// are used to PoolExtendAt percent (0: 80), it is extended by a fifth, given or
+	// not, as long as the VG has room beside Spare; 0: it is never extended.
+	PoolMax      int64
+	PoolExtendAt float64
 	// Overcommit is how many bytes may be promised for each byte of the pool, over
 	// all thin volumes and snapshots in it; 0: 1.
 	Overcommit float64
@@ -85,6 +96,21 @@ type Options struct {
 	Driver  string  // the driver's name: LVs of another are foreign
 	Node    string  // the name of this node in topology
 	Classes []Class // the first is the default
+
+	// Cgroup is a directory of the cgroup v2 hierarchy on this node, for example
+	// /sys/fs/cgroup/kubepods.slice: its processes and those of all cgroups below
+	// it, together, are kept within the I/O limits that volumes have as mutable
+	// parameters (read-bps, write-bps, read-iops, write-iops). "": volumes have no
+	// such parameters. Both halves write its io.max.
+	Cgroup string
+	// EphemeralMax is how big an inline volume of a pod may be, in bytes; 0: pods
+	// may have none. Whoever may make a pod can fill the VGs with them.
+	EphemeralMax int64
+	// MaxVolumes is how many volumes the CO may bring to this node; 0: any number.
+	MaxVolumes int64
+	// PoolInterval is the time between two looks at the pools of classes with
+	// PoolMax; 0: 10 s.
+	PoolInterval time.Duration
 
 	// Settings of lvm.conf, as "devices/use_devicesfile": "0"; they are added to
 	// those that this package needs, and win.
@@ -116,15 +142,22 @@ func Traits(o Options) backends.Traits {
 		Filesystem:       true,
 		Devices:          true,
 		FSTypes:          []string{"ext4", "xfs", "btrfs"},
-		Lifecycle:        backends.Persistent,
+		Lifecycle:        lifecycle(o),
 		TopologyKeys:     []string{TopologyKey},
 		SnapshotTopology: hasThin(o.Classes),
 		SizeMin:          1 << 20,
 		SizeMax:          maxSize,
 		SizeDefault:      1 << 30,
-		Parameters:       []backends.Parameter{class},
+		Parameters:       append([]backends.Parameter{class, luks.Parameter()}, mutableParameters(o)...),
 		Kubernetes:       backends.Kubernetes{FSGroupPolicy: "File", StorageCapacity: true},
 	}
+}
+
+func lifecycle(o Options) backends.Lifecycle {
+	if o.EphemeralMax > 0 {
+		return backends.Persistent | backends.Ephemeral
+	}
+	return backends.Persistent
 }
 
 func hasThin(classes []Class) bool {
@@ -162,6 +195,10 @@ func (o *Options) check() error {
 	bad.when(o.Node == "", "Options.Node is empty")
 	bad.when(len(o.Classes) == 0, "Options.Classes is empty")
 	bad.when(o.Half > ControllerHalf|NodeHalf, "Options.Half %d is unknown", o.Half)
+	bad.when(o.Cgroup != "" && !filepath.IsAbs(o.Cgroup), "Options.Cgroup %q is no absolute path", o.Cgroup)
+	bad.when(o.EphemeralMax < 0 || o.EphemeralMax > maxSize, "Options.EphemeralMax %d: want 0 to %d", o.EphemeralMax, int64(maxSize))
+	bad.when(o.MaxVolumes < 0, "Options.MaxVolumes is negative")
+	bad.when(o.PoolInterval < 0, "Options.PoolInterval is negative")
 	for k, v := range o.Settings {
 		bad.when(!settingName.MatchString(k) || v == "", "Options.Settings %q=%q: want section/name and a value", k, v)
 	}
@@ -173,8 +210,12 @@ func (o *Options) check() error {
 		seen[c.Name] = true
 		c.check(&bad)
 	}
+	checkPools(&bad, o.Classes)
 	if o.Half == 0 {
 		o.Half = ControllerHalf | NodeHalf
+	}
+	if o.PoolInterval == 0 {
+		o.PoolInterval = 10 * time.Second
 	}
 	if o.DeviceDir == "" {
 		o.DeviceDir = "/run/csikit-lvm"
@@ -225,7 +266,8 @@ func (c *Class) check(bad *complaints) {
 		c.checkThin(bad)
 		return
 	}
-	bad.when(c.ThinPool != "" || c.Overcommit != 0 || c.DataLimit != 0 || c.MetaLimit != 0, "class %s: a thin pool is for profile thin", c.Name)
+	bad.when(c.ThinPool != "" || c.Overcommit != 0 || c.DataLimit != 0 || c.MetaLimit != 0 ||
+		c.PoolSize != 0 || c.PoolMetadata != 0 || c.PoolMax != 0 || c.PoolExtendAt != 0, "class %s: a thin pool is for profile thin", c.Name)
 	bad.when(c.Wipe != "" && c.Wipe != WipeZero && c.Wipe != WipeDiscard, "class %s: wipe %q: want zero or discard", c.Name, c.Wipe)
 	if c.Wipe == "" {
 		c.Wipe = WipeZero
@@ -236,7 +278,9 @@ func (c *Class) checkThin(bad *complaints) {
 	bad.when(!validName(c.ThinPool), "class %s: %q is no name of a thin pool", c.Name, c.ThinPool)
 	bad.when(c.Wipe != "", "class %s: thin volumes need no wipe", c.Name)
 	bad.when(c.Overcommit != 0 && !(c.Overcommit >= 1 && c.Overcommit <= 1000), "class %s: Overcommit %v: want 1 to 1000", c.Name, c.Overcommit)
-	for _, l := range []float64{c.DataLimit, c.MetaLimit} {
+	bad.when(c.PoolSize < 0 || c.PoolMetadata < 0 || c.PoolMetadata > 0 && c.PoolSize == 0, "class %s: PoolSize %d, PoolMetadata %d", c.Name, c.PoolSize, c.PoolMetadata)
+	bad.when(c.PoolMax < 0 || c.PoolMax > 0 && c.PoolMax < c.PoolSize || c.PoolExtendAt != 0 && c.PoolMax == 0, "class %s: PoolMax %d", c.Name, c.PoolMax)
+	for _, l := range []float64{c.DataLimit, c.MetaLimit, c.PoolExtendAt} {
 		bad.when(l != 0 && !(l >= 1 && l <= 100), "class %s: %v %%: want 1 to 100", c.Name, l)
 	}
 	if c.Overcommit == 0 {
@@ -247,6 +291,9 @@ func (c *Class) checkThin(bad *complaints) {
 	}
 	if c.MetaLimit == 0 {
 		c.MetaLimit = 80
+	}
+	if c.PoolExtendAt == 0 {
+		c.PoolExtendAt = 80
 	}
 }
 

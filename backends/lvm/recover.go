@@ -20,6 +20,7 @@ func (b *Backend) RecoverController(ctx context.Context) error {
 		}
 		backends.Progress(ctx, "looked at "+c.VG)
 	}
+	b.watchPools()
 	return nil
 }
 
@@ -33,11 +34,12 @@ func (b *Backend) sweep(ctx context.Context, c *Class) error {
 	if err != nil {
 		return err
 	}
+	b.warnPools(g)
 	for _, v := range g.lvs {
 		switch {
 		case v.bad != nil:
 			b.log.Error("logical volume cannot be read", "err", v.bad)
-		case !v.ours() || !b.has(v):
+		case !v.ours() || !b.has(v) || v.own.Pod != "": // a pod's is the node's
 		case v.own.State == stateCreating:
 			if err := b.remove(ctx, c, v); err != nil {
 				b.log.Warn("half-made logical volume is left", "lv", v.path(), "err", err)
@@ -75,15 +77,28 @@ func (b *Backend) RecoverNode(ctx context.Context, open []backends.OpenVolume) e
 			continue
 		}
 		for _, v := range g.lvs {
-			// What is being made or deleted is the controller's.
-			if !v.ours() || !b.has(v) || !v.active || v.open || v.own.State != stateReady || claimed[v.id()] {
-				continue
+			if v.ours() && b.has(v) {
+				b.recoverVolume(ctx, c, v, claimed[v.id()])
+				backends.Progress(ctx, "looked at "+v.path())
 			}
-			if err := b.deactivate(ctx, c.VG, v.path(), v.dmUUID()); err != nil {
-				b.log.Warn("logical volume stays active", "lv", v.path(), "err", err)
-			}
-			backends.Progress(ctx, "looked at "+v.path())
 		}
 	}
 	return nil
+}
+
+// recoverVolume gives one that is open its limits back, and closes one that is not.
+func (b *Backend) recoverVolume(ctx context.Context, c *Class, v *volume, claimed bool) {
+	switch {
+	case claimed && v.active:
+		if err := b.limitNow(v, v.own.Mutable); err != nil {
+			b.log.Error("I/O limits of an open volume are not applied", "id", v.id(), "err", err)
+		}
+	case claimed || v.open:
+	case v.own.Pod != "":
+		b.recoverPod(ctx, v)
+	case v.active && v.own.State == stateReady: // what is being made or deleted is the controller's
+		if err := b.deactivate(ctx, c.VG, v.path(), v.dmUUID()); err != nil {
+			b.log.Warn("logical volume stays active", "lv", v.path(), "err", err)
+		}
+	}
 }

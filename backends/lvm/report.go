@@ -40,6 +40,7 @@ type volume struct {
 	zero         bool   // a pool that zeroes new chunks
 	whenFull     string // of a pool: "error" or "queue"
 	data, meta   float64
+	metaSize     int64 // of a pool, bytes
 	sync         float64
 	partial      bool
 
@@ -61,7 +62,7 @@ const (
 	vgFields = "vg_name,vg_uuid,vg_seqno,vg_extent_size,vg_extent_count,vg_free_count,vg_missing_pv_count,vg_exported"
 	pvFields = "pv_name,pv_free,pv_missing,pv_allocatable"
 	lvFields = "lv_name,lv_uuid,lv_size,lv_tags,lv_active,lv_device_open,lv_health_status,pool_lv,origin,lv_layout," +
-		"zero,lv_when_full,data_percent,metadata_percent,sync_percent"
+		"zero,lv_when_full,data_percent,metadata_percent,sync_percent,lv_metadata_size"
 )
 
 var reportOptions = []string{"--reportformat", "json", "--units", "b", "--nosuffix"}
@@ -176,6 +177,9 @@ func (g *group) decodeVolume(driver string, r row) (*volume, error) {
 	}
 	if t := in.text("lv_tags"); t != "" {
 		v.tags = strings.Split(t, ",")
+	}
+	if s := in.text("lv_metadata_size"); s != "" {
+		v.metaSize = in.int("lv_metadata_size")
 	}
 	if in.err != nil {
 		return nil, in.err

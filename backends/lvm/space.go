@@ -43,7 +43,7 @@ func room(g *group, c *Class) (space, error) {
 	if c.thin() {
 		return poolRoom(g, c)
 	}
-	spare := (c.Spare + g.extent - 1) / g.extent
+	spare := extentsUp(g, c.Spare)
 	legs, data := c.legs()
 	if legs == 1 {
 		n := max(0, g.free-spare)
@@ -100,7 +100,7 @@ func striped(free []int64, n int) (sum int64) {
 // they are: a volume would show what others wrote.
 func pool(g *group, c *Class) (*volume, error) {
 	for _, v := range g.lvs {
-		if v.name != c.ThinPool {
+		if v.name != c.ThinPool || c.PoolSize > 0 && v.unfinished() {
 			continue
 		}
 		if v.pool != "" || v.layout != "thin,pool" {
@@ -111,7 +111,7 @@ func pool(g *group, c *Class) (*volume, error) {
 		}
 		return v, nil
 	}
-	return nil, fmt.Errorf("%w: thin pool %s/%s is not there", backends.ErrUnavailable, g.name, c.ThinPool)
+	return nil, fmt.Errorf("%w: %s/%s: %w", backends.ErrUnavailable, g.name, c.ThinPool, errNoPool)
 }
 
 // poolRoom is what may still be promised. A pool that is nearly full, or whose
@@ -119,7 +119,13 @@ func pool(g *group, c *Class) (*volume, error) {
 // written to any more.
 func poolRoom(g *group, c *Class) (space, error) {
 	p, err := pool(g, c)
-	if err != nil {
+	if errors.Is(err, errNoPool) && c.PoolSize > 0 {
+		// It is made when the first volume needs it.
+		if poolCost(g, c) > g.free-extentsUp(g, c.Spare) {
+			return space{}, nil
+		}
+		p = &volume{g: g, size: c.PoolSize, data: -1, meta: -1}
+	} else if err != nil {
 		return space{}, err
 	}
 	// Of one that is not active nothing is known; who creates activates it first.

@@ -26,8 +26,12 @@ const (
 	tagPrint   = "csi.f="   // fingerprint
 	tagSource  = "csi.src=" // ID of the snapshot or volume that this is a copy of
 	tagTime    = "csi.t="   // when it was made, seconds since 1970
-	tagFormat  = "csi.fmt=" // <fs>:started, <fs>:done, or raw
+	tagFormat  = "csi.fmt=" // <fs>:started, <fs>:done, raw:started, or raw
 	tagOffset  = "csi.off=" // how far a wipe came, bytes
+	tagMutable = "csi.q="   // <parameter>:<value>, one for each that can be modified
+	tagPod     = "csi.e="   // the CO's ID of a pod's inline volume, base64url
+	tagLUKS    = "csi.luks" // the volume is encrypted
+	tagPool    = "csi.p="   // name of the driver that made this thin pool
 )
 
 const tagsVersion = 1
@@ -55,6 +59,9 @@ type meta struct {
 	Created                  time.Time
 	Format                   string // "", "ext4:started", "ext4:done", "raw"
 	Offset                   int64
+	Mutable                  map[string]string // as they were asked for last
+	Pod                      string            // of an inline volume, the CO's ID; else ""
+	Encrypted                bool
 }
 
 // tags are those of an LV that is made.
@@ -68,6 +75,15 @@ func (m *meta) tags(driver string) []string {
 		if v != "" {
 			t = append(t, tag+v)
 		}
+	}
+	for k, v := range m.Mutable {
+		t = append(t, mutableTag(k, v))
+	}
+	if m.Pod != "" {
+		t = append(t, tagPod+base64.RawURLEncoding.EncodeToString([]byte(m.Pod)))
+	}
+	if m.Encrypted {
+		t = append(t, tagLUKS)
 	}
 	slices.Sort(t)
 	return t
@@ -90,19 +106,19 @@ func decodeTags(driver string, tags []string) (*meta, error) {
 	if v, err := strconv.Atoi(version); err != nil || v != tagsVersion {
 		return nil, fmt.Errorf("%w: tags have version %q, this driver knows %d", backends.ErrPrecondition, version, tagsVersion)
 	}
-	m := &meta{}
-	var name, created, offset string
+	m := &meta{Encrypted: slices.Contains(tags, tagLUKS)}
+	var name, created, offset, pod string
 	var errs []error
 	for tag, v := range map[string]*string{
 		tagClass: &m.Class, tagKind: &m.Kind, tagName: &name, tagState: &m.State, tagPrint: &m.Fingerprint,
-		tagSource: &m.Source, tagTime: &created, tagOffset: &offset,
+		tagSource: &m.Source, tagTime: &created, tagOffset: &offset, tagPod: &pod,
 	} {
 		var err error
 		*v, err = one(tags, tag)
 		errs = append(errs, err)
 	}
 	m.Format = strongest(tags)
-	return m, errors.Join(append(errs, m.parse(name, created, offset))...)
+	return m, errors.Join(append(errs, m.parse(name, created, offset), m.parsePod(pod), m.parseMutable(tags))...)
 }
 
 func (m *meta) parse(name, created, offset string) error {
@@ -135,6 +151,35 @@ func (m *meta) parse(name, created, offset string) error {
 	}
 	return nil
 }
+
+func (m *meta) parsePod(pod string) error {
+	raw, err := base64.RawURLEncoding.DecodeString(pod)
+	if err != nil {
+		return fmt.Errorf("%w: tag %s%q cannot be read", backends.ErrUnavailable, tagPod, pod)
+	}
+	m.Pod = string(raw)
+	return nil
+}
+
+func (m *meta) parseMutable(tags []string) error {
+	for _, t := range tags {
+		kv, ok := strings.CutPrefix(t, tagMutable)
+		if !ok {
+			continue
+		}
+		k, v, ok := strings.Cut(kv, ":")
+		if _, twice := m.Mutable[k]; !ok || twice {
+			return fmt.Errorf("%w: tag %q cannot be read", backends.ErrUnavailable, t)
+		}
+		if m.Mutable == nil {
+			m.Mutable = map[string]string{}
+		}
+		m.Mutable[k] = v
+	}
+	return nil
+}
+
+func mutableTag(name, value string) string { return tagMutable + name + ":" + value }
 
 // one is the value of a tag that is there at most once: lvm changes tags all at a
 // time, so that two are somebody else's doing.
@@ -181,6 +226,8 @@ func (m *meta) format() (state backends.FormatState, fsType string) {
 		return backends.FormatUnknown, "" // nobody vouches for a copy
 	case m.Format == "":
 		return backends.FormatNever, ""
+	case step == "started" && fs == formatRaw:
+		return backends.FormatStarted, "" // an encrypted device without a file system
 	case step == "started":
 		return backends.FormatStarted, fs
 	case m.Format == formatRaw:
