@@ -13,6 +13,8 @@
 //	csi.t=<unix time>  csi.f=<fingerprint>  csi.src=<ID of what it is a copy of>
 //	csi.fmt=<fs>:started|<fs>:done|raw   mkfs is run once in its life
 //	csi.off=<bytes>   how far the wipe of one that is deleted came
+//	csi.q=<parameter>:<value>   what was modified last     csi.luks   encrypted
+//	csi.e=<ID, base64url>   an inline volume, of the pod's   csi.p=<driver>   a thin pool
 //
 // An LV without this driver's csi.d is foreign, and never touched, whatever it is
 // called. The ID of a volume is "<class>/v-<26 characters of base32 of SHA-256 of
@@ -44,10 +46,24 @@
 // lvcreate. Sizes are whole extents, of stripes as many on each disk. Capacity tells
 // how large one volume can be as the free space lies now.
 //
-// Thin volumes are made in a pool that is there already. Nothing is created in it
-// when more is promised than [Class.Overcommit] allows, or when its data or its
-// metadata are nearly used up; who makes the pool should choose errorwhenfull, and
-// have dmeventd or a person extend it.
+// Thin volumes are made in a pool that is there already or, with [Class.PoolSize],
+// when the first of them needs it. Nothing is created in it when more is promised
+// than [Class.Overcommit] allows, or when its data or its metadata are nearly used up.
+// With [Class.PoolMax] the controller half looks at it every ten seconds, and extends
+// it. A pool that this driver makes has writes fail when it is full; who makes one
+// himself should choose that too (lvchange --errorwhenfull y).
+//
+// # What can be modified
+//
+// Read-ahead and the rate of a repair, by lvm, and with [Options.Cgroup] how much the
+// processes below a cgroup may read and write, by its io.max. Each change is one
+// change of the tags, and holds at once where the volume is open. The layout of a
+// volume does not change: a leg that is taken off goes back with its data on it.
+//
+// # Inline volumes
+//
+// With [Options.EphemeralMax] a pod may have a volume of its own, of any class: its
+// volumeAttributes are those of a StorageClass, and size.
 //
 // # Snapshots and copies
 //

@@ -159,7 +159,6 @@ func (f *fakeVG) create(opts map[string][]string, of string) error {
 	case opts["--type"][0] == "thin-pool":
 		n, _ := strconv.ParseInt(strings.TrimSuffix(opts["--size"][0], "b"), 10, 64)
 		l.extents, l.typ, l.data, l.meta, l.zero = (n+fakeExtent-1)/fakeExtent, "thin,pool", "0.00", "10.00", "zero"
-		l.whenFull = map[string]string{"y": "error", "n": "queue"}[opts["--errorwhenfull"][0]]
 		if l.extents+2 > f.free() {
 			return exit(5, "Volume group has insufficient free space")
 		}

@@ -176,8 +176,12 @@ func (b *Backend) ModifyVolume(ctx context.Context, req backends.ModifyVolumeReq
 		return fmt.Errorf("modify volume %s: %w", req.ID, err)
 	}
 	if !maps.Equal(all, v.own.Mutable) {
-		argv := append([]string{"lvchange"}, args...)
-		if err := b.tool.change(ctx, c.VG, append(append(argv, mutableArgs(v.own.Mutable, all)...), v.path())...); err != nil {
+		tags := append(mutableArgs(v.own.Mutable, all), v.path())
+		err := b.tool.change(ctx, c.VG, append(append([]string{"lvchange"}, args...), tags...)...)
+		if said(err, "is already") { // lvm does nothing, then: it was so without a tag
+			err = b.tool.change(ctx, c.VG, append([]string{"lvchange"}, tags...)...)
+		}
+		if err != nil {
 			return classify(fmt.Errorf("modify volume %s: %w", req.ID, err))
 		}
 	}

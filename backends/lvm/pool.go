@@ -60,9 +60,25 @@ func (b *Backend) readyPool(ctx context.Context, g *group, c *Class) (done bool,
 	case err != nil:
 		return false, err
 	case p.data < 0:
-		return true, b.tool.change(ctx, c.VG, "lvchange", "--activate", "y", p.path())
+		return true, b.activatePool(ctx, c, p)
 	}
 	return b.extendPool(ctx, g, c, p)
+}
+
+// activatePool also gets a pool going over which lvm was killed when it had a part
+// of it active by itself, to wipe it or to repair it.
+func (b *Backend) activatePool(ctx context.Context, c *Class, p *volume) error {
+	on := []string{"lvchange", "--activate", "y", p.path()}
+	err := b.tool.change(ctx, c.VG, on...)
+	if !said(err, "prohibited while") {
+		return err
+	}
+	for _, part := range []string{"_tmeta", "_tdata"} {
+		if err := b.tool.change(ctx, c.VG, "lvchange", "--activate", "n", p.path()+part); err != nil {
+			b.log.Warn("part of a thin pool stays active", "lv", p.path()+part, "err", err)
+		}
+	}
+	return b.tool.change(ctx, c.VG, on...)
 }
 
 // createPool makes the pool of a class. A pool that lvm was killed over is an LV
@@ -79,7 +95,7 @@ func (b *Backend) createPool(ctx context.Context, g *group, c *Class) error {
 	}
 	args := []string{
 		"lvcreate", "--type", "thin-pool", "--name", c.ThinPool, "--size", sizeArg(c.PoolSize),
-		"--zero", "y", "--errorwhenfull", "y", "--addtag", tagPool + b.o.Driver,
+		"--zero", "y", "--addtag", tagPool + b.o.Driver,
 	}
 	if c.PoolMetadata > 0 {
 		args = append(args, "--poolmetadatasize", sizeArg(c.PoolMetadata))

@@ -33,12 +33,12 @@ func TestPoolOnDemand(t *testing.T) {
 	createVolume(t, b, "a", "thin", 8<<20)
 	createVolume(t, b, "b", "thin", 8<<20)
 	made := f.last("lvcreate --type") + f.commands[slices.IndexFunc(f.commands, func(c string) bool { return strings.Contains(c, "thin-pool") })]
-	for _, want := range []string{"--zero y", "--errorwhenfull y", "--size 67108864b", "--addtag csi.p=lvm.csikit.dev"} {
+	for _, want := range []string{"--zero y", "--size 67108864b", "--addtag csi.p=lvm.csikit.dev"} {
 		if !strings.Contains(made, want) {
 			t.Errorf("%q lacks %s", made, want)
 		}
 	}
-	if n := len(f.lvs); n != 3 || f.lvs[0].name != testPool || f.lvs[0].whenFull != "error" {
+	if n := len(f.lvs); n != 3 || f.lvs[0].name != testPool {
 		t.Errorf("%d LVs: %+v", n, f.lvs[0])
 	}
 	// Not where there is no room for it, and never of a class that is given one.

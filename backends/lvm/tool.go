@@ -20,6 +20,7 @@ var settings = map[string]string{
 	"activation/udev_rules":                "0",
 	"activation/verify_udev_operations":    "0",
 	"activation/monitoring":                "0",
+	"activation/error_when_full":           "1", // lvcreate of 2.03.16 refuses the option of that name
 	"devices/obtain_device_list_from_udev": "0",
 	"devices/external_device_info_source":  `"none"`,
 	"global/use_lvmpolld":                  "0",
