@@ -9,7 +9,7 @@ LINT    = $$(GOWORK=off $(GO) tool -n -modfile=$(CURDIR)/tools/go.mod golangci-l
 # the first with csidriver, in a workspace, and nothing imports it.
 MODULES := idempotency/etcdlock idempotency/etcdlock/replicas
 
-.PHONY: demo test mutants soak crash unit bench lint cross fmt setup clean
+.PHONY: demo test mutants soak crash lvm unit bench lint cross fmt setup clean
 
 ## demo: one volume through its life on real disks, printed step by step
 demo:
@@ -34,6 +34,10 @@ soak: setup
 ## crash: the whole crash matrix, about 4 minutes: a driver killed in every RPC of loopfile (docs/crash.md)
 crash: setup
 	CSIKIT_CRASH=all $(GO) test -timeout 60m -count=1 -v -run '^TestMatrix$$' ./test/crash
+
+## lvm: every check of the conformance test over each class of backends/lvm, about 40 minutes
+lvm: setup
+	CSIKIT_LVM=all $(GO) test -timeout 90m -count=1 -v -run '^TestWhole$$' ./examples/lvm
 
 ## mutants: the harness against a driver with each fault, and against valid ones that are unusual; under 10 minutes
 mutants: setup
