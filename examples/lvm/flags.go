@@ -31,6 +31,9 @@ func parse(args []string) (*settings, error) {
 	fs.StringVar(&s.Node, "node-id", "", "name of this node (default: host name)")
 	vg := fs.String("vg", "", "volume group: for a single class \"linear\", without -classes")
 	classes := fs.String("classes", "", "JSON file with the classes, the default one first: [{\"Name\": \"ssd\", \"VG\": \"vg0\", \"Profile\": \"thin\", \"ThinPool\": \"pool0\"}]")
+	fs.StringVar(&s.Cgroup, "cgroup", "", "cgroup v2 whose processes, and those below it, are kept within the I/O limits of volumes, for example /sys/fs/cgroup/kubepods.slice (default: volumes have none)")
+	fs.Int64Var(&s.EphemeralMax, "ephemeral-max", 0, "bytes that an inline volume of a pod may have (default: pods may have none)")
+	fs.Int64Var(&s.MaxVolumes, "max-volumes", 0, "volumes that the orchestrator may bring to this node (default: any number)")
 	fs.Func("set", "section/name=value of lvm.conf, for example devices/use_devicesfile=0; may be repeated", func(v string) error {
 		k, v, ok := strings.Cut(v, "=")
 		if !ok {

@@ -23,8 +23,8 @@ func TestFlags(t *testing.T) {
 			t.Errorf("%q: %v", args, err)
 		}
 	}
-	s, err := parse([]string{"-vg", "vg0", "-set", "devices/use_devicesfile=0"})
-	if err != nil || s.Classes[0].VG != "vg0" || s.Settings["devices/use_devicesfile"] != "0" {
+	s, err := parse([]string{"-vg", "vg0", "-set", "devices/use_devicesfile=0", "-cgroup", "/c", "-ephemeral-max", "1", "-max-volumes", "2"})
+	if err != nil || s.Classes[0].VG != "vg0" || s.Settings["devices/use_devicesfile"] != "0" || s.Cgroup != "/c" || s.EphemeralMax != 1 || s.MaxVolumes != 2 {
 		t.Errorf("%+v, %v", s, err)
 	}
 }
@@ -42,7 +42,7 @@ func TestReadme(t *testing.T) {
 		t.Fatal(err)
 	}
 	s, err := parse([]string{"-classes", file})
-	if err != nil || len(s.Classes) != 3 {
+	if err != nil || len(s.Classes) != 4 {
 		t.Fatalf("%+v, %v", s, err)
 	}
 	if b, err := lvm.New(s.Options); err != nil {
