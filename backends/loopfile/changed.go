@@ -8,6 +8,7 @@ import (
 	"os"
 
 	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/internal/sparse"
 )
 
 // ChangedBlocks compares two snapshots by where their blocks are on disk, without
@@ -173,7 +174,7 @@ func pieces(f *os.File, from int64) iter.Seq2[extent, error] {
 func segments(f *os.File, from int64) iter.Seq2[extent, error] {
 	return func(yield func(extent, error) bool) {
 		for {
-			off, end, err := segment(f, from)
+			off, end, err := sparse.Segment(f, from)
 			if err != nil || off == end {
 				if err != nil {
 					yield(extent{}, err)

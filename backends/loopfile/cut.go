@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/internal/sparse"
 )
 
 // cutting makes one set: of one volume, or of several at one moment.
@@ -180,7 +181,7 @@ func (c *cutting) cut(ctx context.Context) error {
 // system cannot.
 func (c *cutting) reflink() (whole bool, err error) {
 	for i, dst := range c.dsts {
-		if ok, err := reflink(dst, c.srcs[i]); !ok || err != nil {
+		if ok, err := sparse.Reflink(dst, c.srcs[i]); !ok || err != nil {
 			return false, err
 		}
 		c.b.shared.add(c.locked[i].dir)

@@ -17,6 +17,7 @@ func TestDependencies(t *testing.T) {
 		"github.com/csikit/csikit/mounter/internal/mountapi": "comes with it",
 		"github.com/csikit/csikit/internal/fsfreeze":         "file systems that are frozen while they are cut, and thawed in any case",
 		"github.com/csikit/csikit/internal/faultpoint":       "names of places where a test kills a driver; empty in a build without its tag",
+		"github.com/csikit/csikit/internal/sparse":           "reflinks and copies of files with holes",
 		"golang.org/x/sys":                                   "fallocate, renameat2, statfs, FICLONE, FIEMAP, FIFREEZE",
 	})
 	deptest.Never(t, map[string]string{

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/internal/sparse"
 )
 
 // fsFacts are what statfs(2) says of the pool's file system.
@@ -118,15 +119,13 @@ func allocate(ctx context.Context, f *os.File, size int64) error {
 	return nil
 }
 
-const fsNoCOW = 0x00800000 // FS_NOCOW_FL
-
 // overwriteInPlace asks btrfs not to write a block elsewhere each time: a file
 // that is allocated in full could run out of space otherwise. f must be empty.
 func overwriteInPlace(f *os.File, fsType string) error {
 	if fsType != "btrfs" {
 		return nil
 	}
-	return setNoCOW(f)
+	return sparse.SetNoCOW(f)
 }
 
 // hasData reports whether anything was ever written to a file. A file system that

@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/internal/sparse"
 )
 
 // RestoreSnapshot makes a volume of a snapshot: of the same blocks where the file
@@ -133,7 +134,7 @@ func (b *Backend) complete(ctx context.Context, img *os.File, m *meta) error {
 
 // replicate gives dst the content of src, which nobody writes to.
 func replicate(ctx context.Context, dst, src *os.File) error {
-	ok, err := reflink(dst, src)
+	ok, err := sparse.Reflink(dst, src)
 	if ok || err != nil {
 		return err
 	}
@@ -166,7 +167,7 @@ func (b *Backend) copyVolume(ctx context.Context, p *pool, dir string, m *meta, 
 }
 
 func (b *Backend) copyQuiet(ctx context.Context, q *quiet, v *volume, img, src *os.File) error {
-	ok, err := reflink(img, src)
+	ok, err := sparse.Reflink(img, src)
 	if ok {
 		b.shared.add(v.dir)
 	}

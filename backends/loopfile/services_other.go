@@ -21,8 +21,6 @@ func needLinux(what string) error {
 
 func loopsNamed(string) ([]string, error) { return nil, needLinux("loop devices") }
 
-func reflink(_, _ *os.File) (bool, error) { return false, nil }
-
 func (p *pool) stampNow(ctx context.Context, f *os.File) (stamp, error) { return settled(ctx, f) }
 
 func (p *pool) reflinks() bool {
@@ -35,8 +33,6 @@ func copySparse(context.Context, *os.File, *os.File, int64, checkpoint) error {
 }
 
 func reserve(context.Context, *os.File, *os.File) error { return needLinux("copies") }
-
-func segment(*os.File, int64) (start, end int64, err error) { return 0, 0, needLinux("holes") }
 
 func changeTime(os.FileInfo) time.Time { return time.Time{} }
 
