@@ -1,0 +1,354 @@
+package tree
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxCopyDepth bounds how many directories are open at a time.
+const maxCopyDepth = 400
+
+// ErrChanged says that a file was changed while the tree was copied.
+var ErrChanged = errors.New("was changed while it was copied")
+
+// ErrMount says that another file system is mounted inside of a tree.
+var ErrMount = errors.New("another file system is mounted there")
+
+// CopyOptions say how.
+type CopyOptions struct {
+	Workers  int          // files at a time; 0: 8
+	Progress func(string) // called after each piece; nil ok
+	Step     func(string) // a fault point; nil ok
+	// Still fails with ErrChanged when somebody writes to the tree meanwhile. Else
+	// each file is as it was at one moment, if it stays unchanged for long enough.
+	Still bool
+}
+
+// Copied is what was done.
+type Copied struct {
+	Files, Bytes int64
+	Shared       int64 // files whose blocks are shared with the source's
+	Kept         int64 // files that an earlier copy had made whole
+	Unsteady     int64 // files that were written to each time they were copied
+}
+
+// copier is a copy at work.
+type copier struct {
+	o     CopyOptions
+	links *os.File // files of several names, by inode
+	tasks chan task
+	stop  context.CancelCauseFunc
+
+	files, bytes, shared, kept, unsteady atomic.Int64
+	noReflink                            atomic.Bool
+
+	mu     sync.Mutex
+	linked map[uint64]*linked
+}
+
+// linked is a file of several names, once it is copied.
+type linked struct {
+	once sync.Once
+	info Info
+	err  error
+}
+
+// pair is a directory of the source and its copy. It gets its mode and times when
+// everything in it is there.
+type pair struct {
+	src, dst *os.File
+	info     Info
+	up       *pair
+	users    atomic.Int64
+}
+
+type task struct {
+	p    *pair
+	name string
+	info Info
+}
+
+// Copy makes dst, a directory, what src is: files with their holes, owners, modes,
+// times, extended attributes and hard links; symbolic links, fifos, sockets and
+// devices. links is an empty directory on the file system of dst, or what an earlier
+// Copy of the same left there. What dst has already is kept where it is certainly
+// whole, and made anew elsewhere.
+func Copy(ctx context.Context, dst, src, links *Root, o CopyOptions) (Copied, error) {
+	if o.Workers <= 0 {
+		o.Workers = 8
+	}
+	if o.Progress == nil {
+		o.Progress = func(string) {}
+	}
+	if o.Step == nil {
+		o.Step = func(string) {}
+	}
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	c := &copier{o: o, links: links.f, tasks: make(chan task, o.Workers), stop: stop, linked: map[uint64]*linked{}}
+	var wg sync.WaitGroup
+	for range o.Workers {
+		wg.Go(func() {
+			for t := range c.tasks {
+				c.fail(c.copy(ctx, t))
+				c.fail(c.leave(t.p))
+			}
+		})
+	}
+	err := c.walkRoot(ctx, dst, src)
+	c.fail(err)
+	close(c.tasks)
+	wg.Wait()
+	done := Copied{c.files.Load(), c.bytes.Load(), c.shared.Load(), c.kept.Load(), c.unsteady.Load()}
+	if ctx.Err() != nil {
+		return done, context.Cause(ctx)
+	}
+	return done, syncfs(dst.f)
+}
+
+func syncfs(f *os.File) error {
+	if err := unix.Syncfs(int(f.Fd())); err != nil {
+		return &os.PathError{Op: "syncfs", Path: f.Name(), Err: err}
+	}
+	return nil
+}
+
+func (c *copier) fail(err error) {
+	if err != nil {
+		c.stop(err)
+	}
+}
+
+func (c *copier) walkRoot(ctx context.Context, dst, src *Root) error {
+	// Descriptors of its own: those of the caller stay open.
+	s, err := src.open(".", unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return err
+	}
+	d, err := dst.open(".", unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		_ = s.Close() // read only
+		return err
+	}
+	p := &pair{src: s, dst: d}
+	p.users.Store(1)
+	if p.info, err = statOf(s); err == nil {
+		err = c.walk(ctx, p, 0)
+	}
+	return errors.Join(err, c.leave(p))
+}
+
+// leave ends a use of a directory; the last one completes it, and is a use of the
+// one above.
+func (c *copier) leave(p *pair) error {
+	for ; p != nil; p = p.up {
+		if p.users.Add(-1) > 0 {
+			return nil
+		}
+		err := c.finish(p)
+		_, _ = p.src.Close(), p.dst.Close() // nothing was written by them
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// finish gives a complete directory what the source has.
+func (c *copier) finish(p *pair) error {
+	if c.o.Still {
+		now, err := statOf(p.src)
+		if err != nil {
+			return err
+		}
+		if now.Mtime != p.info.Mtime || now.Ctime != p.info.Ctime {
+			return fmt.Errorf("%s: %w", p.src.Name(), ErrChanged)
+		}
+	}
+	return c.dress(p.dst, p.src, p.info)
+}
+
+// walk copies what is in a directory: directories itself, the rest by tasks.
+func (c *copier) walk(ctx context.Context, p *pair, depth int) error {
+	if depth > maxCopyDepth {
+		return fmt.Errorf("%s: %w: deeper than %d directories", p.src.Name(), unix.ENAMETOOLONG, maxCopyDepth)
+	}
+	for {
+		names, err := p.src.Readdirnames(batch)
+		for _, name := range names {
+			if err := c.entry(ctx, p, name, depth); err != nil {
+				return err
+			}
+		}
+		if errors.Is(err, io.EOF) || err == nil && len(names) == 0 {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func (c *copier) entry(ctx context.Context, p *pair, name string, depth int) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	info, err := statAt(int(p.src.Fd()), name)
+	if err != nil {
+		return c.vanished(p, name, err)
+	}
+	if !info.Dir() {
+		p.users.Add(1)
+		select {
+		case c.tasks <- task{p, name, info}:
+			return nil
+		case <-ctx.Done():
+			return errors.Join(context.Cause(ctx), c.leave(p))
+		}
+	}
+	sub, err := c.enter(p, name)
+	if err != nil || sub == nil {
+		return err
+	}
+	return errors.Join(c.walk(ctx, sub, depth+1), c.leave(sub))
+}
+
+// vanished: somebody removed it meanwhile.
+func (c *copier) vanished(p *pair, name string, err error) error {
+	if !isGone(err) {
+		return &os.PathError{Op: "lstat", Path: p.src.Name() + "/" + name, Err: err}
+	}
+	if c.o.Still {
+		return fmt.Errorf("%s/%s: %w", p.src.Name(), name, ErrChanged)
+	}
+	return nil
+}
+
+// enter opens a directory of the source, and makes its copy. nil: it is gone.
+func (c *copier) enter(p *pair, name string) (*pair, error) {
+	full := p.src.Name() + "/" + name
+	src, err := openat2(int(p.src.Fd()), name, full, unix.O_RDONLY|unix.O_DIRECTORY, 0, beneath)
+	switch {
+	case errors.Is(err, unix.EXDEV):
+		return nil, fmt.Errorf("%s: %w", full, ErrMount)
+	case isGone(err), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ELOOP): // or replaced
+		return nil, c.vanished(p, name, unix.ENOENT)
+	case err != nil:
+		return nil, err
+	}
+	sub := &pair{src: src, up: p}
+	if sub.info, err = statOf(src); err == nil {
+		sub.dst, err = makeDir(p.dst, name)
+	}
+	if err != nil {
+		_ = src.Close() // read only
+		return nil, err
+	}
+	sub.users.Store(1)
+	p.users.Add(1)
+	return sub, nil
+}
+
+// isGone tells what a name that was just seen says when somebody has removed it.
+func isGone(err error) bool { return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESTALE) }
+
+// makeDir makes a directory, or takes the one that an earlier copy made.
+func makeDir(parent *os.File, name string) (*os.File, error) {
+	fd, full := int(parent.Fd()), parent.Name()+"/"+name
+	for range 2 {
+		err := again(func() error { return unix.Mkdirat(fd, name, 0o700) })
+		if err != nil && !errors.Is(err, unix.EEXIST) {
+			return nil, &os.PathError{Op: "mkdir", Path: full, Err: err}
+		}
+		d, err := openat2(fd, name, full, unix.O_RDONLY|unix.O_DIRECTORY, 0, beneath)
+		if !errors.Is(err, unix.ENOTDIR) && !errors.Is(err, unix.ELOOP) {
+			return d, err
+		}
+		if err := again(func() error { return unix.Unlinkat(fd, name, 0) }); err != nil {
+			return nil, &os.PathError{Op: "unlink", Path: full, Err: err}
+		}
+	}
+	return nil, &os.PathError{Op: "mkdir", Path: full, Err: unix.EEXIST}
+}
+
+// clear makes a name of the copy free: what an earlier copy left there, and did not
+// end.
+func clearName(ctx context.Context, dir *os.File, name string) error {
+	err := again(func() error { return unix.Unlinkat(int(dir.Fd()), name, 0) })
+	switch {
+	case err == nil, errors.Is(err, unix.ENOENT):
+		return nil
+	case !errors.Is(err, unix.EISDIR) && !errors.Is(err, unix.EPERM):
+		return &os.PathError{Op: "unlink", Path: dir.Name() + "/" + name, Err: err}
+	}
+	// It was a directory when the copy before this one saw it.
+	m := &remover{root: &Root{dir, dir.Name()}}
+	if err := m.remove(ctx, dir, name, 0); err != nil {
+		return err
+	}
+	return m.Err()
+}
+
+// copy copies what is no directory.
+func (c *copier) copy(ctx context.Context, t task) error {
+	if ctx.Err() != nil {
+		return nil // the cause is known
+	}
+	c.o.Step("nfs.copy.file")
+	defer c.report()
+	if t.info.Nlink > 1 {
+		return c.copyLinked(ctx, t)
+	}
+	return c.copyOne(ctx, t, t.p.dst, t.name)
+}
+
+func (c *copier) report() {
+	c.o.Progress("copied " + strconv.FormatInt(c.files.Load(), 10) + " files, " + strconv.FormatInt(c.bytes.Load(), 10) + " bytes")
+}
+
+// copyLinked copies a file of several names once, into links, and links it from
+// there.
+func (c *copier) copyLinked(ctx context.Context, t task) error {
+	c.mu.Lock()
+	l := c.linked[t.info.Ino]
+	if l == nil {
+		l = &linked{info: t.info}
+		c.linked[t.info.Ino] = l
+	}
+	c.mu.Unlock()
+	name := strconv.FormatUint(t.info.Ino, 10)
+	l.once.Do(func() { l.err = c.copyOne(ctx, t, c.links, name) })
+	if l.err != nil {
+		return l.err
+	}
+	if l.info.Mtime != t.info.Mtime || l.info.Size != t.info.Size || l.info.Mode != t.info.Mode {
+		// The inode is another file by now, or was written to.
+		return c.copyOne(ctx, t, t.p.dst, t.name)
+	}
+	if err := clearName(ctx, t.p.dst, t.name); err != nil {
+		return err
+	}
+	err := again(func() error { return unix.Linkat(int(c.links.Fd()), name, int(t.p.dst.Fd()), t.name, 0) })
+	if errors.Is(err, unix.ENOENT) {
+		return nil // its source vanished before it was copied
+	}
+	if err != nil {
+		return &os.LinkError{Op: "link", Old: name, New: t.p.dst.Name() + "/" + t.name, Err: err}
+	}
+	return nil
+}
+
+func (c *copier) copyOne(ctx context.Context, t task, dir *os.File, name string) error {
+	if t.info.Regular() {
+		return c.copyFile(ctx, t, dir, name)
+	}
+	return c.copySpecial(ctx, t, dir, name)
+}

@@ -1,0 +1,268 @@
+package tree
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/csikit/csikit/internal/testenv"
+)
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func write(t testing.TB, path, content string) {
+	t.Helper()
+	must(t, os.MkdirAll(filepath.Dir(path), 0o755))
+	must(t, os.WriteFile(path, []byte(content), 0o644))
+}
+
+// roots are an empty copy, a source and a place for links.
+func roots(t testing.TB) (dst, src, links *Root) {
+	t.Helper()
+	top := t.TempDir()
+	for _, r := range []struct {
+		name string
+		to   **Root
+	}{{"dst", &dst}, {"src", &src}, {"links", &links}} {
+		must(t, os.Mkdir(filepath.Join(top, r.name), 0o700))
+		root, err := Open(filepath.Join(top, r.name))
+		must(t, err)
+		t.Cleanup(func() { _ = root.Close() })
+		*r.to = root
+	}
+	return dst, src, links
+}
+
+// plant makes a tree with one of everything.
+func plant(t testing.TB, dir string, asRoot bool) {
+	t.Helper()
+	at := func(p string) string { return filepath.Join(dir, p) }
+	write(t, at("a/b/plain"), "plain")
+	write(t, at("empty"), "")
+	write(t, at("exec"), "#!/bin/sh\n")
+	must(t, os.Chmod(at("exec"), 0o4751))
+	must(t, os.Mkdir(at("shut"), 0o500))
+	must(t, os.Link(at("a/b/plain"), at("a/second")))
+	must(t, os.Link(at("a/b/plain"), at("third")))
+	must(t, os.Symlink("/etc/passwd", at("a/absolute")))
+	must(t, os.Symlink("../../..", at("a/b/up")))
+	must(t, os.Symlink("nowhere", at("dangling")))
+	must(t, unix.Mkfifo(at("fifo"), 0o640))
+	must(t, unix.Mknod(at("socket"), unix.S_IFSOCK|0o600, 0))
+	must(t, os.WriteFile(at("name with\nnewline and ä"), []byte("x"), 0o600))
+	f, err := os.Create(at("sparse"))
+	must(t, err)
+	must(t, f.Truncate(64<<20))
+	_, err = f.WriteAt(bytes.Repeat([]byte("data"), 1<<18), 32<<20)
+	must(t, err)
+	must(t, f.Close())
+	if asRoot {
+		must(t, os.Lchown(at("a/second"), 1234, 2345))
+		must(t, os.Lchown(at("a/absolute"), 4321, 5432))
+		must(t, os.Lchown(at("a/b"), 77, 88))
+		must(t, unix.Mknod(at("device"), unix.S_IFCHR|0o600, int(unix.Mkdev(1, 3))))
+	}
+	for _, p := range []string{"a/b/plain", "a", "empty"} {
+		if err := unix.Setxattr(at(p), "user.test", []byte("of "+p), 0); err != nil {
+			t.Logf("no user attributes on %s: %v", dir, err)
+			break
+		}
+	}
+	long := time.Date(2001, 2, 3, 4, 5, 6, 789, time.UTC)
+	times := []unix.Timespec{unix.NsecToTimespec(long.Add(time.Hour).UnixNano()), unix.NsecToTimespec(long.UnixNano())}
+	for _, p := range []string{"a/b/plain", "a/absolute", "fifo", "a/b", "a", "sparse", "shut"} {
+		must(t, unix.UtimesNanoAt(unix.AT_FDCWD, at(p), times, unix.AT_SYMLINK_NOFOLLOW))
+	}
+}
+
+// describe is everything of a tree that a copy preserves, a line each.
+func describe(t testing.TB, dir string) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	first := map[uint64]string{} // files of several names
+	must(t, filepath.WalkDir(dir, func(p string, _ os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, _ := filepath.Rel(dir, p)
+		i, err := statAt(unix.AT_FDCWD, p)
+		if err != nil {
+			return err
+		}
+		line := fmt.Sprintf("mode %o owner %d:%d mtime %v rdev %d", i.Mode, i.UID, i.GID, i.Mtime, i.Rdev)
+		if !i.Dir() {
+			line += fmt.Sprintf(" size %d nlink %d", i.Size, i.Nlink)
+		}
+		switch i.Mode & unix.S_IFMT {
+		case unix.S_IFLNK:
+			to, err := os.Readlink(p)
+			must(t, err)
+			line += " to " + to
+		case unix.S_IFREG:
+			b, err := os.ReadFile(p)
+			must(t, err)
+			line += fmt.Sprintf(" content %x", hash(b))
+			fallthrough
+		case unix.S_IFDIR:
+			buf := make([]byte, 100)
+			if n, err := unix.Lgetxattr(p, "user.test", buf); err == nil {
+				line += " attribute " + string(buf[:n])
+			}
+		}
+		if !i.Dir() && i.Nlink > 1 {
+			if first[i.Ino] == "" {
+				first[i.Ino] = rel
+			}
+			line += " with " + first[i.Ino]
+		}
+		all[rel] = line
+		return nil
+	}))
+	return all
+}
+
+func hash(b []byte) uint64 {
+	h := uint64(14695981039346656037)
+	for _, c := range b {
+		h = (h ^ uint64(c)) * 1099511628211
+	}
+	return h
+}
+
+func same(t testing.TB, dst, src string) {
+	t.Helper()
+	// The last step of a copy: files of several names have one more until then.
+	links, err := Open(filepath.Join(filepath.Dir(dst), "links"))
+	must(t, err)
+	defer links.Close()
+	_, err = links.Clear(t.Context(), nil)
+	must(t, err)
+	want, got := describe(t, src), describe(t, dst)
+	for p, line := range want {
+		if got[p] != line {
+			t.Errorf("%q:\n got %s\nwant %s", p, got[p], line)
+		}
+	}
+	for p := range got {
+		if want[p] == "" {
+			t.Errorf("%q is in the copy alone", p)
+		}
+	}
+}
+
+// TestCopyKeepsEverything: owner, mode, times, attributes, hard links, holes, symbolic
+// links, fifos, sockets and devices.
+func TestCopyKeepsEverything(t *testing.T) {
+	dst, src, links := roots(t)
+	plant(t, src.Name(), os.Geteuid() == 0)
+	done, err := Copy(t.Context(), dst, src, links, CopyOptions{Still: true})
+	must(t, err)
+	same(t, dst.Name(), src.Name())
+	t.Logf("%+v", done)
+	var st unix.Stat_t
+	must(t, unix.Stat(filepath.Join(dst.Name(), "sparse"), &st))
+	if st.Blocks*512 > 8<<20 {
+		t.Errorf("the sparse file takes %d bytes in the copy", st.Blocks*512)
+	}
+}
+
+// TestCopyResumes: a copy that was cut at any file is made whole by the next one.
+func TestCopyResumes(t *testing.T) {
+	dst, src, links := roots(t)
+	plant(t, src.Name(), os.Geteuid() == 0)
+	for cut := 1; ; cut++ {
+		ctx, stop := context.WithCancelCause(t.Context())
+		n := 0
+		cause := errors.New("cut")
+		_, err := Copy(ctx, dst, src, links, CopyOptions{Workers: 1, Step: func(string) {
+			if n++; n == cut {
+				stop(cause)
+			}
+		}})
+		stop(nil)
+		if err == nil {
+			if cut < 5 {
+				t.Fatalf("it was whole after %d files", cut)
+			}
+			break
+		}
+		if !errors.Is(err, cause) {
+			t.Fatal(err)
+		}
+	}
+	same(t, dst.Name(), src.Name())
+	if done, err := Copy(t.Context(), dst, src, links, CopyOptions{}); err != nil || done.Kept == 0 {
+		t.Errorf("again: %+v, %v: want the big file kept", done, err)
+	}
+	same(t, dst.Name(), src.Name())
+}
+
+// TestCopyReplacesWhatIsLeft: what a copy finds at its names and did not make whole is
+// made anew, whatever it is, and never followed.
+func TestCopyReplacesWhatIsLeft(t *testing.T) {
+	dst, src, links := roots(t)
+	write(t, filepath.Join(src.Name(), "file"), "file")
+	write(t, filepath.Join(src.Name(), "dir/file"), "inner")
+	outside := filepath.Join(t.TempDir(), "outside")
+	write(t, outside, "outside")
+	must(t, os.Symlink(outside, filepath.Join(dst.Name(), "file")))
+	must(t, os.Symlink(filepath.Dir(outside), filepath.Join(dst.Name(), "dir")))
+	_, err := Copy(t.Context(), dst, src, links, CopyOptions{})
+	must(t, err)
+	same(t, dst.Name(), src.Name())
+	if b, _ := os.ReadFile(outside); string(b) != "outside" {
+		t.Errorf("a file outside has become %q", b)
+	}
+}
+
+// TestCopyOfWhatChanges: Still refuses it, and without it the copy ends.
+func TestCopyOfWhatChanges(t *testing.T) {
+	dst, src, links := roots(t)
+	for i := range 20 {
+		write(t, filepath.Join(src.Name(), fmt.Sprint("file", i)), strings.Repeat("x", 1<<16))
+	}
+	change := func(string) {
+		write(t, filepath.Join(src.Name(), "file7"), strings.Repeat("y", rand.IntN(1<<17)))
+		write(t, filepath.Join(src.Name(), "new", fmt.Sprint(rand.Int())), "new")
+		_ = os.Remove(filepath.Join(src.Name(), "file19"))
+	}
+	if _, err := Copy(t.Context(), dst, src, links, CopyOptions{Step: change, Still: true}); !errors.Is(err, ErrChanged) {
+		t.Errorf("Still: got %v, want ErrChanged", err)
+	}
+	if _, err := Copy(t.Context(), dst, src, links, CopyOptions{Step: change}); err != nil {
+		t.Errorf("not Still: %v", err)
+	}
+}
+
+// TestCopyStopsAtMounts: a file system that is mounted inside of the source is not
+// the source's, and a copy without it would not be whole.
+func TestCopyStopsAtMounts(t *testing.T) {
+	testenv.Root(t)
+	dst, src, links := roots(t)
+	at := filepath.Join(src.Name(), "a/mounted")
+	must(t, os.MkdirAll(at, 0o755))
+	other := t.TempDir()
+	write(t, filepath.Join(other, "secret"), "secret")
+	must(t, unix.Mount(other, at, "", unix.MS_BIND, ""))
+	t.Cleanup(func() { _ = unix.Unmount(at, unix.MNT_DETACH) })
+	if _, err := Copy(t.Context(), dst, src, links, CopyOptions{}); !errors.Is(err, ErrMount) {
+		t.Errorf("got %v, want ErrMount", err)
+	}
+	if _, err := os.Stat(filepath.Join(dst.Name(), "a/mounted/secret")); err == nil {
+		t.Error("what is mounted was copied")
+	}
+}
