@@ -20,6 +20,10 @@ type Backend struct {
 	ctx  context.Context // ends with Close
 	stop context.CancelFunc
 	wg   sync.WaitGroup // what goes on in the background
+
+	jobs   jobs   // snapshots that are being copied
+	purges purges // trash that is being emptied
+	usage  usages // of QuotaGuard
 }
 
 // New makes a Backend. It does not look at any share: those may come later.

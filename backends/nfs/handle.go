@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+
+	"github.com/csikit/csikit/backends"
 )
 
 // A volume's handle is
@@ -55,12 +57,13 @@ func (h handle) String() string {
 	return h.tag + "#" + where + "#" + h.key
 }
 
-// encode is String, or an error when CSI has no room for it.
-func (h handle) encode() (string, error) {
-	if id := h.String(); len(id) <= maxHandle {
-		return id, nil
+// fits says when CSI has no room for an ID.
+func (h handle) fits() error {
+	if len(h.String()) <= maxHandle {
+		return nil
 	}
-	return "", fmt.Errorf("%s: the handle of a volume there would have more than %d bytes: give the share a name in the driver's configuration", h.share, maxHandle)
+	return fmt.Errorf("%w: %s: the handle of a volume there would have more than %d bytes: give the share a name in the driver's configuration",
+		backends.ErrInvalid, h.share, maxHandle)
 }
 
 // parseHandle reads an ID of ours or, if legacy, of csi-driver-nfs. ok is false for

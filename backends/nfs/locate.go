@@ -10,6 +10,11 @@ import (
 // locate says where a volume lies, by what the node was given of it; no I/O. The
 // directory is "" for a whole share, which only a volume that was written by hand is.
 func (b *Backend) locate(id string, context map[string]string) (s Share, subDir string, err error) {
+	h, ours := parseHandle(id, b.o.Legacy != LegacyRefuse)
+	if len(context) == 0 && (!ours || !h.legacy()) {
+		// No volume comes without: this is the ID of none that a node can find.
+		return Share{}, "", backends.VolumeNotFound(id)
+	}
 	c := make(map[string]string, len(context))
 	for k, v := range context {
 		c[strings.ToLower(k)] = v
@@ -24,10 +29,9 @@ func (b *Backend) locate(id string, context map[string]string) (s Share, subDir 
 		}
 	}
 	p := params{server: c[ctxServer], share: c[ctxShare], options: options}
-	h, ours := parseHandle(id, b.o.Legacy != LegacyRefuse)
 	switch {
 	case ours && h.tag == volumeTag && subDir == "":
-		return Share{}, "", fmt.Errorf("%w: volume %s came without its context", backends.ErrInvalid, id)
+		return Share{}, "", fmt.Errorf("%w: volume context has no subDir", backends.ErrInvalid)
 	case ours && h.legacy() && p.server == "" && p.share == "":
 		p.server, p.share, subDir = h.share.Server, h.share.Export, h.subDir
 	case p.server == "" && p.share == "":

@@ -119,6 +119,9 @@ func (b *Backend) NodeVolumeHealth(ctx context.Context, req backends.NodeHealthR
 	if err != nil {
 		return nil, err
 	}
+	if len(req.State) == 0 && req.Path == "" {
+		return nil, backends.VolumeNotFound(req.ID) // nothing of this name is on this node
+	}
 	if s.Server == "" || req.Path == "" {
 		return b.serverHealth(ctx, s.Server), nil
 	}

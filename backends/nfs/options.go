@@ -59,6 +59,10 @@ type Options struct {
 	// AnyShare lets a class name any server and path. Their volumes are not listed:
 	// nobody knows where they all are.
 	AnyShare bool
+	// Init prepares a share that was never used. Without it a share without the
+	// directory of this installation is a disk that is not mounted on its server, and
+	// every call answers ErrUnavailable: set it where that cannot happen, or once.
+	Init bool
 	// OnDelete is what becomes of a deleted volume, if its class does not say:
 	// "delete" (""), "retain" or "archive".
 	OnDelete string

@@ -3,6 +3,7 @@ package nfs
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -183,7 +184,7 @@ func (b *Backend) resolve(p params) (Share, error) {
 // with is the share with more mount options.
 func (s Share) with(options []string) Share {
 	if len(options) > 0 {
-		s.Options = append(s.Options[:len(s.Options):len(s.Options)], options...)
+		s.Options = append(slices.Clip(s.Options), options...)
 	}
 	return s
 }

@@ -6,5 +6,6 @@ import "maps"
 func tasks() map[string]task {
 	all := map[string]task{}
 	maps.Copy(all, nodeTasks())
+	maps.Copy(all, controllerTasks())
 	return all
 }

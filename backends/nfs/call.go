@@ -1,0 +1,107 @@
+package nfs
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/backends/nfs/internal/tree"
+	"github.com/csikit/csikit/internal/faultpoint"
+)
+
+// Everything that reads or writes a share is a task (worker_child.go). A share that is a
+// local directory of this host is worked on in this process, every other one by a
+// worker: see far.
+
+// onShare runs a task on a share. lane "" is for what is quick; whatever may take long
+// has a lane of its own.
+func onShare[Out any](ctx context.Context, b *Backend, s Share, lane, op string, in any) (out Out, err error) {
+	if s.LocalDir == "" {
+		return far[Out](ctx, b.workers, placeOf(s), lane, op, in)
+	}
+	f := controllerTasks()[op]
+	raw, err := json.Marshal(in)
+	if err != nil || f == nil {
+		return out, fmt.Errorf("%w: task %q: %w", backends.ErrInvalid, op, err)
+	}
+	t := &taskCall{root: s.LocalDir, in: raw, progress: func(step string) { backends.Progress(ctx, step) }}
+	answer, err := f(ctx, t)
+	if err != nil || answer == nil {
+		return out, err
+	}
+	// By way of JSON, as from a worker: so the tests of one are those of both.
+	if raw, err = json.Marshal(answer); err != nil {
+		return out, err
+	}
+	return out, json.Unmarshal(raw, &out)
+}
+
+// where is in the arguments of each task: which installation's directory is meant.
+type where struct {
+	Installation string `json:"installation"`
+	Init         bool   `json:"init,omitempty"` // make it if it is missing
+}
+
+func (b *Backend) where() where { return where{Installation: b.o.Installation} }
+
+// controllerTasks are the tasks of the controller half.
+func controllerTasks() map[string]task {
+	return map[string]task{
+		opInit: onSite(taskInit), opFind: onSite(taskFind), opList: onSite(taskList),
+		opMake: onSite(taskMake), opUnmake: onSite(taskUnmake), opResize: onSite(taskResize),
+		opFree: onSite(taskFree), opUsage: onSite(taskUsage), opInspect: onSite(taskInspect),
+		opLegacy: onSite(taskLegacy), opLegacyDelete: onSite(taskLegacyDelete),
+		opPurge: onSite(taskPurge), opTrash: onSite(taskTrash),
+		opSnapBegin: onSite(taskSnapBegin), opSnapCopy: onSite(taskSnapCopy), opSnapFind: onSite(taskSnapFind),
+		opSetFind: onSite(taskSetFind), opSetSave: onSite(taskSetSave), opSetDrop: onSite(taskSetDrop),
+		opSnapList: onSite(taskSnapList), opSnapDelete: onSite(taskSnapDelete), opSnapSave: onSite(taskSnapSave),
+	}
+}
+
+// site is a share as a task sees it.
+type site struct {
+	root     *tree.Root
+	control  string // the directory of the installation
+	inode    uint64 // its inode; 0: it is missing
+	step     func(string)
+	progress func(string)
+}
+
+// located are arguments of a task.
+type located interface{ at() where }
+
+func (w where) at() where { return w }
+
+// onSite makes a task of a function that works on a site.
+func onSite[In located, Out any](f func(ctx context.Context, s *site, in In) (Out, error)) task {
+	return func(ctx context.Context, t *taskCall) (any, error) {
+		var in In
+		if err := t.decode(&in); err != nil {
+			return nil, err
+		}
+		s, err := openSite(t, in.at())
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = s.root.Close() }() // nothing is written by it
+		out, err := f(ctx, s, in)
+		if err != nil {
+			return nil, kindOf(err)
+		}
+		return out, nil
+	}
+}
+
+func openSite(t *taskCall, w where) (*site, error) {
+	root, err := tree.Open(t.root)
+	if err != nil {
+		return nil, unavailable("%w", err)
+	}
+	s := &site{root: root, control: controlPrefix + w.Installation, step: faultpoint.Reach, progress: t.progress}
+	if err := s.look(w.Init); err != nil {
+		_ = root.Close() // nothing was written by it
+		return nil, kindOf(err)
+	}
+	return s, nil
+}
