@@ -34,12 +34,15 @@ const (
 
 // Kubernetes is what CSI has no field for and manifests need.
 type Kubernetes struct {
-	PodInfo         bool
+	PodInfo         bool   // which pod a volume is published for; implied by Ephemeral
 	FSGroupPolicy   string // "File", "None" or "ReadWriteOnceWithFSType"; "" is the last
 	Republish       bool
 	SELinuxMount    bool
 	StorageCapacity bool
 	TokenAudiences  []string
+	// NodeLocal: each node's process makes, copies and deletes the volumes of its own
+	// node, and needs both halves there (distributed provisioning).
+	NodeLocal bool
 }
 
 // Parameter describes one parameter of CreateVolume (StorageClass) or, when

@@ -262,4 +262,13 @@ func TestManifest(t *testing.T) {
 	if !slices.Contains(strings.Split(lifecycle(backends.Persistent|backends.Ephemeral), ","), "Ephemeral") {
 		t.Error("no Ephemeral")
 	}
+	if _, ok := m[nodeLocalKey]; ok {
+		t.Error("nodeLocal was not asked for")
+	}
+	cfg.Traits.Kubernetes = backends.Kubernetes{NodeLocal: true}
+	cfg.Traits.Lifecycle = backends.Persistent | backends.Ephemeral
+	m = manifest(&cfg.Traits, false)
+	if m[nodeLocalKey] != "true" || m[manifestPrefix+"podInfoOnMount"] != "true" {
+		t.Errorf("ephemeral volumes are told by the pod's info alone: %v", m)
+	}
 }

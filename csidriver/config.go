@@ -3,6 +3,7 @@ package csidriver
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -140,7 +141,11 @@ func (c *complaints) kubernetes(t *backends.Traits) {
 }
 
 func (c *complaints) node(d *Driver) {
+	c.when(d.opts.KubeletEndpoint != "" && !filepath.IsAbs(d.opts.KubeletEndpoint), "Options.KubeletEndpoint %q is no absolute path", d.opts.KubeletEndpoint)
+	c.when(d.opts.KubeletEndpoint != "" && d.opts.KubeletRegistry == "", "Options.KubeletEndpoint without KubeletRegistry")
+	c.when(d.opts.KubeletRegistry != "" && !filepath.IsAbs(d.opts.KubeletRegistry), "Options.KubeletRegistry %q is no absolute path", d.opts.KubeletRegistry)
 	if d.cfg.Serve&ServeNode == 0 {
+		c.when(d.opts.KubeletRegistry != "", "Options.KubeletRegistry, but Node is not served here")
 		return
 	}
 	c.when(d.opts.NodeID == "", "Options.NodeID is empty; serving Node needs it")

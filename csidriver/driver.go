@@ -59,6 +59,22 @@ type Options struct {
 	// Engine replaces the node engine, package mounter's, for tests.
 	Engine Engine
 
+	// KubeletRegistry is kubelet's plugins_registry directory as this process sees
+	// it. The driver then registers there by itself, again after kubelet or somebody
+	// else has removed its socket, and needs no node-driver-registrar. "": it does
+	// not register. For who serves Node, at a Unix socket.
+	KubeletRegistry string
+	// KubeletEndpoint is the path of the driver's socket as kubelet sees it, where
+	// that differs from what this process serves, as in most containers. "": it does
+	// not differ.
+	KubeletEndpoint string
+	// HealthAddress, host:port, answers GET /healthz and GET /readyz in clear text.
+	// /healthz is 503 when only a restart can help: Probe fails, or the driver's
+	// socket is gone; a driver that recovers what an earlier process left, waits for
+	// its storage, or drains, is 200 there. /readyz is 200 when all calls are served
+	// and Probe says ready. "": it does not listen.
+	HealthAddress string
+
 	Logger      *slog.Logger  // nil: slog.Default()
 	LogRequests bool          // log redacted requests, at Debug
 	Wait        time.Duration // longest wait for a conflicting operation; 0: 10 s
@@ -234,6 +250,11 @@ func (d *Driver) Serve(ctx context.Context, lis net.Listener) error {
 	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
+	leave, err := d.beside(ctx, lis)
+	if err != nil {
+		return errors.Join(err, lis.Close())
+	}
+	defer leave()
 	recovered := make(chan error, 1)
 	go func() {
 		err := d.recover(ctx)
@@ -245,9 +266,24 @@ func (d *Driver) Serve(ctx context.Context, lis net.Listener) error {
 		}
 		recovered <- err
 	}()
-	err := d.server.Serve(ctx, lis)
+	err = d.server.Serve(ctx, lis)
 	stop()
 	return errors.Join(endOfRecovery(recovered), err, d.closeEngine())
+}
+
+// beside starts what is no part of CSI: HTTP for health, and registration with
+// kubelet, which ends when ctx does: before the driver stops to answer.
+func (d *Driver) beside(ctx context.Context, lis net.Listener) (stop func(), err error) {
+	stopHealth, err := d.startHealth(ctx, lis)
+	if err != nil {
+		return nil, err
+	}
+	stopRegistration, err := d.startRegistration(ctx, lis)
+	if err != nil {
+		stopHealth()
+		return nil, err
+	}
+	return func() { stopRegistration(); stopHealth() }, nil
 }
 
 func (d *Driver) closeEngine() error {

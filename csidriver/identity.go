@@ -38,6 +38,10 @@ func (i *identity) Probe(ctx context.Context, _ *csi.ProbeRequest) (*csi.ProbeRe
 	return &csi.ProbeResponse{Ready: wrapperspb.Bool(ready)}, nil
 }
 
+// nodeLocalKey of GetPluginInfo.manifest says that each node provisions its own
+// volumes. It is no field of a CSIDriver object, but manifests are made from it.
+const nodeLocalKey = "kubernetes.deployment/nodeLocal"
+
 // manifestPrefix stands before the fields of a CSIDriver object in
 // GetPluginInfo.manifest, from which manifests are made.
 const manifestPrefix = "kubernetes.csidriver/"
@@ -46,9 +50,11 @@ const manifestPrefix = "kubernetes.csidriver/"
 // names of its fields.
 func manifest(t *backends.Traits, attach bool) map[string]string {
 	k := &t.Kubernetes
+	// kubelet says with the pod's names that a volume is ephemeral, or not at all.
+	podInfo := k.PodInfo || t.Lifecycle&backends.Ephemeral != 0
 	m := map[string]string{
 		"attachRequired":       strconv.FormatBool(attach),
-		"podInfoOnMount":       strconv.FormatBool(k.PodInfo),
+		"podInfoOnMount":       strconv.FormatBool(podInfo),
 		"fsGroupPolicy":        k.FSGroupPolicy,
 		"requiresRepublish":    strconv.FormatBool(k.Republish),
 		"seLinuxMount":         strconv.FormatBool(k.SELinuxMount),
@@ -64,6 +70,9 @@ func manifest(t *backends.Traits, attach bool) map[string]string {
 		if v != "" {
 			out[manifestPrefix+field] = v
 		}
+	}
+	if k.NodeLocal {
+		out[nodeLocalKey] = "true"
 	}
 	return out
 }

@@ -27,6 +27,7 @@ type rig struct {
 	backend *memory
 	engine  *fakeEngine
 	log     *logBuffer
+	socket  string
 	stop    func() error
 }
 
@@ -50,7 +51,8 @@ func newRig(t *testing.T, change func(*setup)) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := "unix://" + filepath.Join(t.TempDir(), "csi.sock")
+	r.socket = filepath.Join(t.TempDir(), "csi.sock")
+	path := "unix://" + r.socket
 	lis, err := Listen(path, 0)
 	if err != nil {
 		t.Fatal(err)

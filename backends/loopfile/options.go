@@ -100,7 +100,7 @@ func Traits(o Options) backends.Traits {
 			},
 			luks.Parameter(),
 		},
-		Kubernetes: backends.Kubernetes{FSGroupPolicy: "File", StorageCapacity: true},
+		Kubernetes: backends.Kubernetes{FSGroupPolicy: "File", StorageCapacity: true, NodeLocal: true},
 	}
 	if o.Cgroup != "" {
 		t.Parameters = append(t.Parameters, iolimit.Parameters()...)

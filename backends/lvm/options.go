@@ -149,7 +149,7 @@ func Traits(o Options) backends.Traits {
 		SizeMax:          maxSize,
 		SizeDefault:      1 << 30,
 		Parameters:       append([]backends.Parameter{class, luks.Parameter()}, mutableParameters(o)...),
-		Kubernetes:       backends.Kubernetes{FSGroupPolicy: "File", StorageCapacity: true},
+		Kubernetes:       backends.Kubernetes{FSGroupPolicy: "File", StorageCapacity: true, NodeLocal: true},
 	}
 }
 

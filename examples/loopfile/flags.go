@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 
 	"github.com/csikit/csikit/backends/loopfile"
 	"github.com/csikit/csikit/csidriver"
@@ -15,6 +16,8 @@ type settings struct {
 	loopfile.Options
 	endpoint, stateDir string
 	sharedDirs         []string
+	registry           string // kubelet's, to register in
+	registered, health string
 	serve              csidriver.Services // 0: both halves
 	makePool           bool
 }
@@ -25,6 +28,9 @@ func parse(args []string) (*settings, error) {
 	fs.StringVar(&s.endpoint, "endpoint", "", "unix:///path (default $CSI_ENDPOINT)")
 	fs.StringVar(&s.stateDir, "state-dir", "/var/lib/csi-loopfile", "where the node keeps what is mounted; on the host's own disk")
 	kubelet := fs.String("kubelet-dir", "", "kubelet's directory as this container sees it: its mounts must reach the host (default: not checked)")
+	register := fs.Bool("register", false, "register with kubelet in -kubelet-dir, without a registrar")
+	fs.StringVar(&s.registered, "kubelet-endpoint", "", "the driver's socket as kubelet sees it (default: as it is served)")
+	fs.StringVar(&s.health, "health", "", "host:port for GET /healthz and /readyz (default: none)")
 	mode := fs.String("mode", "all", "controller, node or all")
 	fs.BoolVar(&s.makePool, "init", false, "make -pool a pool, and exit")
 	fs.BoolVar(&s.Init, "init-pool", false, "make -pool a pool if it is empty, and serve it: to try it out, never in a service")
@@ -46,6 +52,12 @@ func parse(args []string) (*settings, error) {
 	}
 	if *kubelet != "" {
 		s.sharedDirs = []string{*kubelet}
+	}
+	switch {
+	case *register && *kubelet == "":
+		return nil, fmt.Errorf("-register needs -kubelet-dir")
+	case *register && *mode != "controller":
+		s.registry = filepath.Join(*kubelet, "plugins_registry")
 	}
 	switch *mode {
 	case "all":

@@ -29,7 +29,7 @@ func TestReadme(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, f := range []string{"endpoint", "pool", "pool-name", "init", "init-pool", "state-dir", "kubelet-dir", "node-id", "mode", "thin", "allow-root-fs", "io-cgroup"} {
+	for _, f := range []string{"endpoint", "pool", "pool-name", "init", "init-pool", "state-dir", "kubelet-dir", "register", "kubelet-endpoint", "health", "node-id", "mode", "thin", "allow-root-fs", "io-cgroup"} {
 		if !strings.Contains(string(readme), "| `-"+f+"` |") {
 			t.Errorf("README.md does not list -%s", f)
 		}
