@@ -3,6 +3,7 @@
 //	csikit demo     one volume through its life on real disks, printed step by step
 //	csikit walk     any driver that runs, by what it advertises: volumes, snapshots, clones
 //	csikit check    a conformance test of a driver that runs
+//	csikit manifests    what Kubernetes must have for a driver that runs
 //
 // It also runs beside a driver:
 //
@@ -62,6 +63,19 @@ const usage = `csikit: the tool for authors of CSI drivers
   csikit check -clauses
         prints the clauses of the spec, and who holds a driver to each.
 
+  csikit manifests -endpoint unix:///csi.sock [-node-endpoint unix:///node.sock]
+        -image IMAGE [-namespace kube-system] [-registrar] [-single-node]
+        [-host-path DIR]... [-fs ext4,xfs] [-parameters k=v,...]
+        [-mutable-parameters k=v,...] [-controller-secrets]
+        [-kubelet-dir /var/lib/kubelet] [-plain] [-- ARGUMENTS OF THE DRIVER]
+        asks a running driver what it can do and prints what Kubernetes must have
+        for it: CSIDriver, accounts and roles, DaemonSet and Deployment, classes.
+        A driver whose volumes are local to nodes (backends.Kubernetes.NodeLocal)
+        gets its sidecars on each node. -registrar takes node-driver-registrar and
+        livenessprobe instead of what csidriver does itself. DIR is a directory of
+        the host that the driver needs, as a pool. -controller-secrets lets sidecars
+        read secrets. -plain is for a driver without the flags of csikit's examples.
+
   csikit fuse-host -socket /run/my-driver/fuse.sock [-grace 5s]
         runs the servers of a driver's FUSE volumes, in a container of its own
         beside the driver's: they outlive the driver's, and die with this one.
@@ -120,6 +134,8 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		return walkCommand(ctx, args[1:], out)
 	case "check":
 		return check(ctx, args[1:], out)
+	case "manifests":
+		return manifestsCommand(ctx, args[1:], out)
 	case "fuse-host":
 		return fuseHost(ctx, args[1:])
 	case driverCommand:

@@ -1,0 +1,286 @@
+package manifests
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"go.yaml.in/yaml/v3"
+	"google.golang.org/grpc"
+
+	"github.com/csikit/csikit/backends/loopfile"
+	"github.com/csikit/csikit/backends/mem"
+	"github.com/csikit/csikit/csidriver"
+	"github.com/csikit/csikit/internal/csiclient"
+	"github.com/csikit/csikit/mounter/mountertest"
+)
+
+var update = flag.Bool("update", false, "write testdata")
+
+// running is an engine that mountertest has started and closes.
+type running struct{ *mountertest.Engine }
+
+func (running) Start(context.Context) error { return nil }
+func (running) Close() error                { return nil }
+
+// run is a driver that serves, and a connection to it.
+func run(t *testing.T, cfg csidriver.Config) *grpc.ClientConn {
+	t.Helper()
+	cfg.Version = "v1.2.3"
+	d, err := csidriver.New(cfg, &csidriver.Options{NodeID: "node-1", Engine: running{mountertest.New(t, cfg.Node, nil)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.MkdirTemp("", "m") // short: a socket's path has 107 bytes
+	if err != nil {
+		t.Fatal(err)
+	}
+	socket := filepath.Join(dir, "s")
+	lis, err := csidriver.Listen(socket, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- d.Serve(ctx, lis) }()
+	conn, err := csiclient.Dial("unix://" + socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = conn.Close()
+		stop()
+		if err := errors.Join(<-served, os.Remove(dir)); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := csiclient.WaitReady(t.Context(), conn); err != nil {
+		t.Fatal(err)
+	}
+	return conn
+}
+
+func memory(t *testing.T, without ...string) *Facts {
+	t.Helper()
+	b, err := mem.New(&mem.Options{Node: "node-1", Without: without})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ask(t, run(t, csidriver.Config{Name: "mem.csikit.dev", Traits: b.Traits(), Controller: b, Node: b}))
+}
+
+func loop(t *testing.T) *Facts {
+	t.Helper()
+	b, err := loopfile.New(loopfile.Options{Pool: filepath.Join(t.TempDir(), "pool"), Node: "node-1", Init: true, AllowRootFS: true, EphemeralMax: 1 << 30})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return ask(t, run(t, csidriver.Config{Name: "loopfile.csikit.dev", Traits: b.Traits(), Controller: b, Node: b}))
+}
+
+func ask(t *testing.T, conn *grpc.ClientConn) *Facts {
+	t.Helper()
+	f, err := Ask(t.Context(), conn, conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// write gives the manifests, and each object as YAML reads it, by kind.
+func write(t *testing.T, f *Facts, o Options) (string, map[string][]map[string]any) {
+	t.Helper()
+	var b strings.Builder
+	if err := Write(&b, f, o); err != nil {
+		t.Fatal(err)
+	}
+	kinds := map[string][]map[string]any{}
+	for d := yaml.NewDecoder(strings.NewReader(b.String())); ; {
+		var m map[string]any
+		err := d.Decode(&m)
+		if errors.Is(err, io.EOF) {
+			return b.String(), kinds
+		}
+		if err != nil {
+			t.Fatalf("%v\n%s", err, &b)
+		}
+		kind, _ := m["kind"].(string)
+		if m["apiVersion"] == nil || kind == "" {
+			t.Fatalf("no object: %v", m)
+		}
+		kinds[kind] = append(kinds[kind], m)
+	}
+}
+
+// at follows keys and indexes into an object.
+func at(t *testing.T, v any, path ...any) any {
+	t.Helper()
+	for _, p := range path {
+		switch p := p.(type) {
+		case string:
+			m, ok := v.(map[string]any)
+			if !ok {
+				t.Fatalf("%v: %v is no mapping", path, v)
+			}
+			v = m[p]
+		case int:
+			l, ok := v.([]any)
+			if !ok || len(l) <= p {
+				t.Fatalf("%v: %v has no element %d", path, v, p)
+			}
+			v = l[p]
+		}
+	}
+	return v
+}
+
+// containers are those of a pod's template by name.
+func containers(t *testing.T, workload map[string]any) map[string]map[string]any {
+	t.Helper()
+	out := map[string]map[string]any{}
+	for _, c := range at(t, workload, "spec", "template", "spec", "containers").([]any) {
+		m := c.(map[string]any)
+		out[m["name"].(string)] = m
+	}
+	return out
+}
+
+func TestGolden(t *testing.T) {
+	for name, tt := range map[string]struct {
+		facts *Facts
+		o     Options
+	}{
+		"mem": {memory(t), Options{Image: "registry.example.com/mem:v1", Namespace: "storage", FSTypes: []string{"xfs"}, Mutable: map[string]string{"iops": "100"}}},
+		"loopfile": {loop(t), Options{
+			Image: "registry.example.com/loopfile:v1", Namespace: "kube-system", HostPaths: []string{"/srv/volumes"},
+			FSTypes: []string{"ext4", "xfs"}, Parameters: map[string]string{"type": "thin", "blockSize": "512"}, Args: []string{"-pool=/srv/volumes/pool"},
+		}},
+		"registrar": {loop(t), Options{Image: "loopfile:v1", Namespace: "kube-system", Registrar: true, SingleNode: true, Secrets: true, Kubelet: "/data/kubelet"}},
+	} {
+		got, _ := write(t, tt.facts, tt.o)
+		path := filepath.Join("testdata", name+".yaml")
+		if *update {
+			if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(want, []byte(got)) {
+			t.Errorf("%s is not what is written now; -update writes it", path)
+		}
+	}
+}
+
+// TestSidecars: a capability that is not there takes its sidecar, its rules and its
+// class along.
+func TestSidecars(t *testing.T) {
+	for _, tt := range []struct {
+		without   []string
+		want      []string
+		resources string // that nobody may have then
+	}{
+		{nil, []string{"csi-attacher", "csi-provisioner", "csi-resizer", "csi-snapshotter", "driver"}, ""},
+		{[]string{"Snapshotter", "Attacher"}, []string{"csi-provisioner", "csi-resizer", "driver"}, "volumesnapshots volumegroupsnapshotcontents volumeattachments"},
+		{[]string{"Snapshotter", "Attacher", "Expander", "Modifier", "TopologyReporter", "CapacityReporter"}, []string{"csi-provisioner", "driver"},
+			"volumesnapshots volumeattachments volumeattributesclasses nodes csistoragecapacities pods replicasets secrets"},
+	} {
+		f := memory(t, tt.without...)
+		text, kinds := write(t, f, Options{Image: "mem", Namespace: "default"})
+		got := slices.Sorted(maps.Keys(containers(t, kinds["Deployment"][0])))
+		if !slices.Equal(got, tt.want) {
+			t.Errorf("without %v: %v", tt.without, got)
+		}
+		for r := range strings.FieldsSeq(tt.resources) {
+			if strings.Contains(text, "["+r+"]") {
+				t.Errorf("without %v: a role has %s", tt.without, r)
+			}
+		}
+		if n := len(kinds["VolumeSnapshotClass"]); (n == 0) != slices.Contains(tt.without, "Snapshotter") {
+			t.Errorf("without %v: %d snapshot classes", tt.without, n)
+		}
+		if at(t, kinds["CSIDriver"][0], "spec", "attachRequired") != !slices.Contains(tt.without, "Attacher") {
+			t.Errorf("without %v: attachRequired is wrong", tt.without)
+		}
+		if len(containers(t, kinds["DaemonSet"][0])) != 1 || kinds["Namespace"] != nil {
+			t.Errorf("without %v: sidecars on nodes, or a namespace", tt.without)
+		}
+	}
+}
+
+// TestNodeLocal: a driver with the storage on its nodes has its sidecars there.
+func TestNodeLocal(t *testing.T) {
+	_, kinds := write(t, loop(t), Options{Image: "loopfile", Namespace: "x"})
+	if len(kinds["Deployment"]) > 0 || len(kinds["VolumeGroupSnapshotClass"]) > 0 {
+		t.Error("a Deployment, or a class that nobody serves")
+	}
+	c := containers(t, kinds["DaemonSet"][0])
+	for _, name := range []string{"csi-provisioner", "csi-snapshotter"} {
+		if !slices.Contains(c[name]["args"].([]any), any("--node-deployment")) {
+			t.Errorf("%s: %v", name, c[name]["args"])
+		}
+	}
+	driver := c["driver"]
+	for _, want := range []string{"-register", "-kubelet-endpoint=/var/lib/kubelet/plugins/loopfile.csikit.dev/csi.sock", "-health=:9808"} {
+		if !slices.Contains(driver["args"].([]any), any(want)) {
+			t.Errorf("no %s: %v", want, driver["args"])
+		}
+	}
+	if at(t, driver, "livenessProbe", "httpGet", "path") != "/healthz" || at(t, driver, "readinessProbe", "httpGet", "path") != "/readyz" {
+		t.Error("the driver's probes")
+	}
+	if at(t, kinds["StorageClass"][0], "volumeBindingMode") != "WaitForFirstConsumer" {
+		t.Error("the storage is on nodes")
+	}
+	if at(t, kinds["Namespace"][0], "metadata", "name") != "x" {
+		t.Error("the namespace")
+	}
+}
+
+// TestRegistrar: with a registrar the driver is not told to register, and livenessprobe
+// gets time for a driver that starts.
+func TestRegistrar(t *testing.T) {
+	_, kinds := write(t, loop(t), Options{Image: "loopfile", Namespace: "default", Registrar: true, Plain: true, Args: []string{"--x=1"}})
+	c := containers(t, kinds["DaemonSet"][0])
+	if args := c["driver"]["args"].([]any); len(args) != 1 || args[0] != "--x=1" {
+		t.Errorf("arguments of a plain driver: %v", args)
+	}
+	if c["csi-node-driver-registrar"] == nil || c["livenessprobe"] == nil || at(t, c["driver"], "startupProbe", "failureThreshold") != 60 {
+		t.Errorf("%v", slices.Sorted(maps.Keys(c)))
+	}
+}
+
+func TestRefused(t *testing.T) {
+	f := memory(t, "Modifier")
+	err := Write(io.Discard, f, Options{Namespace: "A b", HostPaths: []string{"pool"}, Plain: true, Mutable: map[string]string{"a": "b"}})
+	for _, want := range []string{"no image", "namespace", "absolute", "registrar", "does not modify"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v does not say %q", err, want)
+		}
+	}
+}
+
+// TestScalar: whatever a driver is called, YAML reads it back as text.
+func TestScalar(t *testing.T) {
+	for _, s := range []string{"", "yes", "No", "null", "~", "1", "1e3", "0x1f", "a: b", "- a", "#", "a #b", "$(X)", "é\n\t\"", "*", "&a", "{", "2026-11-22", ".inf", "a/b"} {
+		var got any
+		if err := yaml.Unmarshal([]byte("k: "+scalar(s)), &got); err != nil || got.(map[string]any)["k"] != s {
+			t.Errorf("%q is read as %v, %v", s, got, err)
+		}
+	}
+}

@@ -1,0 +1,263 @@
+package manifests
+
+import (
+	"path"
+	"slices"
+	"strconv"
+)
+
+// The driver's socket in each container, and its ports.
+const (
+	socketDir   = "/csi"
+	socketInPod = socketDir + "/csi.sock"
+	healthPort  = 9808
+)
+
+func (w *writer) stateDir() string { return "/var/lib/csi-" + w.f.Name }
+func (w *writer) plugins() string  { return path.Join(w.o.Kubelet, "plugins", w.f.Name) }
+
+func (w *writer) daemonSet() object {
+	mode := ""
+	if w.layout == split && w.f.hasController() {
+		mode = "node"
+	}
+	containers := list{w.driver(mode, true)}
+	if w.o.Registrar {
+		containers = append(containers, w.registrar())
+		containers = append(containers, w.livenessProbe())
+	}
+	api := false
+	if w.layout != split {
+		for _, s := range w.sidecars() {
+			containers, api = append(containers, w.container(s)), true
+		}
+	}
+	return object{
+		{"apiVersion", "apps/v1"},
+		{"kind", "DaemonSet"},
+		{"metadata", w.meta(w.base+"-node", true)},
+		{"spec", object{
+			{"selector", object{{"matchLabels", w.labels("node")}}},
+			// One node at a time: what is mounted stays, but nothing new is while a
+			// driver restarts.
+			{"updateStrategy", object{{"type", "RollingUpdate"}, {"rollingUpdate", object{{"maxUnavailable", 1}}}}},
+			{"template", w.pod("node", api, containers, w.nodeVolumes(), "system-node-critical",
+				// A node that is drained or ill still has mounts to be taken back.
+				list{object{{"operator", "Exists"}}})},
+		}},
+	}
+}
+
+func (w *writer) deployment() object {
+	containers := list{w.driver("controller", false)}
+	if w.o.Registrar {
+		containers = append(containers, w.livenessProbe())
+	}
+	for _, s := range w.sidecars() {
+		containers = append(containers, w.container(s))
+	}
+	volumes := list{object{{"name", "socket"}, {"emptyDir", object{}}}}
+	for i, p := range w.o.HostPaths {
+		volumes = append(volumes, hostPath("host-"+strconv.Itoa(i), p, "Directory"))
+	}
+	return object{
+		{"apiVersion", "apps/v1"},
+		{"kind", "Deployment"},
+		{"metadata", w.meta(w.base+"-controller", true)},
+		{"spec", object{
+			// The sidecars elect a leader each; a driver with state in memory wants 1,
+			// or csidriver.Options.Locker.
+			{"replicas", 1},
+			{"selector", object{{"matchLabels", w.labels("controller")}}},
+			{"template", w.pod("controller", true, containers, volumes, "system-cluster-critical", nil)},
+		}},
+	}
+}
+
+func (w *writer) labels(half string) object {
+	return object{{"app.kubernetes.io/name", w.base}, {"app.kubernetes.io/component", half}}
+}
+
+func (w *writer) pod(half string, api bool, containers, volumes list, priority string, tolerations list) object {
+	return object{
+		{"metadata", object{{"labels", w.labels(half)}}},
+		{"spec", object{
+			{"serviceAccountName", w.base + "-" + half},
+			{"automountServiceAccountToken", api},
+			{"priorityClassName", priority},
+			{"nodeSelector", object{{"kubernetes.io/os", "linux"}}},
+			{"tolerations", only(tolerations != nil, tolerations)},
+			{"securityContext", object{{"seccompProfile", object{{"type", "RuntimeDefault"}}}}},
+			// Longer than csidriver.Options.Drain, so that work ends before the kill.
+			{"terminationGracePeriodSeconds", 40},
+			{"containers", containers},
+			{"volumes", volumes},
+		}},
+	}
+}
+
+// driver is the driver's own container.
+func (w *writer) driver(mode string, node bool) object {
+	mounts := list{object{{"name", "socket"}, {"mountPath", socketDir}}}
+	security := confined()
+	if node {
+		security = object{{"privileged", true}} // it mounts, and makes device nodes
+		mounts = append(mounts, w.nodeMounts()...)
+	}
+	for i, p := range w.o.HostPaths {
+		m := object{{"name", "host-" + strconv.Itoa(i)}, {"mountPath", p}}
+		if node {
+			m = append(m, field{"mountPropagation", "HostToContainer"}) // its disk may be mounted later
+		}
+		mounts = append(mounts, m)
+	}
+	return object{
+		{"name", "driver"},
+		{"image", w.o.Image},
+		{"args", w.driverArgs(mode, node)},
+		{"env", list{
+			object{{"name", "CSI_ENDPOINT"}, {"value", "unix://" + socketInPod}},
+			fieldEnv("NODE_NAME", "spec.nodeName"),
+		}},
+		{"securityContext", security},
+		{"ports", only(!w.o.Registrar, list{object{{"name", "health"}, {"containerPort", healthPort}}})},
+		// livenessprobe is not well while the driver starts: ten minutes for that.
+		{"startupProbe", only(w.o.Registrar, w.probe("/healthz", 60))},
+		{"livenessProbe", w.probe("/healthz", 5)},
+		{"readinessProbe", only(!w.o.Registrar, w.probe("/readyz", 1))},
+		{"resources", resources("20m", "64Mi")},
+		{"volumeMounts", mounts},
+	}
+}
+
+func (w *writer) driverArgs(mode string, node bool) list {
+	var args list
+	if !w.o.Plain {
+		if mode != "" {
+			args = append(args, "-mode="+mode)
+		}
+		args = append(args, "-node-id=$(NODE_NAME)")
+		if node {
+			args = append(args, "-state-dir="+w.stateDir(), "-kubelet-dir="+w.o.Kubelet)
+			if !w.o.Registrar {
+				args = append(args, "-register", "-kubelet-endpoint="+path.Join(w.plugins(), "csi.sock"))
+			}
+		}
+		if !w.o.Registrar {
+			args = append(args, "-health=:"+strconv.Itoa(healthPort))
+		}
+	}
+	for _, a := range w.o.Args {
+		args = append(args, a)
+	}
+	return args
+}
+
+// probe asks the driver, or livenessprobe beside it.
+func (w *writer) probe(path string, failures int) object {
+	return object{
+		{"httpGet", object{{"path", path}, {"port", healthPort}}},
+		{"periodSeconds", 10},
+		{"timeoutSeconds", 5},
+		{"failureThreshold", failures},
+	}
+}
+
+func (w *writer) nodeMounts() list {
+	return list{
+		// Mounts below it must reach the host, or pods see empty directories.
+		object{{"name", "kubelet"}, {"mountPath", w.o.Kubelet}, {"mountPropagation", "Bidirectional"}},
+		object{{"name", "state"}, {"mountPath", w.stateDir()}},
+		object{{"name", "dev"}, {"mountPath", "/dev"}},
+	}
+}
+
+func (w *writer) nodeVolumes() list {
+	volumes := list{
+		hostPath("socket", w.plugins(), "DirectoryOrCreate"),
+		hostPath("kubelet", w.o.Kubelet, "Directory"),
+		// What is mounted and how, on the host's disk: it outlives the pod.
+		hostPath("state", w.stateDir(), "DirectoryOrCreate"),
+		hostPath("dev", "/dev", "Directory"),
+	}
+	if w.o.Registrar {
+		volumes = append(volumes, hostPath("registration", path.Join(w.o.Kubelet, "plugins_registry"), "Directory"))
+	}
+	for i, p := range w.o.HostPaths {
+		volumes = append(volumes, hostPath("host-"+strconv.Itoa(i), p, "Directory"))
+	}
+	return volumes
+}
+
+// container is that of a sidecar.
+func (w *writer) container(s sidecar) object {
+	c := object{}
+	if s.note != "" {
+		c = append(c, field{"#", s.note})
+	}
+	var args list
+	for _, a := range s.args {
+		args = append(args, a)
+	}
+	return append(c, object{
+		{"name", s.name},
+		{"image", images[s.name]},
+		{"args", args},
+		{"env", only(len(s.env) > 0, unique(s.env))},
+		{"securityContext", confined()},
+		{"resources", resources("10m", "32Mi")},
+		{"volumeMounts", list{object{{"name", "socket"}, {"mountPath", socketDir}}}},
+	}...)
+}
+
+// unique leaves out an environment variable that is there already.
+func unique(env list) list {
+	var out list
+	var names []string
+	for _, e := range env {
+		name := e.(object)[0].value.(string)
+		if !slices.Contains(names, name) {
+			out, names = append(out, e), append(names, name)
+		}
+	}
+	return out
+}
+
+func (w *writer) registrar() object {
+	c := w.container(sidecar{name: "csi-node-driver-registrar", args: []string{
+		"--csi-address=" + socketInPod, "--kubelet-registration-path=" + path.Join(w.plugins(), "csi.sock"), "--v=2",
+	}})
+	for i := range c {
+		if c[i].key == "volumeMounts" {
+			c[i].value = append(c[i].value.(list), object{{"name", "registration"}, {"mountPath", "/registration"}})
+		}
+	}
+	return c
+}
+
+func (w *writer) livenessProbe() object {
+	return w.container(sidecar{name: "livenessprobe", args: []string{
+		"--csi-address=" + socketInPod, "--health-port=" + strconv.Itoa(healthPort), "--v=2",
+	}})
+}
+
+func hostPath(name, path, kind string) object {
+	return object{{"name", name}, {"hostPath", object{{"path", path}, {"type", kind}}}}
+}
+
+func fieldEnv(name, path string) object {
+	return object{{"name", name}, {"valueFrom", object{{"fieldRef", object{{"fieldPath", path}}}}}}
+}
+
+// confined is for what only talks to the socket, which is root's.
+func confined() object {
+	return object{
+		{"allowPrivilegeEscalation", false},
+		{"readOnlyRootFilesystem", true},
+		{"capabilities", object{{"drop", []string{"ALL"}}}},
+	}
+}
+
+func resources(cpu, memory string) object {
+	return object{{"requests", object{{"cpu", cpu}, {"memory", memory}}}}
+}
