@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -77,11 +78,10 @@ func (r *registration) serve(ctx context.Context) error {
 	server := grpc.NewServer(grpc.ForceServerCodec(kubeletpb.Codec{}), grpc.ConnectionTimeout(handshake))
 	kubeletpb.Register(server, r)
 	served := make(chan error, 1)
-	go func() { served <- server.Serve(lis) }()
-	defer func() {
-		server.Stop() // closes lis, which removes its own socket
-		<-served
-	}()
+	var serving sync.WaitGroup
+	serving.Go(func() { served <- server.Serve(lis) })
+	defer serving.Wait()
+	defer server.Stop() // closes lis, which removes its own socket
 	r.driver.logger.InfoContext(ctx, "waiting for kubelet to register the driver", slog.String("socket", r.socket))
 	ticker := time.NewTicker(r.look)
 	defer ticker.Stop()
@@ -90,7 +90,6 @@ func (r *registration) serve(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case err := <-served:
-			served <- err
 			return fmt.Errorf("serve %s: %w", r.socket, err)
 		case <-ticker.C:
 			if err := own(lis); err != nil {

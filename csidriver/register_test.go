@@ -25,7 +25,7 @@ type kubelet struct {
 
 func newKubelet(t *testing.T) *kubelet {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "k") // short: a socket's path has 107 bytes
+	dir, err := os.MkdirTemp("", "k") //nolint:usetesting // short: a socket's path has 107 bytes
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -82,7 +82,7 @@ func TestWire(t *testing.T) {
 func TestForeign(t *testing.T) {
 	var s RegistrationStatus
 	// Fields 9 (varint) and 2 with a number instead of text.
-	if err := (Codec{}).Unmarshal([]byte{9<<3 | 0, 1, 2<<3 | 0, 7, 1<<3 | 0, 1}, &s); err != nil || !s.PluginRegistered || s.Error != "" {
+	if err := (Codec{}).Unmarshal([]byte{9 << 3, 1, 2 << 3, 7, 1 << 3, 1}, &s); err != nil || !s.PluginRegistered || s.Error != "" {
 		t.Errorf("unknown fields: %+v, %v", s, err)
 	}
 	for _, b := range [][]byte{{0xff}, {2<<3 | 2, 5, 'a'}, {1 << 3}} {

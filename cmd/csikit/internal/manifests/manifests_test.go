@@ -39,7 +39,7 @@ func run(t *testing.T, cfg csidriver.Config) *grpc.ClientConn {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir, err := os.MkdirTemp("", "m") // short: a socket's path has 107 bytes
+	dir, err := os.MkdirTemp("", "m") //nolint:usetesting // short: a socket's path has 107 bytes
 	if err != nil {
 		t.Fatal(err)
 	}
