@@ -48,6 +48,7 @@ type Mutant struct {
 	Does    string
 	Base    Base
 	Block   bool // it is to be seen with raw block volumes
+	Unsure  bool // a driver without a fault can look the same: WARN is what a check may say
 	Install func(r *Rig)
 }
 

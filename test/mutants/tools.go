@@ -29,6 +29,12 @@ func onBlock(m Mutant) Mutant {
 	return m
 }
 
+// unsure is the same, of a fault that is none in some drivers.
+func unsure(m Mutant) Mutant {
+	m.Unsure = true
+	return m
+}
+
 // memory is what a driver keeps in its process.
 type memory[V any] struct {
 	mu sync.Mutex

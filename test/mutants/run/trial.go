@@ -213,9 +213,9 @@ func (l *listener) End(r sanity.Result) {
 	}
 }
 
-// allSoft tells whether what is broken, of this mutant, is no MUST.
+// allSoft tells whether what is broken, of this mutant, is no MUST, or may be right.
 func (l *listener) allSoft(of []string) bool {
-	return !slices.ContainsFunc(of, func(c string) bool { return slices.Contains(l.o.m.Clauses, c) && !l.soft[c] })
+	return l.o.m.Unsure || !slices.ContainsFunc(of, func(c string) bool { return slices.Contains(l.o.m.Clauses, c) && !l.soft[c] })
 }
 
 // readStrengths reads which clauses are a SHOULD or a MAY.
