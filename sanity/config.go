@@ -46,8 +46,12 @@ type Config struct {
 	Parameters, MutableParameters, SnapshotParameters map[string]string
 	// Secrets are sent with every request that takes some.
 	Secrets map[string]string
-	// AttachLimit also tests max_volumes_per_node, by that many volumes.
+	// AttachLimit says that the controller holds to the node's max_volumes_per_node:
+	// that it publishes more to a node is a FAIL then, and not a WARN.
 	AttachLimit bool
+	// OtherNode is the node_id of another node that the driver knows, for the checks
+	// of volumes at two nodes. "": there is none.
+	OtherNode string
 	// Seed of what is random, 0: one that the result names.
 	Seed uint64
 
@@ -133,6 +137,7 @@ func (c *Config) internal(inProcess bool) check.Config {
 	k := check.Config{
 		Node: c.Endpoint, Controller: c.controllerEndpoint(), Only: c.Only, FailFast: c.FailFast,
 		Block: c.Block, Parameters: c.Parameters, MutableParameters: c.MutableParameters, SnapshotParameters: c.SnapshotParameters,
+		AttachLimit: c.AttachLimit, OtherNode: c.OtherNode,
 		Secrets: c.Secrets, Size: c.Size, ExpandSize: c.ExpandSize, Many: c.Many, Seed: c.Seed,
 		Dir: c.Dir, Logs: c.Logs, Restart: c.Restart, CallTimeout: c.CallTimeout, Reproduce: c.reproduce,
 	}

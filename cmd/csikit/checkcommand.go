@@ -30,6 +30,8 @@ type checkFlags struct {
 	failFast          bool
 	only              []string
 	many              int
+	otherNode         string
+	attachLimit       bool
 	seed              uint64
 }
 
@@ -44,6 +46,8 @@ func newCheckFlags() *checkFlags {
 	f.set.BoolVar(&f.noData, "no-data", false, "")
 	f.set.BoolVar(&f.failFast, "fail-fast", false, "")
 	f.set.IntVar(&f.many, "many", 0, "")
+	f.set.StringVar(&f.otherNode, "other-node", "", "")
+	f.set.BoolVar(&f.attachLimit, "attach-limit", false, "")
 	f.set.Uint64Var(&f.seed, "seed", 0, "")
 	f.set.Func("only", "", func(s string) error {
 		f.only = append(f.only, strings.Split(s, ",")...)
@@ -57,6 +61,7 @@ func (f *checkFlags) config() (sanity.Config, error) {
 	cfg := sanity.Config{
 		Endpoint: f.endpoint, Block: f.block, Parameters: f.parameters, MutableParameters: f.mutable, Secrets: f.secrets,
 		Size: f.size, Timeout: f.timeout, Only: f.only, FailFast: f.failFast, Many: f.many, Seed: f.seed, Reproduce: f.reproduce,
+		OtherNode: f.otherNode, AttachLimit: f.attachLimit,
 	}
 	if f.node != "" {
 		cfg.Endpoint, cfg.ControllerEndpoint = f.node, f.endpoint
@@ -97,7 +102,7 @@ func (f *checkFlags) reproduce(id string) string {
 	fmt.Fprintf(&b, "csikit check --endpoint %s", quote(csiclient.Endpoint(f.endpoint)))
 	for _, o := range []struct{ name, value string }{
 		{"node-endpoint", csiclient.Endpoint(f.node)}, {"parameters", joinPairs(f.parameters)}, {"mutable-parameters", joinPairs(f.mutable)},
-		{"secrets", f.secretFile}, {"dir", f.dir}, {"restart", f.restart}, {"log", f.log},
+		{"secrets", f.secretFile}, {"dir", f.dir}, {"restart", f.restart}, {"log", f.log}, {"other-node", f.otherNode},
 	} {
 		if o.value != "" {
 			fmt.Fprintf(&b, " --%s %s", o.name, quote(o.value))
@@ -111,6 +116,9 @@ func (f *checkFlags) reproduce(id string) string {
 	}
 	if f.noData {
 		b.WriteString(" --no-data")
+	}
+	if f.attachLimit {
+		b.WriteString(" --attach-limit")
 	}
 	fmt.Fprintf(&b, " --only %s", quote(id))
 	return b.String()

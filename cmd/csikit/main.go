@@ -49,7 +49,8 @@ const usage = `csikit: the tool for authors of CSI drivers
   csikit check -endpoint unix:///csi.sock [-node-endpoint unix:///node.sock]
         [-access mount|block] [-parameters k=v,...] [-mutable-parameters k=v,...]
         [-secrets FILE] [-size BYTES] [-dir DIR] [-timeout 15m] [-only H-05,...]
-        [-restart CMD] [-log FILE] [-no-data] [-many N] [-seed N] [-fail-fast]
+        [-restart CMD] [-log FILE] [-no-data] [-other-node ID] [-attach-limit]
+        [-many N] [-seed N] [-fail-fast]
         [-json FILE] [-junit FILE] [-html FILE]
         runs csi-sanity, and then checks of its own (H-01 to H-32), against a
         running driver, and prints each: ok, FAIL (a clause of the spec is broken),

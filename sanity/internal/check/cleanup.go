@@ -86,10 +86,21 @@ func (t *T) removeDir() (left []string) {
 		})
 		left = append(left, "files below "+t.dir+": "+strings.Join(names, ", "))
 		if !t.Failed() && t.cfg.Host {
-			t.Failf("NB-04 NU-02", "after all was unpublished and unstaged there is something left: %s", strings.Join(names, ", "))
+			t.Failf(t.undoneBy(names), "after all was unpublished and unstaged there is something left: %s", strings.Join(names, ", "))
 		}
 	}
 	return left
+}
+
+// undoneBy are the clauses of what should have taken files away: of unstaging, below
+// a staging path, else of unpublishing.
+func (t *T) undoneBy(names []string) string {
+	for _, n := range names {
+		if strings.HasPrefix(n, filepath.Join(t.dir, StagingDir)) {
+			return "NU-02"
+		}
+	}
+	return "NB-02 NB-04"
 }
 
 // endMounts names the mounts below the check's directory, and ends them: what is

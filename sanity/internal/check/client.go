@@ -166,9 +166,12 @@ func (t *T) SendToController(ctx context.Context, req proto.Message) (proto.Mess
 	return t.SendOn(ctx, t.controller, req)
 }
 
+// ErrNotReady says that a driver answers, and that it is not ready, all the time.
+var ErrNotReady = errors.New("ready is false")
+
 // Ready waits until a driver that was started again is ready, and connects anew.
 func (t *T) Ready() error {
-	ctx, cancel := context.WithTimeout(t.ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(t.ctx, 2*t.cfg.CallTimeout)
 	defer cancel()
 	t.hangUp()
 	if err := t.dial(); err != nil {
@@ -185,15 +188,21 @@ func (t *T) Ready() error {
 // probeUntilReady asks again at once: gRPC alone waits longer and longer before it
 // connects to a driver that is being started.
 func (t *T) probeUntilReady(ctx context.Context, conn *grpc.ClientConn) error {
+	var last error
 	for {
 		resp, err := csi.NewIdentityClient(conn).Probe(ctx, &csi.ProbeRequest{})
 		if err == nil && (resp.GetReady() == nil || resp.GetReady().GetValue()) {
 			return nil
 		}
+		if err == nil {
+			last = ErrNotReady
+		} else if ctx.Err() == nil {
+			last = err
+		}
 		conn.ResetConnectBackoff()
 		select {
 		case <-ctx.Done():
-			return errors.Join(err, ctx.Err())
+			return errors.Join(last, ctx.Err())
 		case <-time.After(20 * time.Millisecond):
 		}
 	}

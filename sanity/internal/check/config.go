@@ -15,7 +15,9 @@ type Config struct {
 	Parameters, MutableParameters, SnapshotParameters map[string]string
 	Secrets                                           map[string]string
 	Size, ExpandSize                                  int64
-	Many                                              int // volumes where there are to be many
+	Many                                              int    // volumes where there are to be many
+	AttachLimit                                       bool   // the driver holds to max_volumes_per_node
+	OtherNode                                         string // a node that the driver knows, and is not this one
 	Seed                                              uint64
 
 	Dir  string // where the paths of the checks are

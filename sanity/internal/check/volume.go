@@ -97,6 +97,9 @@ func (t *T) NewVolume(change ...func(*csi.CreateVolumeRequest)) *Volume {
 	return &Volume{Volume: resp.GetVolume(), T: t, Request: req, Cap: req.GetVolumeCapabilities()[0]}
 }
 
+// StagingDir is how the names of staging paths begin.
+const StagingDir = "staging"
+
 // NodeID is this node's, as the driver calls it.
 func (t *T) NodeID() string { return t.Node.GetNodeId() }
 
@@ -125,7 +128,7 @@ func (v *Volume) Detach() {
 // StageRequest is that of NodeStageVolume; the directory is there.
 func (v *Volume) StageRequest() *csi.NodeStageVolumeRequest {
 	if v.Staging == "" {
-		v.Staging = v.T.MakeDir("staging")
+		v.Staging = v.T.MakeDir(StagingDir)
 	}
 	return &csi.NodeStageVolumeRequest{
 		VolumeId: v.VolumeId, PublishContext: v.Publish, StagingTargetPath: v.Staging, VolumeCapability: v.Cap,
