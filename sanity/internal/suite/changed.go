@@ -1,8 +1,6 @@
 package suite
 
 import (
-	"maps"
-
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
@@ -29,8 +27,8 @@ func changedChecks() []Check {
 			r.CapacityRange = capRange(0, sizeOf(t, v)/2)
 		}, "CV-34", codes.AlreadyExists)},
 		{ID: "H-04/within", Title: "CreateVolume by a taken name, of a range that the volume is in, is that volume", Clauses: "CV-02", Needs: cv, Run: sameInRange},
-		{ID: "H-04/snapshot", Title: "CreateVolume by a taken name, from a snapshot, is ALREADY_EXISTS", Clauses: "CV-38", Needs: cv + " CREATE_DELETE_SNAPSHOT", Run: again(func(_ *T, v *check.Volume, r *csi.CreateVolumeRequest) {
-			r.VolumeContentSource = fromSnapshot(v.NewSnapshot().GetSnapshotId())
+		{ID: "H-04/snapshot", Title: "CreateVolume by a taken name, from a snapshot, is ALREADY_EXISTS", Clauses: "CV-38", Needs: cv + " CREATE_DELETE_SNAPSHOT", Run: again(func(t *T, v *check.Volume, r *csi.CreateVolumeRequest) {
+			r.VolumeContentSource = fromSnapshot(readySnapshot(t, v).GetSnapshotId())
 		}, "CV-38", codes.AlreadyExists)},
 		{ID: "H-04/volume", Title: "CreateVolume by a taken name, from a volume, is ALREADY_EXISTS", Clauses: "CV-38", Needs: cv + " CLONE_VOLUME", Run: again(func(t *T, _ *check.Volume, r *csi.CreateVolumeRequest) {
 			r.VolumeContentSource = fromVolume(t.NewVolume().VolumeId)
@@ -74,18 +72,23 @@ func withoutSource(t *T) {
 	t.Refused("CV-38", "by the name of a restored volume, without its source", req, codes.AlreadyExists)
 }
 
+// otherPlace: where nobody knows a second place at which volumes can be, a driver may
+// look at the place before it looks at the volume.
 func otherPlace(t *T) {
-	mine := t.Node.GetAccessibleTopology().GetSegments()
-	if len(mine) == 0 {
-		t.NotApplicable("the node has no accessible_topology")
+	mine := here(t)
+	v := t.NewVolume(func(r *csi.CreateVolumeRequest) {
+		r.AccessibilityRequirements = &csi.TopologyRequirement{Requisite: []*csi.Topology{mine}}
+	})
+	far, want := anotherPlace(t, mine), []codes.Code{codes.AlreadyExists}
+	if far == nil {
+		far, want = elsewhere(mine.GetSegments()), append(want, codes.ResourceExhausted)
 	}
-	v := t.NewVolume()
-	if len(v.AccessibleTopology) == 0 {
-		t.NotApplicable("the volume is accessible from everywhere")
+	if reachable(v.Volume, far) {
+		t.NotApplicable("the volume is accessible from there, too")
 	}
 	req := proto.Clone(v.Request).(*csi.CreateVolumeRequest)
-	req.AccessibilityRequirements = &csi.TopologyRequirement{Requisite: []*csi.Topology{elsewhere(mine)}}
-	t.Refused("CV-37", "by a taken name, for another place", req, codes.AlreadyExists, codes.ResourceExhausted)
+	req.AccessibilityRequirements = &csi.TopologyRequirement{Requisite: []*csi.Topology{far}}
+	t.Refused("CV-37", "by a taken name, for "+t.Text(far), req, want...)
 }
 
 // elsewhere is a place like the given one, where nobody is.
@@ -95,45 +98,6 @@ func elsewhere(segments map[string]string) *csi.Topology {
 		m[k] = "csikit-nowhere"
 	}
 	return &csi.Topology{Segments: m}
-}
-
-func otherParameters(t *T) {
-	t.Mode()
-	req := t.CreateRequest()
-	changed := map[string]string{"csikit-parameter": "1"}
-	maps.Copy(changed, t.Config().Parameters)
-	req.Parameters = changed
-	probe, err := check.Try[*csi.CreateVolumeResponse](t, req)
-	if err == nil {
-		again := proto.Clone(req).(*csi.CreateVolumeRequest)
-		again.Parameters["csikit-parameter"] = "2"
-		taken(t, again, probe.GetVolume(), "csikit-parameter")
-	}
-	for k := range t.Config().Parameters {
-		v := t.NewVolume()
-		again := proto.Clone(v.Request).(*csi.CreateVolumeRequest)
-		delete(again.Parameters, k)
-		taken(t, again, v.Volume, k)
-	}
-	if err != nil && len(t.Config().Parameters) == 0 {
-		t.NotRun("the driver refuses parameters that it does not know, and none are given (--parameters k=v)")
-	}
-}
-
-// taken makes a call by a taken name, with another parameter. That it is OK is wrong
-// when the volume shows what it was made with.
-func taken(t *T, req *csi.CreateVolumeRequest, was *csi.Volume, key string) {
-	_, shown := was.GetVolumeContext()[key]
-	resp, err := check.Try[*csi.CreateVolumeResponse](t, req)
-	switch code := codeOf(err); {
-	case code == codes.AlreadyExists || code == codes.InvalidArgument:
-	case code == codes.OK && (shown || resp.GetVolume().GetVolumeId() != was.GetVolumeId()):
-		t.Failf("CV-36", "CreateVolume by a taken name, with another %s: got OK, want ALREADY_EXISTS", key)
-	case code == codes.OK:
-		t.Warnf("CV-36", "CreateVolume by a taken name, with another %s, is OK: right only if that parameter makes no difference", key)
-	default:
-		t.Failf("CV-36", "CreateVolume by a taken name, with another %s: got %s, want ALREADY_EXISTS", key, check.Describe(err))
-	}
 }
 
 // otherCapabilities: whatever is answered with OK, the volume has to have.

@@ -154,7 +154,16 @@ func secondNode(t *T) {
 	})
 	v.Attach()
 	req := v.AttachRequest()
-	req.NodeId = noNode // there is but one that we know; a driver may look at either first
+	if other := t.Config().OtherNode; other != "" {
+		req.NodeId = other
+		t.Refused("CP-14", "of a single-node volume to the node "+other, req, codes.FailedPrecondition)
+		v.Detach()
+		v.Publish = check.OK[*csi.ControllerPublishVolumeResponse](t, "CP-01", req).GetPublishContext() // now it can be there
+		t.Refused("CP-14", "of a single-node volume that is published at the node "+other, v.AttachRequest(), codes.FailedPrecondition)
+		check.OK[*csi.ControllerUnpublishVolumeResponse](t, "CU-04", &csi.ControllerUnpublishVolumeRequest{VolumeId: v.VolumeId, NodeId: other, Secrets: t.Config().Secrets})
+		v.Attach()
+	}
+	req.NodeId = noNode // a driver may look at either first
 	_, err := t.Try(req)
 	switch codeOf(err) {
 	case codes.FailedPrecondition:

@@ -46,7 +46,7 @@ func errorChecks() []Check {
 			all = append(all, r.check())
 		}
 	}
-	return append(all, moreErrorChecks()...)
+	return append(append(all, moreErrorChecks()...), leftoverChecks()...)
 }
 
 var notFound, invalid = []codes.Code{codes.NotFound}, []codes.Code{codes.InvalidArgument}

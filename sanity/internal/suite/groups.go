@@ -43,6 +43,7 @@ func groupChecks() []Check {
 			t.Refused("GX-06", "beside a volume made of it", &csi.DeleteVolumeGroupSnapshotRequest{GroupSnapshotId: g.GetGroupSnapshotId(), SnapshotIds: members(g), Secrets: t.Config().Secrets}, codes.OK, codes.FailedPrecondition)
 		}},
 		{ID: "H-27/allocated", Title: "GetMetadataAllocated streams all blocks, in order, from any offset, in pages", Clauses: "SM-01 SM-02 SM-05 SM-06 SM-07 SM-08 SM-09 SM-10 SM-11", Needs: "CREATE_DELETE_VOLUME CREATE_DELETE_SNAPSHOT metadata", Run: allocated},
+		{ID: "H-27/resume", Title: "A stream of metadata that was cut goes on from the offset where it was", Clauses: "SM-05 SM-02 SM-06", Needs: "CREATE_DELETE_VOLUME CREATE_DELETE_SNAPSHOT metadata", Run: resumed},
 		{ID: "H-27/delta", Title: "GetMetadataDelta of a snapshot and itself, and of two, is in order", Clauses: "SM-01 SM-05 SM-06 SM-10 SM-11 SM-15", Needs: "CREATE_DELETE_VOLUME CREATE_DELETE_SNAPSHOT metadata", Run: delta},
 		{ID: "H-28/apply", Title: "ControllerModifyVolume is OK, twice, and also with keys of Kubernetes", Clauses: "MV-01 MV-02", Needs: "CREATE_DELETE_VOLUME MODIFY_VOLUME mutable", Run: modify},
 		{ID: "H-28/nothing", Title: "ControllerModifyVolume that is INVALID_ARGUMENT has applied nothing", Clauses: "MV-05 MV-06 MV-07", Needs: "CREATE_DELETE_VOLUME MODIFY_VOLUME mutable", Run: modifyNothing},
@@ -88,13 +89,27 @@ func groupDeleted(t *T) {
 	}
 }
 
+// groupPartial: whichever of the volumes it is that cannot be cut, none is.
 func groupPartial(t *T) {
-	v := t.NewVolume()
-	if _, err := t.Try(groupRequest(t, v.VolumeId, noVolume)); err == nil {
-		t.Fatalf("GV-11", "CreateVolumeGroupSnapshot of a volume that is there and one that is not: got OK, want an error")
-	}
-	if left := snapshotsOf(t, v.VolumeId); len(left) > 0 {
-		t.Failf("GV-12", "CreateVolumeGroupSnapshot has failed, and there are %d snapshots of the volume that is there", len(left))
+	a, b := t.NewVolume().VolumeId, t.NewVolume().VolumeId
+	for _, sources := range [][]string{{noVolume, a, b}, {a, noVolume, b}, {a, b, noVolume}} {
+		req := groupRequest(t, sources...)
+		if _, err := t.Try(req); err == nil {
+			t.Fatalf("GV-11", "CreateVolumeGroupSnapshot of two volumes that are there and one that is not: got OK, want an error")
+		}
+		for _, v := range []string{a, b} {
+			if left := snapshotsOf(t, v); len(left) > 0 {
+				t.Failf("GV-12", "CreateVolumeGroupSnapshot has failed, and there are %d snapshots of a volume that is there", len(left))
+			}
+		}
+		req.SourceVolumeIds = []string{a, b}
+		resp, err := check.Try[*csi.CreateVolumeGroupSnapshotResponse](t, req)
+		if err != nil {
+			t.Failf("GV-12 GV-11", "CreateVolumeGroupSnapshot has failed, and by its name no other group can be made: %s", check.Describe(err))
+			return
+		}
+		g := resp.GetGroupSnapshot()
+		check.OK[*csi.DeleteVolumeGroupSnapshotResponse](t, "GX-01", &csi.DeleteVolumeGroupSnapshotRequest{GroupSnapshotId: g.GetGroupSnapshotId(), SnapshotIds: members(g), Secrets: t.Config().Secrets})
 	}
 }
 
@@ -106,97 +121,6 @@ func groupSource(t *T) {
 	req.CapacityRange = capRange(max(v.CapacityBytes, t.Config().Size), 0)
 	if _, err := t.Try(req); err != nil {
 		t.Warnf("GV-17", "no volume can be made of a group's snapshot: %s", check.Describe(err))
-	}
-}
-
-// stream is what came by a stream of metadata.
-type stream struct {
-	blocks   []*csi.BlockMetadata
-	capacity int64
-	kind     csi.BlockMetadataType
-}
-
-// read reads a stream and looks whether it is in order.
-func read(t *T, req proto.Message, from int64, most int32) stream {
-	var s stream
-	n := 0
-	err := t.Stream(t.Context(), req, func(m proto.Message) bool {
-		part := m.(interface {
-			GetBlockMetadata() []*csi.BlockMetadata
-			GetVolumeCapacityBytes() int64
-			GetBlockMetadataType() csi.BlockMetadataType
-		})
-		if n > 0 && part.GetVolumeCapacityBytes() != s.capacity || part.GetVolumeCapacityBytes() <= 0 {
-			t.Failf("SM-10", "%s: volume_capacity_bytes is %d, and was %d", check.Name(req), part.GetVolumeCapacityBytes(), s.capacity)
-		}
-		if n > 0 && part.GetBlockMetadataType() != s.kind || part.GetBlockMetadataType() == csi.BlockMetadataType_UNKNOWN {
-			t.Failf("SM-09", "%s: block_metadata_type is %v, and was %v", check.Name(req), part.GetBlockMetadataType(), s.kind)
-		}
-		if most > 0 && len(part.GetBlockMetadata()) > int(most) {
-			t.Failf("SM-11", "%s: %d blocks in a message, and max_results was %d", check.Name(req), len(part.GetBlockMetadata()), most)
-		}
-		s.capacity, s.kind = part.GetVolumeCapacityBytes(), part.GetBlockMetadataType()
-		s.blocks = append(s.blocks, part.GetBlockMetadata()...)
-		n++
-		return true
-	})
-	if err != nil {
-		t.Fatalf("SM-01 SM-02", "%s: got %s, want OK", check.Name(req), check.Describe(err))
-	}
-	s.check(t, check.Name(req), from)
-	return s
-}
-
-func (s *stream) check(t *T, name string, from int64) {
-	for i, b := range s.blocks {
-		switch {
-		case b.GetSizeBytes() <= 0:
-			t.Failf("SM-08", "%s: a block of %d bytes", name, b.GetSizeBytes())
-		case i > 0 && b.GetByteOffset() < s.blocks[i-1].GetByteOffset()+s.blocks[i-1].GetSizeBytes():
-			t.Failf("SM-06", "%s: the block at %d follows the one at %d of %d bytes", name, b.GetByteOffset(), s.blocks[i-1].GetByteOffset(), s.blocks[i-1].GetSizeBytes())
-		case s.kind == csi.BlockMetadataType_FIXED_LENGTH && b.GetSizeBytes() != s.blocks[0].GetSizeBytes():
-			t.Failf("SM-07", "%s: blocks of %d and of %d bytes, and the type is FIXED_LENGTH", name, b.GetSizeBytes(), s.blocks[0].GetSizeBytes())
-		case b.GetByteOffset()+b.GetSizeBytes() <= from:
-			t.Failf("SM-05", "%s from %d: a block that ends at %d", name, from, b.GetByteOffset()+b.GetSizeBytes())
-		}
-	}
-}
-
-func allocated(t *T) {
-	s := readySnapshot(t, t.NewVolume())
-	req := &csi.GetMetadataAllocatedRequest{SnapshotId: s.GetSnapshotId(), Secrets: t.Config().Secrets}
-	all := read(t, req, 0, 0)
-	for _, most := range []int32{1, 2, 1000} {
-		r := proto.Clone(req).(*csi.GetMetadataAllocatedRequest)
-		r.MaxResults = most
-		if got := read(t, r, 0, most); len(got.blocks) != len(all.blocks) && all.kind == csi.BlockMetadataType_FIXED_LENGTH {
-			t.Failf("SM-02 SM-11", "with max_results %d there are %d blocks, and without %d", most, len(got.blocks), len(all.blocks))
-		}
-	}
-	if len(all.blocks) == 0 {
-		return
-	}
-	last := all.blocks[len(all.blocks)-1]
-	for _, from := range []int64{all.blocks[0].GetByteOffset() + 1, last.GetByteOffset()} {
-		r := proto.Clone(req).(*csi.GetMetadataAllocatedRequest)
-		r.StartingOffset = from
-		if got := read(t, r, from, 0); len(got.blocks) == 0 || got.blocks[len(got.blocks)-1].GetByteOffset()+got.blocks[len(got.blocks)-1].GetSizeBytes() != last.GetByteOffset()+last.GetSizeBytes() {
-			t.Failf("SM-05 SM-02", "GetMetadataAllocated from %d does not end with the last block", from)
-		}
-	}
-}
-
-func delta(t *T) {
-	v := t.NewVolume()
-	a, b := readySnapshot(t, v).GetSnapshotId(), readySnapshot(t, v).GetSnapshotId()
-	for _, pair := range [][2]string{{a, b}, {a, a}} {
-		req := &csi.GetMetadataDeltaRequest{BaseSnapshotId: pair[0], TargetSnapshotId: pair[1], Secrets: t.Config().Secrets}
-		all := read(t, req, 0, 0)
-		req.MaxResults = 1
-		read(t, req, 0, 1)
-		if pair[0] == pair[1] && len(all.blocks) > 0 {
-			t.Warnf("SM-02", "GetMetadataDelta of a snapshot and itself has %d blocks", len(all.blocks))
-		}
 	}
 }
 

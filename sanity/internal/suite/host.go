@@ -110,8 +110,12 @@ func hostChecks() []Check {
 		{ID: "H-19/mounted", Title: "A published volume is at its target, of its type; unpublished and unstaged it is gone, and so is the target", Clauses: "NP-05 NP-06 NP-07 NB-02 NB-04 NU-02", Needs: needs, Run: mounted},
 		{ID: "H-19/persists", Title: "What was written is there after unpublish, unstage, detach, and all again", Clauses: "NS-06 NU-02 NB-02 NP-07", Needs: needs, Run: persists},
 		{ID: "H-19/same-data", Title: "Two volumes have their own data", Clauses: "CV-40 NP-07", Needs: needs, Run: ownData},
+		{ID: "H-19/deleted-data", Title: "A new volume does not have the data of a deleted one that had its name", Clauses: "DV-01 CV-40", Needs: needs, Run: deletedData},
+		{ID: "H-19/two-targets", Title: "Unpublishing one target leaves the other as it is", Clauses: "NB-02 NP-13", Needs: needs, Run: twoTargets},
 		{ID: "H-19/fs-type", Title: "fs_type is the file system that is mounted, or is refused", Clauses: "NS-06", Needs: needs + " mount", Run: fsTypes},
 		{ID: "H-19/mount-flags", Title: "mount_flags are those of the mount", Clauses: "NS-06 GEN-15", Needs: needs + " mount", Run: mountFlags},
+		{ID: "H-19/other-flags", Title: "A target is not said to have the mount_flags of a second call when it has not", Clauses: "NP-10 NS-08", Needs: needs + " mount", Run: otherFlags},
+		{ID: "H-19/quoted-flag", Title: "A mount flag with a comma in quotes is one flag", Clauses: "NS-06", Needs: needs + " mount", Run: quotedFlag},
 		{ID: "H-19/mount-group", Title: "volume_mount_group can read and write", Clauses: "NS-12 NS-13", Needs: needs + " mount node:VOLUME_MOUNT_GROUP", Run: mountGroup},
 		{ID: "H-19/parent", Title: "What a CO has beside the target stays", Clauses: "NB-04", Needs: needs, Run: besideStays},
 		{ID: "H-19/once", Title: "Publishing ten times mounts once", Clauses: "NP-01 NS-02", Needs: needs, Run: mountsOnce},
@@ -119,10 +123,11 @@ func hostChecks() []Check {
 		{ID: "H-18/beside", Title: "One target is readonly, and the other is not", Clauses: "NP-08 NP-13", Needs: needs + " mount", Run: readOnlyBeside},
 		{ID: "H-18/controller", Title: "A volume that the controller published readonly cannot be written", Clauses: "CP-08", Needs: needs + " PUBLISH_UNPUBLISH_VOLUME PUBLISH_READONLY", Run: readOnlyAttach},
 		{ID: "H-14/size", Title: "A raw volume has the bytes that were asked for", Clauses: "CV-27 CV-08", Needs: needs + " block", Run: rawSize},
-		{ID: "H-15/grows", Title: "What a pod sees grows with the volume, and the data stays", Clauses: "NE-01 NE-11 CE-05 CE-06", Needs: needs + " EXPAND_VOLUME", Run: grows},
+		{ID: "H-15/grows", Title: "What a pod sees grows with the volume, and the data stays", Clauses: "CE-01 NE-01 NE-11 CE-05 CE-06", Needs: needs + " EXPAND_VOLUME", Run: grows},
 		{ID: "H-15/stats", Title: "NodeGetVolumeStats tells what a pod sees, at either path", Clauses: "NG-01 NG-05 NG-06", Needs: needs + " node:GET_VOLUME_STATS", Run: stats},
 		{ID: "H-16/data/restore", Title: "A restored volume has the data of its moment, and its own afterwards", Clauses: "CV-20 CS-06 CV-24", Needs: snap, Run: func(t *T) { copiesData(t, true) }},
 		{ID: "H-16/data/clone", Title: "A clone has the data of its source, and its own afterwards", Clauses: "CV-21 CV-24", Needs: clone, Run: func(t *T) { copiesData(t, false) }},
+		{ID: "H-16/data/clone-outlives", Title: "A clone has its data after its source is deleted", Clauses: "CV-21", Needs: clone, Run: cloneDataOutlives},
 		{ID: "H-16/data/bigger", Title: "The file system of a bigger copy is as big as the volume", Clauses: "CV-24 CV-25", Needs: snap, Run: biggerCopy},
 		{ID: "H-16/data/deleted", Title: "A snapshot has its data after its volume is deleted", Clauses: "DV-05 DV-04", Needs: snap, Run: dataOutlives},
 	}
@@ -182,9 +187,10 @@ func persists(t *T) {
 	mustHold(t, "NS-06 NU-02", "the second time", target, "second")
 }
 
+// ownData stages both before it publishes one.
 func ownData(t *T) {
-	a, at := use(t)
-	b, bt := use(t)
+	a, b := t.NewVolume().ToNode(), t.NewVolume().ToNode()
+	at, bt := a.PublishAt(), b.PublishAt()
 	mustStore(t, "NP-07", at, "a")
 	mustStore(t, "NP-07", bt, "b")
 	mustHold(t, "CV-40 NP-07", "the volume "+a.VolumeId, at, "a")
@@ -270,7 +276,7 @@ func mountFlags(t *T) {
 func mountGroup(t *T) {
 	target := mountedWith(t, "NS-12", func(m *csi.VolumeCapability_MountVolume) { m.VolumeMountGroup = "4321" })
 	file := filepath.Join(target, "csikit-group")
-	if err := os.WriteFile(file, []byte("x"), 0o660); err != nil {
+	if err := errors.Join(os.WriteFile(file, []byte("x"), 0o660), os.Chmod(file, 0o660)); err != nil { // whatever our umask is
 		t.Fatalf("NS-13", "%v", err)
 	}
 	for _, path := range []string{target, file} {

@@ -18,39 +18,6 @@ func rawSize(t *T) {
 	}
 }
 
-// grow makes a volume in use bigger, as a CO does.
-func grow(t *T, v *check.Volume, target string, size int64) bool {
-	if t.Has("expansion:ONLINE") {
-		resp := check.OK[*csi.ControllerExpandVolumeResponse](t, "CE-01 ID-11", expandRequest(v, size))
-		if resp.GetNodeExpansionRequired() && t.Has("node:EXPAND_VOLUME") {
-			return grownOnNode(t, v, target, size)
-		}
-		return true
-	}
-	return false
-}
-
-func grows(t *T) {
-	v, target := use(t)
-	mustStore(t, "NP-07", target, "first")
-	before := sizeAt(t, target)
-	size := max(t.Config().ExpandSize, 2*sizeOf(t, v))
-	if !grow(t, v, target, size) && !t.Failed() {
-		v.Unpublish(target)
-		v.FromNode()
-		resp := check.OK[*csi.ControllerExpandVolumeResponse](t, "CE-01", expandRequest(v, size))
-		target = v.ToNode().PublishAt()
-		if resp.GetNodeExpansionRequired() && t.Has("node:EXPAND_VOLUME") {
-			grownOnNode(t, v, target, size)
-		}
-	}
-	after := sizeAt(t, target)
-	if t.Config().Block && after < size || after < before+(size-before)/2 {
-		t.Failf("NE-01 CE-05 CE-06", "the volume was expanded to %d bytes, and a pod sees %d, before %d", size, after, before)
-	}
-	mustHold(t, "NE-01 NE-11", "after expanding", target, "first")
-}
-
 func stats(t *T) {
 	v, target := use(t)
 	total := func(path string) int64 {
@@ -129,6 +96,18 @@ func biggerCopy(t *T) {
 	if got := sizeAt(t, at); got < size*3/4 {
 		t.Failf("CV-24 CV-25", "the copy has %d bytes, and a pod sees %d", size, got)
 	}
+}
+
+func cloneDataOutlives(t *T) {
+	v, target := use(t)
+	mustStore(t, "NP-07", target, "first")
+	v.Unpublish(target)
+	v.FromNode()
+	c := copyOf(t, "CV-21", v, fromVolume(v.VolumeId), t.Config().Size)
+	if _, err := t.Try(v.DeleteRequest()); err != nil {
+		t.NotApplicable("a volume stays while it has clones: %s", check.Describe(err))
+	}
+	mustHold(t, "CV-21", "the clone, after its source was deleted", c.ToNode().PublishAt(), "first")
 }
 
 func dataOutlives(t *T) {

@@ -77,7 +77,7 @@ func listChecks() []Check {
 		)
 	}
 	return append(all, []Check{
-		{ID: "H-20/ListSnapshots/filter", Title: "ListSnapshots by snapshot_id and by source_volume_id has those and no others", Clauses: "LS-07 LS-08", Needs: "CREATE_DELETE_VOLUME CREATE_DELETE_SNAPSHOT LIST_SNAPSHOTS", Run: filters},
+		{ID: "H-20/ListSnapshots/filter", Title: "ListSnapshots by snapshot_id and by source_volume_id has those and no others, in pages too", Clauses: "LS-07 LS-08 LS-04 LS-05", Needs: "CREATE_DELETE_VOLUME CREATE_DELETE_SNAPSHOT LIST_SNAPSHOTS", Run: filters},
 		{ID: "H-20/ListVolumes/published", Title: "ListVolumes and ControllerGetVolume tell where a volume is published", Clauses: "LV-08 CG-06 CG-02", Needs: "CREATE_DELETE_VOLUME node PUBLISH_UNPUBLISH_VOLUME LIST_VOLUMES_PUBLISHED_NODES", Run: tellsNodes},
 		{ID: "H-20/ListVolumes/same", Title: "ListVolumes and ControllerGetVolume tell of a volume what CreateVolume told", Clauses: "LV-02 CV-42 CG-02", Needs: "CREATE_DELETE_VOLUME LIST_VOLUMES|GET_VOLUME", Run: tellsTheSame},
 		{ID: "H-20/ListSnapshots/group", Title: "ListSnapshots has the snapshots of groups", Clauses: "LS-02 CS-16", Needs: "CREATE_DELETE_VOLUME group LIST_SNAPSHOTS", Run: listsMembers},
@@ -200,18 +200,17 @@ func filters(t *T) {
 	a, b := t.NewVolume(), t.NewVolume()
 	s1, s2, s3 := a.NewSnapshot(), a.NewSnapshot(), b.NewSnapshot()
 	list := func(clause string, req *csi.ListSnapshotsRequest, want ...*csi.Snapshot) {
-		req.Secrets = t.Config().Secrets
-		var got, ids []string
-		for _, e := range check.OK[*csi.ListSnapshotsResponse](t, clause, req).GetEntries() {
-			got = append(got, e.GetSnapshot().GetSnapshotId())
-		}
+		var ids []string
 		for _, s := range want {
 			ids = append(ids, s.GetSnapshotId())
 		}
-		slices.Sort(got)
 		slices.Sort(ids)
-		if !slices.Equal(got, ids) {
-			t.Failf(clause, "ListSnapshots of %s has %q, want %q", t.Text(req), got, ids)
+		for _, limit := range []int32{0, 1} {
+			got := walk(t, filtered(clause, req), limit, nil)
+			slices.Sort(got)
+			if !slices.Equal(got, ids) {
+				t.Failf(clause, "ListSnapshots of %s, with max_entries %d, has %q, want %q", t.Text(req), limit, got, ids)
+			}
 		}
 	}
 	list("LS-07", &csi.ListSnapshotsRequest{SnapshotId: s1.GetSnapshotId()}, s1)
@@ -221,6 +220,19 @@ func filters(t *T) {
 	list("LS-07 LS-08", &csi.ListSnapshotsRequest{SourceVolumeId: b.VolumeId, SnapshotId: s1.GetSnapshotId()})
 	list("LS-07", &csi.ListSnapshotsRequest{SnapshotId: noSnapshot})
 	list("LS-08", &csi.ListSnapshotsRequest{SourceVolumeId: noVolume})
+}
+
+// filtered is ListSnapshots with a filter.
+func filtered(clause string, filter *csi.ListSnapshotsRequest) lister {
+	return lister{name: "ListSnapshots", all: clause, limit: "LS-04", more: "LS-05 " + clause, page: func(t *T, limit int32, token string) (ids []string, next string, err error) {
+		req := proto.Clone(filter).(*csi.ListSnapshotsRequest)
+		req.MaxEntries, req.StartingToken, req.Secrets = limit, token, t.Config().Secrets
+		r, err := check.Try[*csi.ListSnapshotsResponse](t, req)
+		for _, e := range r.GetEntries() {
+			ids = append(ids, e.GetSnapshot().GetSnapshotId())
+		}
+		return ids, r.GetNextToken(), err
+	}}
 }
 
 func tellsNodes(t *T) {
@@ -302,9 +314,14 @@ func snapshotTellsTheSame(t *T) {
 
 func listsHealth(t *T) {
 	v := t.NewVolume()
+	t.NewVolume()
+	t.NewVolume() // three, where a driver finds all of them ill
 	token, seen := "", map[string]bool{}
 	for range 10000 {
-		r := check.OK[*csi.ControllerListVolumeHealthResponse](t, "LH-01", &csi.ControllerListVolumeHealthRequest{MaxEntries: 2, StartingToken: token})
+		r := check.OK[*csi.ControllerListVolumeHealthResponse](t, "LH-01", &csi.ControllerListVolumeHealthRequest{MaxEntries: 1, StartingToken: token})
+		if n := len(r.GetEntries()); n > 1 {
+			t.Failf("LH-05", "ControllerListVolumeHealth with max_entries 1: %d entries", n)
+		}
 		for _, h := range r.GetEntries() {
 			if h.GetVolumeId() == v.VolumeId && len(h.GetHealthStatuses()) == 0 {
 				t.Warnf("LH-04", "ControllerListVolumeHealth has %s, a healthy volume", v.VolumeId)

@@ -132,6 +132,11 @@ func refusedEverywhere(t *T, c *csi.VolumeCapability) {
 	if t.Has("GET_CAPACITY") {
 		capacityFor(t, c)
 	}
+	if t.Has("EXPAND_VOLUME") && got.GetConfirmed() == nil {
+		e := expandRequest(v, max(v.CapacityBytes, t.Config().ExpandSize))
+		e.VolumeCapability = c
+		t.Refused("CE-07", "with a capability that the volume has not", e, codes.InvalidArgument)
+	}
 	if t.HasNode {
 		refusedOnNode(t, v, c)
 	}
@@ -164,11 +169,6 @@ func refusedOnNode(t *T, v *check.Volume, c *csi.VolumeCapability) {
 	req := v.PublishRequest()
 	req.VolumeCapability = c
 	t.Refused("NP-15", "with a capability that CreateVolume refuses", req, append(refuse, codes.AlreadyExists)...)
-	if t.Has("EXPAND_VOLUME") {
-		e := expandRequest(v, v.CapacityBytes)
-		e.VolumeCapability = c
-		t.Refused("CE-07", "with a capability that CreateVolume refuses", e, codes.InvalidArgument, codes.OK, codes.FailedPrecondition)
-	}
 	if t.Has("node:EXPAND_VOLUME") {
 		e := nodeExpandRequest(v, v.PublishAt(), v.CapacityBytes)
 		e.VolumeCapability = c

@@ -95,12 +95,7 @@ func repeatMoreChecks() []Check {
 			v.FromNode()
 			v.Delete()
 		}},
-		{ID: "H-03/snapshot-deleted-alone", Title: "A snapshot without a group is deleted alone", Clauses: "DS-07 DS-01", Needs: cv + " CREATE_DELETE_SNAPSHOT", Run: func(t *T) {
-			s := t.NewVolume().NewSnapshot()
-			if s.GetGroupSnapshotId() == "" {
-				check.OK[*csi.DeleteSnapshotResponse](t, "DS-07 DS-01", &csi.DeleteSnapshotRequest{SnapshotId: s.GetSnapshotId(), Secrets: t.Config().Secrets})
-			}
-		}},
+		{ID: "H-03/snapshot-deleted-alone", Title: "A snapshot without a group is deleted alone, and is gone then", Clauses: "DS-07 DS-01 DS-02 LS-02", Needs: cv + " CREATE_DELETE_SNAPSHOT", Run: snapshotIsGone},
 	}
 }
 
@@ -116,6 +111,27 @@ func deletedIsGone(t *T) {
 		t.Failf("DV-01 VC-06", "%s is deleted, and ValidateVolumeCapabilities knows it", v.VolumeId)
 	}
 	check.OK[*csi.CreateVolumeResponse](t, "CV-01", v.Request)
+}
+
+func snapshotIsGone(t *T) {
+	v := t.NewVolume()
+	s := v.NewSnapshot()
+	if s.GetGroupSnapshotId() != "" {
+		t.NotApplicable("each snapshot is of a group")
+	}
+	id := s.GetSnapshotId()
+	req := &csi.DeleteSnapshotRequest{SnapshotId: id, Secrets: t.Config().Secrets}
+	check.OK[*csi.DeleteSnapshotResponse](t, "DS-07 DS-01", req)
+	t.Refused("DS-02", "again", req, codes.OK)
+	if t.Has("GET_SNAPSHOT") {
+		t.Refused("DS-01 GS-03", "after DeleteSnapshot", &csi.GetSnapshotRequest{SnapshotId: id, Secrets: t.Config().Secrets}, codes.NotFound)
+	}
+	if t.Has("LIST_SNAPSHOTS") && len(snapshotsOf(t, v.VolumeId)) > 0 {
+		t.Failf("DS-01 LS-02", "%s is deleted, and ListSnapshots has it", id)
+	}
+	restore := t.CreateRequest()
+	restore.VolumeContentSource = fromSnapshot(id)
+	t.Refused("DS-01 CV-23", "from a snapshot that was deleted", restore, codes.NotFound)
 }
 
 func deleteUnknown(t *T) {

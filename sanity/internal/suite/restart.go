@@ -1,11 +1,14 @@
 package suite
 
 import (
+	"os"
+	"slices"
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/csikit/csikit/mounter/mnt"
 	"github.com/csikit/csikit/sanity/internal/check"
 )
 
@@ -15,14 +18,17 @@ func restartChecks() []Check {
 	all := []Check{
 		{ID: "H-08/between", Title: "A driver that is killed between any two steps goes on where it was", Clauses: "CV-02 CP-03 NS-02 NP-01 NB-03 NU-03 CU-02 DV-02 PR-12", Needs: life, Run: betweenSteps},
 		{ID: "H-08/same", Title: "A driver says the same after a restart", Clauses: "ID-06 NI-02 NI-07 CV-42 LV-02", Needs: "CREATE_DELETE_VOLUME restart", Run: sameAfterRestart},
-		{ID: "H-08/data", Title: "A pod's volume works on while the driver is killed, and its data is there afterwards", Clauses: "NS-06 NP-07 NP-01", Needs: life + " host", Run: dataOverRestart},
-		{ID: "H-08/socket", Title: "A driver that is started again serves at the same endpoint, though the socket is still there", Clauses: "PR-01 PR-12 PR-10", Needs: "restart", Run: func(t *T) {
+		{ID: "H-08/known", Title: "A driver knows its volumes after a restart", Clauses: "LV-02 VC-06 CV-02 CP-01 DV-01", Needs: "CREATE_DELETE_VOLUME restart", Run: knownAfterRestart},
+		{ID: "H-08/ids", Title: "What is made after a restart has other ids than what was made before", Clauses: "CV-40 CS-15", Needs: "CREATE_DELETE_VOLUME restart", Run: idsAfterRestart},
+		{ID: "H-08/data", Title: "A pod's volume works on while the driver is killed, its data is there afterwards, and what was published and staged is undone by the next driver", Clauses: "NS-06 NP-07 NP-01 NB-02 NB-04 NU-02", Needs: life + " host", Run: dataOverRestart},
+		{ID: "H-08/socket", Title: "A driver that is started again serves at the same endpoint, though the socket is still there", Clauses: "PR-01 PR-12 PR-10 ID-17", Needs: "restart", Run: func(t *T) {
 			for range 3 {
 				restart(t)
 			}
 		}},
 		{ID: "H-08/snapshot", Title: "A snapshot is there after a restart, and is a source", Clauses: "CS-02 CV-20 LS-02", Needs: "CREATE_DELETE_VOLUME CREATE_DELETE_SNAPSHOT restart", Run: snapshotOverRestart},
 	}
+	all = append(all, startChecks()...)
 	for _, r := range append(controllerRPCs(), nodeRPCs()...) {
 		clauses := idempotent[r.name]
 		if clauses == "" || r.name == "NodeGetInfo" {
@@ -32,16 +38,6 @@ func restartChecks() []Check {
 			Needs: r.needs + " restart", Run: func(t *T) { killedIn(t, r, clauses) }})
 	}
 	return all
-}
-
-// restart kills the driver, has it started again, and waits until it is ready.
-func restart(t *T) {
-	if err := t.Config().Restart(t.Context()); err != nil {
-		t.NotRun("the driver could not be restarted: %v", err)
-	}
-	if err := t.Ready(); err != nil {
-		t.Fatalf("PR-12 PR-01", "the driver was killed and started again, and is not ready: %v", err)
-	}
 }
 
 func betweenSteps(t *T) {
@@ -81,6 +77,51 @@ func betweenSteps(t *T) {
 	}
 }
 
+func knownAfterRestart(t *T) {
+	v, w := t.NewVolume(), t.NewVolume()
+	restart(t)
+	if _, found := volumeIDs(t)[v.VolumeId]; t.Has("LIST_VOLUMES") && !found {
+		t.Failf("LV-02", "after a restart ListVolumes does not have %s", v.VolumeId)
+	}
+	if _, err := t.Try(validateRequest(v)); err != nil {
+		t.Failf("VC-06 VC-01", "ValidateVolumeCapabilities of a volume, after a restart: got %s, want OK", check.Describe(err))
+	}
+	if got := check.OK[*csi.CreateVolumeResponse](t, "CV-02", v.Request).GetVolume(); got.GetVolumeId() != v.VolumeId {
+		t.Failf("CV-02", "CreateVolume after a restart gives %s, and before %s", got.GetVolumeId(), v.VolumeId)
+	}
+	if t.HasNode && t.Has("PUBLISH_UNPUBLISH_VOLUME") {
+		check.OK[*csi.ControllerPublishVolumeResponse](t, "CP-01", w.AttachRequest())
+		w.Detach()
+	}
+	check.OK[*csi.DeleteVolumeResponse](t, "DV-01", w.DeleteRequest())
+	if _, found := volumeIDs(t)[w.VolumeId]; found {
+		t.Failf("DV-01 LV-02", "DeleteVolume after a restart was OK, and ListVolumes has the volume")
+	}
+}
+
+// idsAfterRestart makes the first things of two processes: a driver that counts must
+// not begin anew.
+func idsAfterRestart(t *T) {
+	var volumes, snapshots []string
+	add := func(list *[]string, clause, what, id string) {
+		if slices.Contains(*list, id) {
+			t.Failf(clause, "after a restart a new %s has the id %q, which another one has", what, id)
+		}
+		*list = append(*list, id)
+	}
+	for range 2 {
+		restart(t)
+		for range 3 {
+			add(&volumes, "CV-40", "volume", t.NewVolume().VolumeId)
+		}
+		if t.Has("CREATE_DELETE_SNAPSHOT") {
+			v := t.NewVolume()
+			add(&volumes, "CV-40", "volume", v.VolumeId)
+			add(&snapshots, "CS-15", "snapshot", v.NewSnapshot().GetSnapshotId())
+		}
+	}
+}
+
 func sameAfterRestart(t *T) {
 	v := t.NewVolume()
 	before, node := capabilitiesNow(t), ""
@@ -108,9 +149,16 @@ func dataOverRestart(t *T) {
 	mustHold(t, "NP-07", "after the driver was killed, in the pod", target, "first")
 	mustStore(t, "NP-07", target, "second")
 	v.Stage()
-	v.Unpublish(target)
+	v.Unpublish(target) // of a driver that has not published it
+	if _, err := os.Lstat(target); err == nil {
+		t.Failf("NB-02 NB-04", "NodeUnpublishVolume of what was published before the driver was killed is OK, and the target is still there")
+	}
 	restart(t)
-	v.FromNode()
+	v.Unstage()
+	if is, err := mnt.IsMountPoint(v.Staging); v.Staging != "" && err == nil && is {
+		t.Failf("NU-02", "NodeUnstageVolume of what was staged before the driver was killed is OK, and something is mounted at the staging path")
+	}
+	v.Detach()
 	restart(t)
 	mustHold(t, "NS-06", "staged and published again after restarts", v.ToNode().PublishAt(), "second")
 }

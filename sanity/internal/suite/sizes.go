@@ -1,10 +1,12 @@
 package suite
 
 import (
+	"maps"
 	"math"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/csikit/csikit/sanity/internal/check"
 )
@@ -97,12 +99,28 @@ func capacity(t *T) {
 		req.CapacityRange = capRange(2*most, 0)
 		t.Refused("GC-07 CV-12", "of twice maximum_volume_size", req, codes.OutOfRange, codes.ResourceExhausted)
 	}
+	capacityOfNothing(t)
 	if c.GetAvailableCapacity() >= t.Config().Size || c.GetAvailableCapacity() == 0 {
 		return
 	}
 	req := t.CreateRequest()
 	if _, err := t.Try(req); err == nil {
 		t.Warnf("GC-01", "GetCapacity says that there are %d bytes, and CreateVolume made a volume of %d", c.GetAvailableCapacity(), req.GetCapacityRange().GetRequiredBytes())
+	}
+}
+
+// capacityOfNothing: there is no room for volumes that cannot be made.
+func capacityOfNothing(t *T) {
+	req := t.CreateRequest()
+	bad := map[string]string{"csikit-no-such-parameter": "1"}
+	maps.Copy(bad, t.Config().Parameters)
+	req.Parameters = bad
+	if _, err := t.Try(req); codeOf(err) != codes.InvalidArgument {
+		return // it takes any parameters
+	}
+	c, err := check.Try[*csi.GetCapacityResponse](t, &csi.GetCapacityRequest{VolumeCapabilities: req.GetVolumeCapabilities(), Parameters: bad})
+	if err == nil && c.GetAvailableCapacity() > 0 {
+		t.Failf("GC-03", "GetCapacity says that there are %d bytes for volumes with parameters that CreateVolume refuses", c.GetAvailableCapacity())
 	}
 }
 
@@ -130,15 +148,25 @@ func expand(t *T) {
 	if smaller := expandTo(t, v, capRange(size, 0)).GetCapacityBytes(); smaller < bigger {
 		t.Failf("CE-11 CE-02", "ControllerExpandVolume to %d bytes, less than it has: says %d", size, smaller)
 	}
-	limit := got + got/2
-	req := expandRequest(v, 0)
-	req.CapacityRange = capRange(got+1, limit)
-	r, err := check.Try[*csi.ControllerExpandVolumeResponse](t, req)
-	if err == nil && (r.GetCapacityBytes() > limit || r.GetCapacityBytes() <= got) {
-		t.Failf("CE-11", "ControllerExpandVolume to %s says %d", t.Text(req.GetCapacityRange()), r.GetCapacityBytes())
-	}
-	if err != nil && codeOf(err) != codes.OutOfRange && codeOf(err) != codes.ResourceExhausted {
-		t.Failf("CE-10", "ControllerExpandVolume to %s: got %s, want OK or OUT_OF_RANGE", t.Text(req.GetCapacityRange()), check.Describe(err))
+	expandWithin(t, v, got)
+}
+
+// expandWithin: a driver that rounds up has no volume between some limits, and says so.
+func expandWithin(t *T, v *check.Volume, size int64) {
+	for _, room := range []int64{1, 4096, 1 << 20, size / 8, size / 2} {
+		req := expandRequest(v, 0)
+		req.CapacityRange = capRange(size+1, size+room)
+		r, err := check.Try[*csi.ControllerExpandVolumeResponse](t, req)
+		switch codeOf(err) {
+		case codes.OK:
+			if r.GetCapacityBytes() > size+room || r.GetCapacityBytes() <= size {
+				t.Failf("CE-11 CE-10", "ControllerExpandVolume to %s says %d", t.Text(req.GetCapacityRange()), r.GetCapacityBytes())
+			}
+			size = max(size, r.GetCapacityBytes())
+		case codes.OutOfRange, codes.ResourceExhausted:
+		default:
+			t.Failf("CE-10", "ControllerExpandVolume to %s: got %s, want OK or OUT_OF_RANGE", t.Text(req.GetCapacityRange()), check.Describe(err))
+		}
 	}
 }
 
@@ -253,9 +281,18 @@ func expandNodeBadly(t *T) {
 func grownIsTold(t *T) {
 	v := t.NewVolume()
 	want := expandTo(t, v, capRange(max(t.Config().ExpandSize, 2*sizeOf(t, v)), 0)).GetCapacityBytes()
-	say := func(who, clause string, got int64) {
-		if got != 0 && got != want {
-			t.Failf(clause, "%s says that the volume has %d bytes, and ControllerExpandVolume said %d", who, got, want)
+	toldOfSize(t, v, func(who, clauses string, got int64) {
+		if got != want {
+			t.Failf(clauses, "%s says that the volume has %d bytes, and ControllerExpandVolume said %d", who, got, want)
+		}
+	})
+}
+
+// toldOfSize hands on how big a volume is said to be, by whoever says it.
+func toldOfSize(t *T, v *check.Volume, told func(who, clauses string, got int64)) {
+	say := func(who, clauses string, got int64) {
+		if got != 0 {
+			told(who, clauses, got)
 		}
 	}
 	if t.Has("GET_VOLUME") {
@@ -264,7 +301,7 @@ func grownIsTold(t *T) {
 	if e := volumeIDs(t)[v.VolumeId]; e != nil {
 		say("ListVolumes", "LV-02 CE-05", e.GetVolume().GetCapacityBytes())
 	}
-	req := v.Request
+	req := proto.Clone(v.Request).(*csi.CreateVolumeRequest)
 	req.CapacityRange = capRange(1, 0)
 	resp, err := check.Try[*csi.CreateVolumeResponse](t, req)
 	if err == nil {

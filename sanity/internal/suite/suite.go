@@ -12,7 +12,7 @@ import (
 // All are the checks in the order in which they are run.
 func All() []check.Check {
 	return slices.Concat(
-		capabilityChecks(), errorChecks(), missingFieldChecks(), repeatChecks(), changedChecks(), sizeChecks(), copyChecks(),
+		capabilityChecks(), errorChecks(), missingFieldChecks(), repeatChecks(), changedChecks(), sizeChecks(), limitChecks(), copyChecks(),
 		modeChecks(), nameChecks(), listChecks(), topologyChecks(), groupChecks(), hostChecks(), processChecks(), coChecks(), concurrencyChecks(), modelChecks(), restartChecks(),
 	)
 }

@@ -114,6 +114,7 @@ func placedNowhere(t *T) {
 
 func preferred(t *T) {
 	p := here(t)
+	preferredOfTwo(t, p)
 	far := elsewhere(p.GetSegments())
 	for _, r := range []*csi.TopologyRequirement{
 		{Requisite: []*csi.Topology{far, p}}, {Requisite: []*csi.Topology{far, p}, Preferred: []*csi.Topology{far, p}},
@@ -121,6 +122,24 @@ func preferred(t *T) {
 	} {
 		if v := placed(t, "CV-28 CV-29 CV-30", r); !reachable(v, p) {
 			t.Failf("CV-28 CV-29 CV-30", "of two places one can be, and the volume is accessible from %v", v.GetAccessibleTopology())
+		}
+	}
+}
+
+// preferredOfTwo: both places can be, and the first one is the one that is wanted.
+func preferredOfTwo(t *T, p *csi.Topology) {
+	far := anotherPlace(t, p)
+	if far == nil {
+		return
+	}
+	for _, want := range []*csi.Topology{p, far} {
+		other := far
+		if want == far {
+			other = p
+		}
+		r := &csi.TopologyRequirement{Requisite: []*csi.Topology{p, far}, Preferred: []*csi.Topology{want, other}}
+		if v := placed(t, "CV-28 CV-29 CV-30", r); !reachable(v, want) {
+			t.Warnf("CV-29", "a volume that is preferred at %s, and then at %s, is accessible from %v: right only if there was no room", t.Text(want), t.Text(other), v.GetAccessibleTopology())
 		}
 	}
 }
