@@ -96,7 +96,7 @@ func csitestConfig(ctx context.Context, o *order, l *ledger) *csitest.TestConfig
 	if o.Config.Block {
 		c.TestVolumeAccessType = "block"
 	}
-	c.DialOptions = append(csiclient.DialOptions(), grpc.WithChainUnaryInterceptor(bounded(ctx, o.Config.CallTimeout), l.intercept))
+	c.DialOptions = append(csiclient.DialOptions(), grpc.WithChainUnaryInterceptor(bounded(ctx, o.Config.CallTimeout), new(patience).intercept, l.intercept))
 	c.ControllerDialOptions = c.DialOptions
 	return &c
 }

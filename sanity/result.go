@@ -2,7 +2,6 @@ package sanity
 
 import (
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/csikit/csikit/internal/csiclient"
@@ -68,36 +67,6 @@ func (s *spec) result(cfg *Config) Result {
 		}
 	}
 	return r
-}
-
-// asksMore says why a spec of csi-sanity that fails is no failure of the driver:
-// csi-test v5.6.0 asks for more than the spec, and valid drivers fail it.
-func asksMore(s *spec) string {
-	has := func(parts ...string) bool {
-		for _, p := range parts {
-			if !strings.Contains(s.Name+"\n"+s.Message, p) {
-				return false
-			}
-		}
-		return true
-	}
-	if has("CreateVolume", "different capacity", "OutOfRange") {
-		return "csi-sanity wants volumes of exactly the size that it is given, and the driver has none of that size: say another (--size)"
-	}
-	invalid := strings.Contains(s.Message, "InvalidArgument")
-	switch {
-	case has("GetPluginInfo should return appropriate information", "identity.go:"):
-		return "csi-sanity's pattern for names is not the spec's: it refuses those that begin or end with a digit (H-11/plugin-info holds to the spec's)"
-	case has("ExpandVolume", "should work", "to equal"), has("NodeExpandVolume", "should work", "to equal"):
-		return "csi-sanity wants exactly the size that it asked for; the spec lets a driver round up (H-15 holds to the spec)"
-	case invalid && has("NodeGetVolumeStats should fail when volume"), invalid && has("NodeExpandVolume should fail when volume is not found"):
-		return "csi-sanity sends the relative path some/path, which a driver may refuse as such"
-	case invalid && has("VolumeGroupSnapshot", "invalid volume id"):
-		return "csi-sanity sends no snapshot_ids, which the spec requires"
-	case invalid && has("ModifyVolume", "volume does not exist"), invalid && has("ModifyVolume", "should modify"):
-		return "csi-sanity sends no mutable_parameters, which the spec requires"
-	}
-	return ""
 }
 
 // reproduce is the command that runs a check of this run again.

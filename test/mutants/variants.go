@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -229,8 +230,14 @@ func noStaging(r *Rig) {
 		q = proto.Clone(q).(*csi.NodePublishVolumeRequest)
 		q.StagingTargetPath = dir(q.GetVolumeId())
 		resp, err := next(ctx, q)
-		if err == nil {
+		switch {
+		case err == nil:
 			targets.put(q.GetVolumeId()+" "+q.GetTargetPath(), 1)
+		case final(err) && !targets.hasPrefix(q.GetVolumeId()+" "): // nobody will unpublish what was not published
+			_, uerr := csi.NewNodeClient(r.conn).NodeUnstageVolume(ctx, &csi.NodeUnstageVolumeRequest{VolumeId: q.GetVolumeId(), StagingTargetPath: dir(q.GetVolumeId())})
+			if uerr != nil {
+				return nil, uerr
+			}
 		}
 		return resp, err
 	})
@@ -245,6 +252,11 @@ func noStaging(r *Rig) {
 		}
 		return resp, err
 	})
+}
+
+// final tells whether a CO takes an error for the end of a call.
+func final(err error) bool {
+	return !slices.Contains([]codes.Code{codes.Canceled, codes.DeadlineExceeded, codes.Unavailable, codes.ResourceExhausted, codes.Aborted}, status.Code(err))
 }
 
 func dependentSnapshots(r *Rig) {

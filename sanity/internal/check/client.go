@@ -38,7 +38,7 @@ func (t *T) hangUp() {
 
 // connOf is where the RPC of a request is served.
 func (t *T) connOf(req proto.Message) *grpc.ClientConn {
-	if m := methodOf(req); m != nil && onNode(m) {
+	if m := MethodOf(req); m != nil && onNode(m) {
 		return t.nodeConn
 	}
 	return t.controller
@@ -51,9 +51,12 @@ func (t *T) Send(ctx context.Context, req proto.Message) (proto.Message, error) 
 
 // SendOn is Send over a connection.
 func (t *T) SendOn(ctx context.Context, conn *grpc.ClientConn, req proto.Message) (proto.Message, error) {
-	m := methodOf(req)
+	m := MethodOf(req)
 	if m == nil {
 		return nil, status.Error(codes.Internal, "csikit: no request of the spec")
+	}
+	if err := t.run.unready.Wait(ctx, req, t.ask); err != nil {
+		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, t.cfg.CallTimeout)
 	defer cancel()
@@ -69,13 +72,22 @@ func (t *T) SendOn(ctx context.Context, conn *grpc.ClientConn, req proto.Message
 		return nil, err
 	}
 	t.run.inspector.answered(req, resp)
+	t.run.unready.Note(req, resp)
 	return resp, nil
+}
+
+// ask makes a call whose answer others look at.
+func (t *T) ask(ctx context.Context, req proto.Message) {
+	_, _ = t.Send(ctx, req) // an error is no answer
 }
 
 // Stream makes a call that answers by a stream, and hands each message on until
 // each says no.
 func (t *T) Stream(ctx context.Context, req proto.Message, each func(proto.Message) bool) error {
-	m := methodOf(req)
+	m := MethodOf(req)
+	if err := t.run.unready.Wait(ctx, req, t.ask); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(ctx, t.cfg.CallTimeout)
 	defer cancel()
 	start := time.Now()
@@ -119,15 +131,27 @@ func transient(err error) bool {
 // Try makes a call as a CO does: again and again while the driver says that it is
 // not done, for as long as one call may take.
 func (t *T) Try(req proto.Message) (proto.Message, error) {
-	return t.patiently(req, func(spent time.Duration, n int) bool { return n < 3 || spent < t.cfg.CallTimeout })
+	return t.patiently(req, func(spent time.Duration, n int, _ error) bool { return n < 3 || spent < t.cfg.CallTimeout })
+}
+
+// aMoment is how long a driver may be away or busy where a check waits for one
+// certain answer.
+const aMoment = 5 * time.Second
+
+// Ask makes a call until the driver is not away for a moment: UNAVAILABLE is no
+// answer, everything else is.
+func (t *T) Ask(req proto.Message) (proto.Message, error) {
+	return t.patiently(req, func(spent time.Duration, _ int, err error) bool {
+		return status.Code(err) == codes.Unavailable && spent < min(aMoment, t.cfg.CallTimeout)
+	})
 }
 
 // patiently calls until the answer is not transient, or more says no.
-func (t *T) patiently(req proto.Message, more func(spent time.Duration, n int) bool) (proto.Message, error) {
+func (t *T) patiently(req proto.Message, more func(spent time.Duration, n int, err error) bool) (proto.Message, error) {
 	start, pause := time.Now(), 10*time.Millisecond
 	for n := 1; ; n++ {
 		resp, err := t.Send(t.ctx, req)
-		if err == nil || !transient(err) || t.ctx.Err() != nil || !more(time.Since(start), n) {
+		if err == nil || !transient(err) || t.ctx.Err() != nil || !more(time.Since(start), n, err) {
 			return resp, err
 		}
 		if status.Code(err) == codes.DeadlineExceeded && n >= 2 {

@@ -22,8 +22,8 @@ func Methods() []protoreflect.MethodDescriptor {
 	return all
 }
 
-// methodOf is the RPC that takes a request.
-func methodOf(req proto.Message) protoreflect.MethodDescriptor {
+// MethodOf is the RPC that takes a request.
+func MethodOf(req proto.Message) protoreflect.MethodDescriptor {
 	name := req.ProtoReflect().Descriptor().FullName()
 	for _, m := range Methods() {
 		if m.Input().FullName() == name {

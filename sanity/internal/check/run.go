@@ -27,7 +27,8 @@ type runner struct {
 	id        string // of the run, in names
 	names     atomic.Int64
 	dirs      atomic.Int64
-	setups    sync.Map     // RPC and code: the check that met it first, where it was not about it
+	setups    sync.Map // RPC and code: the check that met it first, where it was not about it
+	unready   Unready
 	mode      atomic.Int32 // an access mode that the driver takes, once it is known
 }
 

@@ -168,6 +168,13 @@ func DoIn[R proto.Message](ctx context.Context, t *T, req proto.Message) (R, err
 	return r, err
 }
 
+// Ask makes a call until the driver is not away for a moment; see T.Ask.
+func Ask[R proto.Message](t *T, req proto.Message) (R, error) {
+	resp, err := t.Ask(req)
+	r, _ := resp.(R) // nil with an error
+	return r, err
+}
+
 // Try makes a call as a CO does.
 func Try[R proto.Message](t *T, req proto.Message) (R, error) {
 	resp, err := t.Try(req)
@@ -208,8 +215,8 @@ func Setup[R proto.Message](t *T, clauses string, req proto.Message) R {
 // Refused makes a call that must be answered with one of the codes. That the driver
 // is busy, or away for a moment, is no answer. It gives the answer's code.
 func (t *T) Refused(clauses, why string, req proto.Message, want ...codes.Code) codes.Code {
-	_, err := t.patiently(req, func(_ time.Duration, n int) bool {
-		return n < 6 && !slices.Contains(want, codes.Aborted) && !slices.Contains(want, codes.Unavailable)
+	_, err := t.patiently(req, func(spent time.Duration, _ int, err error) bool {
+		return spent < min(aMoment, t.cfg.CallTimeout) && !slices.Contains(want, status.Code(err))
 	})
 	if !slices.Contains(want, status.Code(err)) {
 		t.Failf(clauses, "%s %s: got %s, want %s", Name(req), why, describe(err), codeNames(want))

@@ -44,7 +44,7 @@ func listers() []lister {
 			}
 			return ids
 		}, func(t *T, limit int32, token string) (ids []string, next string, err error) {
-			r, err := check.Do[*csi.ListVolumesResponse](t, &csi.ListVolumesRequest{MaxEntries: limit, StartingToken: token})
+			r, err := check.Ask[*csi.ListVolumesResponse](t, &csi.ListVolumesRequest{MaxEntries: limit, StartingToken: token})
 			for _, e := range r.GetEntries() {
 				ids = append(ids, e.GetVolume().GetVolumeId())
 			}
@@ -57,7 +57,7 @@ func listers() []lister {
 			}
 			return ids
 		}, func(t *T, limit int32, token string) (ids []string, next string, err error) {
-			r, err := check.Do[*csi.ListSnapshotsResponse](t, &csi.ListSnapshotsRequest{MaxEntries: limit, StartingToken: token, Secrets: t.Config().Secrets})
+			r, err := check.Ask[*csi.ListSnapshotsResponse](t, &csi.ListSnapshotsRequest{MaxEntries: limit, StartingToken: token, Secrets: t.Config().Secrets})
 			for _, e := range r.GetEntries() {
 				ids = append(ids, e.GetSnapshot().GetSnapshotId())
 			}
