@@ -55,6 +55,7 @@ func script() []section {
 		{"topology", mem, topologySection, false}, {"attach", mem, attachSection, false}, {"lists", mem, listSection, false},
 		{"snapshots", mem, snapshotSection, false}, {"groups", mem, groupSection, false}, {"metadata", mem, metadataSection, false},
 		{"health", mem, healthSection, false}, {"node", mem, nodeSection, false}, {"copies", mem, copySection, false},
+		{"conditions", mem, conditionSection, false},
 		{"block", loop, blockSection, false}, {"disks", loop, diskSection, false}, {"restart", loop, restartSection, false},
 		{"at once", mem, atOnceSection, false}, {"given up", mem, givenUpSection, false},
 		{"leaks", mem, leakSection, true},

@@ -9,6 +9,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -61,6 +62,7 @@ type options struct {
 	variants  bool
 	mutants   bool
 	clauses   string
+	record    string
 }
 
 func parse() *options {
@@ -72,6 +74,7 @@ func parse() *options {
 	flag.BoolVar(&o.mutants, "mutants", true, "run the mutants")
 	flag.BoolVar(&o.variants, "variants", true, "run the variants")
 	flag.StringVar(&o.clauses, "clauses", "testdata/clauses.tsv", "the clauses of the spec")
+	flag.StringVar(&o.record, "record", "cmd/csikit/internal/clauses/mutants.tsv", "what caught each in the last whole run: is tried first, and is written by a whole run")
 	flag.Parse()
 	return o
 }
@@ -86,6 +89,10 @@ func run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	before, err := readRecord(o.record)
+	if err != nil {
+		return err
+	}
 	dir, err := os.MkdirTemp("/var/tmp", "mut") // a disk; and short, for sockets
 	if err != nil {
 		return err
@@ -97,16 +104,8 @@ func run(ctx context.Context) (err error) {
 	if err := build.Run(); err != nil {
 		return fmt.Errorf("go build: %w", err)
 	}
-	t := &trial{driver: driver, dir: dir, thorough: o.thorough, soft: soft}
-	var list []mutants.Mutant
-	if o.variants { // first: they take longest
-		list = append(list, mutants.Reference(mutants.Mem), mutants.Reference(mutants.Loop))
-		list = append(list, mutants.Variants()...)
-	}
-	if o.mutants {
-		list = append(list, mutants.All()...)
-	}
-	list = slices.DeleteFunc(list, func(m mutants.Mutant) bool { return o.only != "" && !want.MatchString(m.Name) })
+	t := &trial{driver: driver, dir: dir, thorough: o.thorough, soft: soft, before: before}
+	list := slices.DeleteFunc(o.list(), func(m mutants.Mutant) bool { return o.only != "" && !want.MatchString(m.Name) })
 	begun := time.Now()
 	outcomes := all(ctx, t, list, o.workers)
 	table(os.Stdout, outcomes, time.Since(begun))
@@ -115,7 +114,33 @@ func run(ctx context.Context) (err error) {
 			return err
 		}
 	}
+	if o.only == "" && o.mutants && ctx.Err() == nil {
+		if err := writeRecord(o.record, outcomes); err != nil {
+			return err
+		}
+	}
 	return verdict(outcomes)
+}
+
+// list is what is to be run, what takes longest first.
+func (o *options) list() []mutants.Mutant {
+	var list []mutants.Mutant
+	if o.variants {
+		list = append(list, mutants.Reference(mutants.Loop), mutants.Reference(mutants.Mem))
+		list = append(list, mutants.Variants()...)
+		long := func(m mutants.Mutant) int {
+			return -slices.Index([]string{"variant-no-list", "variant-snapshots-wait", "variant-unavailable", "variant-slow"}, m.Name)
+		}
+		slices.SortStableFunc(list, func(a, b mutants.Mutant) int {
+			return cmp.Or(cmp.Compare(b.Base, a.Base), cmp.Compare(long(a), long(b)))
+		})
+	}
+	if o.mutants {
+		all := mutants.All()
+		slices.SortStableFunc(all, func(a, b mutants.Mutant) int { return cmp.Compare(b.Base, a.Base) })
+		list = append(list, all...)
+	}
+	return list
 }
 
 // all tries a list, several at a time.
