@@ -52,8 +52,9 @@ func (t *T) cleanup(ctx context.Context) (left []string) {
 func (t *T) undo(kinds ...string) {
 	for _, d := range t.ledger.owed(kinds...) {
 		_, err := t.patiently(d.undo, func(spent time.Duration, _ int, _ error) bool { return spent < t.cfg.CallTimeout/2 })
-		if status.Code(err) == codes.NotFound && (kinds[0] == "publish" || kinds[0] == "stage" || kinds[0] == "attach") {
-			t.ledger.forgive(d)
+		code, made := status.Code(err), d.kind == "group" || d.kind == "snapshot" || d.kind == "volume"
+		if !made && (code == codes.NotFound || code == codes.InvalidArgument && d.doubt) {
+			t.ledger.forgive(d) // nothing was done
 		}
 	}
 }

@@ -15,8 +15,8 @@ type debt struct {
 	what    string // for people
 	undo    proto.Message
 	clause  string
-	pending int // calls under way, of a name
-	doubt   bool
+	pending int  // calls under way, of a name
+	doubt   bool // no answer says that it was done
 }
 
 // ledger knows what a check owes, in the order in which it was done.
@@ -88,7 +88,9 @@ func (l *ledger) after(req, resp proto.Message, err error) {
 		l.unmade(req)
 	}
 	if err == nil || transient(err) {
-		l.done(req)
+		if d := l.done(req); d != nil && err == nil {
+			d.doubt = false
+		}
 	}
 }
 
@@ -138,21 +140,22 @@ func (l *ledger) unmade(req proto.Message) {
 }
 
 // done notes what is done to a volume, or may have been.
-func (l *ledger) done(req proto.Message) {
+func (l *ledger) done(req proto.Message) *debt {
 	switch r := req.(type) {
 	case *csi.NodePublishVolumeRequest:
-		l.add(debt{kind: "publish", key: r.GetVolumeId() + " " + r.GetTargetPath(), clause: "NB-01",
+		return l.add(debt{doubt: true, kind: "publish", key: r.GetVolumeId() + " " + r.GetTargetPath(), clause: "NB-01",
 			what: "volume " + r.GetVolumeId() + " published at " + r.GetTargetPath(),
 			undo: &csi.NodeUnpublishVolumeRequest{VolumeId: r.GetVolumeId(), TargetPath: r.GetTargetPath()}})
 	case *csi.NodeStageVolumeRequest:
-		l.add(debt{kind: "stage", key: r.GetVolumeId() + " " + r.GetStagingTargetPath(), clause: "NU-01",
+		return l.add(debt{doubt: true, kind: "stage", key: r.GetVolumeId() + " " + r.GetStagingTargetPath(), clause: "NU-01",
 			what: "volume " + r.GetVolumeId() + " staged at " + r.GetStagingTargetPath(),
 			undo: &csi.NodeUnstageVolumeRequest{VolumeId: r.GetVolumeId(), StagingTargetPath: r.GetStagingTargetPath()}})
 	case *csi.ControllerPublishVolumeRequest:
-		l.add(debt{kind: "attach", key: r.GetVolumeId() + " " + r.GetNodeId(), clause: "CU-01",
+		return l.add(debt{doubt: true, kind: "attach", key: r.GetVolumeId() + " " + r.GetNodeId(), clause: "CU-01",
 			what: "volume " + r.GetVolumeId() + " published to node " + r.GetNodeId(),
 			undo: &csi.ControllerUnpublishVolumeRequest{VolumeId: r.GetVolumeId(), NodeId: r.GetNodeId(), Secrets: l.secrets}})
 	}
+	return nil
 }
 
 // owed is what there is of some kinds, the latest first.

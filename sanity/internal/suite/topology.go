@@ -116,12 +116,16 @@ func preferred(t *T) {
 	p := here(t)
 	preferredOfTwo(t, p)
 	far := elsewhere(p.GetSegments())
+	placed(t, "CV-28", &csi.TopologyRequirement{Requisite: []*csi.Topology{p}}) // there is room
 	for _, r := range []*csi.TopologyRequirement{
 		{Requisite: []*csi.Topology{far, p}}, {Requisite: []*csi.Topology{far, p}, Preferred: []*csi.Topology{far, p}},
 		{Requisite: []*csi.Topology{p, far}, Preferred: []*csi.Topology{p, far}},
 	} {
-		if v := placed(t, "CV-28 CV-29 CV-30", r); !reachable(v, p) {
-			t.Failf("CV-28 CV-29 CV-30", "of two places one can be, and the volume is accessible from %v", v.GetAccessibleTopology())
+		req := t.CreateRequest()
+		req.AccessibilityRequirements = r
+		resp, err := check.Try[*csi.CreateVolumeResponse](t, req)
+		if v := resp.GetVolume(); err != nil || !reachable(v, p) {
+			t.Failf("CV-28 CV-29 CV-30", "of two places one can be: got %s, and a volume that is accessible from %v", check.Describe(err), v.GetAccessibleTopology())
 		}
 	}
 }
