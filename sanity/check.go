@@ -91,7 +91,7 @@ func against(ctx context.Context, dir string, cfg *Config, inProcess bool, p chi
 		for _, s := range specs {
 			r.Results = append(r.Results, s.result(cfg))
 		}
-		if err := errors.Join(serr, stillThere(ctx, cfg)); err != nil || cfg.FailFast && r.Count(Fail) > 0 {
+		if err := errors.Join(serr, revive(ctx, cfg, r, p.live)); err != nil || cfg.FailFast && r.Count(Fail) > 0 {
 			return r, err
 		}
 	}
@@ -102,6 +102,23 @@ func against(ctx context.Context, dir string, cfg *Config, inProcess bool, p chi
 	r.Results = append(r.Results, results...)
 	r.Driver, r.Version, r.Capabilities = facts.Name, facts.Version, facts.Capabilities()
 	return r, nil
+}
+
+// revive starts a driver again that did not survive csi-sanity.
+func revive(ctx context.Context, cfg *Config, r *Report, live Listener) error {
+	gone := stillThere(ctx, cfg)
+	if gone == nil || cfg.Restart == nil {
+		return gone
+	}
+	res := Result{ID: "run/alive/" + csiSanity, Title: "The driver is a long-running service", Verdict: Fail, Clauses: []string{"PR-12"}, Broken: []string{"PR-12"},
+		Message: gone.Error(), Reproduce: cfg.reproduce(csiSanity)}
+	r.Results = append(r.Results, res)
+	live.Begin(res.ID)
+	live.End(res)
+	if err := cfg.Restart(ctx); err != nil {
+		return errors.Join(gone, err)
+	}
+	return stillThere(ctx, cfg)
 }
 
 // waitReady waits until the driver says that it is ready.

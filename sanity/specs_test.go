@@ -1,6 +1,7 @@
 package sanity
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -89,5 +90,39 @@ func TestSkips(t *testing.T) {
 	err := checkSkips(file, []Result{{ID: "csi-sanity/a", Verdict: NotApplicable}, {ID: "csi-sanity/new", Verdict: NotApplicable}}, false)
 	if err == nil || !strings.Contains(err.Error(), "not listed:\nnew\n") || !strings.Contains(err.Error(), "not skipped:\nb\n") {
 		t.Errorf("changed: %v", err)
+	}
+}
+
+// TestAsksMore: what csi-sanity says of valid drivers, as it says it; and what it
+// says of others.
+func TestAsksMore(t *testing.T) {
+	const node, list = "Node Service ", "ListSnapshots [Controller Server] "
+	codes := func(got, want int) string {
+		return fmt.Sprintf("failed: unexpected error: text\nExpected\n    <codes.Code>: %d\nto equal\n    <codes.Code>: %d", got, want)
+	}
+	for _, tt := range []struct {
+		name, message string
+		more          bool
+	}{
+		{node + "NodeGetVolumeStats should fail when volume is not found", codes(3, 5), true},
+		{node + "NodeGetVolumeStats should fail when volume is not found", codes(13, 5), false},
+		{node + "NodeGetVolumeStats should fail when volume does not exist on the specified path", codes(3, 5), true},
+		{node + "NodeGetVolumeStats should fail when no volume path is provided", codes(5, 3), false},
+		{node + "NodeExpandVolume should fail when volume is not found", codes(3, 5), true},
+		{"GroupController Service [GroupController VolumeGroupSnapshots] DeleteVolumeGroupSnapshot should succeed when an invalid volume id is used",
+			"failed: Unexpected error: rpc error: code = InvalidArgument desc = snapshot_ids", true},
+		{"ModifyVolume [Controller Server] should fail if volume does not exist", codes(3, 5), true},
+		{"ModifyVolume [Controller Server] should fail if volume does not exist", codes(2, 5), false},
+		{"Identity Service GetPluginInfo should return appropriate information", "failed: Expected\n    <bool>: false\nto be true", true},
+		{"Identity Service GetPluginInfo should return appropriate information", "failed: Unexpected error: rpc error: code = Unavailable desc = no version\n  at identity.go:109", false},
+		{"Controller Service [Controller Server] CreateVolume should fail when requesting to create a volume with already existing name and different capacity", codes(11, 6), true},
+		{"Controller Service [Controller Server] CreateVolume should fail when requesting to create a volume with already existing name and different capacity", codes(3, 6), false},
+		{"Controller Service [Controller Server] ListVolumes check the presence of new volumes and absence of deleted ones in the volume list", "failed: Expected\n    <int>: 1\nto equal\n    <int>: 2", true},
+		{list + "should return next token when a limited number of entries are requested", "failed: Expected\n    <[]*csi.ListSnapshotsResponse_Entry | len:1, cap:1>: []\nto have length 2", true},
+		{list + "should return snapshots that match the specified snapshot id", "failed: Expected\n    <[]*csi.ListSnapshotsResponse_Entry | len:0, cap:0>: []\nto have length 1", false},
+	} {
+		if got := asksMore(&spec{Name: tt.name, Message: tt.message}); (got != "") != tt.more {
+			t.Errorf("%s: %.60q: %q", tt.name, tt.message, got)
+		}
 	}
 }

@@ -13,7 +13,6 @@ func codesOfCreate() []Mutant {
 		return conflictCode(createName, differ, codes.AlreadyExists, to)
 	}
 	fromSnapshot := func(r q) bool { return r.GetVolumeContentSource().GetSnapshot() != nil }
-	fromVolume := func(r q) bool { return r.GetVolumeContentSource().GetVolume() != nil }
 	crossed := func(r q) bool {
 		return r.GetCapacityRange().GetLimitBytes() > 0 && r.GetCapacityRange().GetRequiredBytes() > r.GetCapacityRange().GetLimitBytes()
 	}
@@ -34,8 +33,6 @@ func codesOfCreate() []Mutant {
 			codeWhen(crossed, codes.OutOfRange, codes.Internal)),
 		mutant(Code, "create-no-snapshot-code", "CV-23", "the source snapshot is missing: INVALID_ARGUMENT",
 			codeWhen(fromSnapshot, codes.NotFound, codes.InvalidArgument)),
-		mutant(Code, "create-no-source-volume-code", "CV-23", "the source volume is missing: INTERNAL",
-			codeWhen(fromVolume, codes.NotFound, codes.Internal)),
 		mutant(Code, "create-bad-mutable-code", "CV-18 GEN-09", "an unknown mutable parameter: FAILED_PRECONDITION",
 			codeWhen(func(r q) bool { return len(r.GetMutableParameters()) > 0 }, codes.InvalidArgument, codes.FailedPrecondition)),
 		mutant(Code, "create-nowhere-code", "CV-33", "no zone fits the topology asked for: INTERNAL",

@@ -14,7 +14,7 @@ func codesOfLists() []Mutant {
 	return []Mutant{
 		mutant(Code, "list-token-code", "LV-06", "an invalid starting_token: INVALID_ARGUMENT",
 			code[*csi.ListVolumesRequest](codes.Aborted, codes.InvalidArgument)),
-		mutant(Code, "list-token-starts-over", "LV-06", "an invalid starting_token starts over",
+		mutant(Other, "list-token-starts-over", "LV-06", "an invalid starting_token starts over",
 			startsOver(func(q *csi.ListVolumesRequest) { q.StartingToken = "" })),
 		mutant(Code, "list-negative-accepted", "LV-05", "a negative max_entries is as good as none",
 			requestWhen(func(q *csi.ListVolumesRequest) bool { return q.GetMaxEntries() < 0 }, func(q *csi.ListVolumesRequest) { q.MaxEntries = 0 })),

@@ -36,8 +36,8 @@ func conditionsOfVolumes() []Mutant {
 				q.VolumeCapabilities = first.GetVolumeCapabilities()
 				return next(ctx, q)
 			})),
-		mutant(Code, "delete-with-snapshots-internal", "DV-06", "a volume with snapshots is not deleted: INTERNAL", dependentSnapshots(codes.Internal)),
-		mutant(Code, "attach-second-node-internal", "CP-14", "attached to another node already: INTERNAL", attachedElsewhere),
+		mutant(Other, "delete-with-snapshots-half", "DV-06", "a volume with snapshots is FAILED_PRECONDITION, and gone", deletedByHalf),
+		mutant(Other, "attach-second-node", "CP-14 CP-11", "a single-node volume is attached to a second node too, whoever that is", attachedTwice),
 		mutant(Code, "detach-missing-internal", "CU-07 CU-03", "a volume that is not there is to be detached: INTERNAL", func(r *Rig) {
 			around(r, func(ctx context.Context, q *csi.ControllerUnpublishVolumeRequest, next func(context.Context, *csi.ControllerUnpublishVolumeRequest) (proto.Message, error)) (proto.Message, error) {
 				if q.GetVolumeId() != "" && !r.exists(ctx, q.GetVolumeId()) {
@@ -50,10 +50,10 @@ func conditionsOfVolumes() []Mutant {
 			func(q *csi.ControllerModifyVolumeRequest) bool {
 				return q.GetVolumeId() != "" && len(q.GetMutableParameters()) == 0
 			}, codes.Internal, "nothing to modify")),
-		mutant(Code, "second-target-internal", "NP-11", "a second target of a SINGLE_NODE_SINGLE_WRITER volume: INTERNAL", codeWhen(
+		mutant(Other, "second-target-empty", "NP-11", "a second target of a SINGLE_NODE_SINGLE_WRITER volume: OK, and nothing is there", codeWhen(
 			func(q *csi.NodePublishVolumeRequest) bool {
 				return q.GetVolumeCapability().GetAccessMode().GetMode() == csi.VolumeCapability_AccessMode_SINGLE_NODE_SINGLE_WRITER
-			}, codes.FailedPrecondition, codes.Internal)),
+			}, codes.FailedPrecondition, codes.OK)),
 		mutant(Other, "mount-group-ignored", "NS-12 NS-13", "volume_mount_group does not matter", both(
 			request(func(q *csi.NodeStageVolumeRequest) { noGroup(q.GetVolumeCapability()) }),
 			request(func(q *csi.NodePublishVolumeRequest) { noGroup(q.GetVolumeCapability()) }))),
@@ -66,13 +66,12 @@ func noGroup(c *csi.VolumeCapability) {
 	}
 }
 
-// attachedElsewhere has no code for a volume that another node has.
-func attachedElsewhere(r *Rig) {
+// attachedTwice does not look whether another node has the volume.
+func attachedTwice(r *Rig) {
 	var at memory[string]
-	around(r, func(ctx context.Context, q *csi.ControllerPublishVolumeRequest, next func(context.Context, *csi.ControllerPublishVolumeRequest) (proto.Message, error)) (proto.Message, error) {
-		node, ok := at.get(q.GetVolumeId())
-		if ok && node != q.GetNodeId() && q.GetNodeId() != "" && q.GetVolumeCapability().GetAccessMode().GetMode() == csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER {
-			return nil, status.Errorf(codes.Internal, "volume %s: attach failed", q.GetVolumeId())
+	around(r, func(ctx context.Context, q *csi.ControllerPublishVolumeRequest, next func(context.Context, *csi.ControllerPublishVolumeRequest) (*csi.ControllerPublishVolumeResponse, error)) (*csi.ControllerPublishVolumeResponse, error) {
+		if node, ok := at.get(q.GetVolumeId()); ok && node != q.GetNodeId() && q.GetNodeId() != "" {
+			return &csi.ControllerPublishVolumeResponse{}, nil
 		}
 		resp, err := next(ctx, q)
 		if err == nil {
@@ -80,9 +79,23 @@ func attachedElsewhere(r *Rig) {
 		}
 		return resp, err
 	})
-	reply(func(q *csi.ControllerUnpublishVolumeRequest, _ *csi.ControllerUnpublishVolumeResponse) {
-		at.drop(q.GetVolumeId())
-	})(r)
+	reply(func(q *csi.ControllerUnpublishVolumeRequest, _ *csi.ControllerUnpublishVolumeResponse) { at.drop(q.GetVolumeId()) })(r)
+}
+
+// deletedByHalf finds the snapshots when it has begun.
+func deletedByHalf(r *Rig) {
+	around(r, func(ctx context.Context, q *csi.DeleteVolumeRequest, next deleteNext) (*csi.DeleteVolumeResponse, error) {
+		if q.GetVolumeId() == "" || r.isHidden(q.GetVolumeId()) {
+			return next(ctx, q)
+		}
+		list, err := r.controller().ListSnapshots(ctx, &csi.ListSnapshotsRequest{SourceVolumeId: q.GetVolumeId()})
+		if err == nil && len(list.GetEntries()) > 0 {
+			r.hide(q.GetVolumeId(), 0)
+			return nil, status.Errorf(codes.FailedPrecondition, "volume %s has %d snapshots", q.GetVolumeId(), len(list.GetEntries()))
+		}
+		return next(ctx, q)
+	})
+	hideVolumes(r)
 }
 
 func conditionsOfSnapshots() []Mutant {

@@ -55,7 +55,7 @@ func Variants() []Mutant {
 		{Name: "variant-capacity-unknown", Does: "capacity_bytes is 0: unknown", Install: volumesAs(func(v *csi.Volume) { v.CapacityBytes = 0 })},
 		{Name: "variant-no-attach", Does: "no ControllerPublishVolume", Base: Loop, Install: func(r *Rig) { r.Loop.Attach = false }},
 		{Name: "variant-loop", Does: "loop devices, file systems and raw block, as they are", Base: Loop, Install: func(*Rig) {}},
-		{Name: "variant-dependent-snapshots", Does: "a volume with snapshots is not deleted: FAILED_PRECONDITION", Install: dependentSnapshots(codes.FailedPrecondition)},
+		{Name: "variant-dependent-snapshots", Does: "a volume with snapshots is not deleted: FAILED_PRECONDITION", Install: dependentSnapshots},
 	}
 	for i := range list {
 		list[i].Class = Valid
@@ -260,16 +260,14 @@ func final(err error) bool {
 }
 
 // dependentSnapshots does not delete a volume that has snapshots.
-func dependentSnapshots(with codes.Code) func(*Rig) {
-	return func(r *Rig) {
-		around(r, func(ctx context.Context, q *csi.DeleteVolumeRequest, next deleteNext) (*csi.DeleteVolumeResponse, error) {
-			if q.GetVolumeId() != "" {
-				list, err := r.controller().ListSnapshots(ctx, &csi.ListSnapshotsRequest{SourceVolumeId: q.GetVolumeId()})
-				if err == nil && len(list.GetEntries()) > 0 {
-					return nil, status.Errorf(with, "volume %s has %d snapshots", q.GetVolumeId(), len(list.GetEntries()))
-				}
+func dependentSnapshots(r *Rig) {
+	around(r, func(ctx context.Context, q *csi.DeleteVolumeRequest, next deleteNext) (*csi.DeleteVolumeResponse, error) {
+		if q.GetVolumeId() != "" {
+			list, err := r.controller().ListSnapshots(ctx, &csi.ListSnapshotsRequest{SourceVolumeId: q.GetVolumeId()})
+			if err == nil && len(list.GetEntries()) > 0 {
+				return nil, status.Errorf(codes.FailedPrecondition, "volume %s has %d snapshots", q.GetVolumeId(), len(list.GetEntries()))
 			}
-			return next(ctx, q)
-		})
-	}
+		}
+		return next(ctx, q)
+	})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -78,9 +79,11 @@ func (r *runner) all(ctx context.Context, checks []Check, live Listener) (result
 		add(res)
 		if res.Verdict == Fail {
 			if err := r.alive(ctx); err != nil {
-				ill = "the driver does not answer any more, since " + c.ID
-				add(Result{ID: "run/alive", Title: "The driver is a long-running service", Verdict: Fail, Clauses: []string{"PR-12"}, Broken: []string{"PR-12"},
+				add(Result{ID: "run/alive/" + c.ID, Title: "The driver is a long-running service", Verdict: Fail, Clauses: []string{"PR-12"}, Broken: []string{"PR-12"},
 					Message: "after " + c.ID + " the driver does not answer any more: " + describe(err), Reproduce: r.cfg.Reproduce(c.ID)})
+				if err := r.revive(ctx); err != nil {
+					ill = "the driver does not answer any more, since " + c.ID
+				}
 			}
 		}
 		if r.cfg.FailFast && (res.Verdict == Fail || r.inspector.broken()) {
@@ -169,6 +172,17 @@ func (r *redactor) call(c recorded) Call {
 		out.Response = r.text(c.resp)
 	}
 	return out
+}
+
+// revive starts a driver again that has ended, or hangs.
+func (r *runner) revive(ctx context.Context) error {
+	if r.cfg.Restart == nil {
+		return errors.New("nobody says how to restart the driver")
+	}
+	if err := r.cfg.Restart(ctx); err != nil {
+		return err
+	}
+	return r.alive(ctx)
 }
 
 // alive asks whether the driver is still there; one that is being started again
