@@ -79,7 +79,9 @@ func attachedTwice(r *Rig) {
 		}
 		return resp, err
 	})
-	reply(func(q *csi.ControllerUnpublishVolumeRequest, _ *csi.ControllerUnpublishVolumeResponse) { at.drop(q.GetVolumeId()) })(r)
+	reply(func(q *csi.ControllerUnpublishVolumeRequest, _ *csi.ControllerUnpublishVolumeResponse) {
+		at.drop(q.GetVolumeId())
+	})(r)
 }
 
 // deletedByHalf finds the snapshots when it has begun.

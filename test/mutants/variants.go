@@ -34,7 +34,7 @@ func Variants() []Mutant {
 		}},
 		{Name: "variant-no-alpha", Does: "nothing that the spec calls alpha", Install: func(r *Rig) { r.Options.NoAlpha = true }},
 		{Name: "variant-impatient", Does: "a call for what is being worked on is ABORTED at once", Install: impatient},
-		{Name: "variant-slow", Does: "each change takes a quarter of a second", Install: func(r *Rig) { slow(r, 250*time.Millisecond) }},
+		{Name: "variant-slow", Does: "one change of eight takes a quarter of a second", Install: slow},
 		{Name: "variant-unavailable", Does: "one change of ten is UNAVAILABLE", Install: unavailable},
 		{Name: "variant-snapshots-wait", Does: "a snapshot is ready after two seconds", Install: snapshotsWait},
 		{Name: "variant-never-not-found", Does: "undoing what was never done is OK, of whatever volume", Install: neverNotFound},
@@ -130,10 +130,15 @@ func impatient(r *Rig) {
 	})
 }
 
-func slow(r *Rig, d time.Duration) {
+func slow(r *Rig) {
+	var n atomic.Int64
 	r.every(func(ctx context.Context, method string, req proto.Message, next next) (proto.Message, error) {
-		if changes(method) {
-			after(ctx, d)
+		switch {
+		case !changes(method):
+		case n.Add(1)%8 == 0:
+			after(ctx, 250*time.Millisecond)
+		default:
+			after(ctx, 10*time.Millisecond)
 		}
 		return next(ctx, req)
 	})

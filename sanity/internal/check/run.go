@@ -15,6 +15,7 @@ import (
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/csikit/csikit/internal/csiclient"
 )
@@ -31,6 +32,7 @@ type runner struct {
 	setups    sync.Map // RPC and code: the check that met it first, where it was not about it
 	unready   Unready
 	mode      atomic.Int32 // an access mode that the driver takes, once it is known
+	blocks    atomic.Int32 // whether snapshots of mounted volumes have metadata: 1 yes, 2 no
 }
 
 // Run runs the checks that are selected, one after the other. An error says that
@@ -122,7 +124,10 @@ func (r *runner) one(ctx context.Context, c Check) Result {
 	defer t.hangUp()
 	done := make(chan []string, 1)
 	go func() {
-		t.guard(c.Run)
+		t.guard(func(t *T) {
+			t.needBlocks()
+			c.Run(t)
+		})
 		var left []string
 		t.guard(func(t *T) { left = t.cleanup(ctx) })
 		done <- left
@@ -140,6 +145,25 @@ func (r *runner) one(ctx context.Context, c Check) Result {
 		res.Verdict, res.Message = NotRun, "the run was over before the check was: "+res.Message
 	}
 	return res
+}
+
+// needBlocks ends a check of the blocks of mounted volumes where the driver has
+// that of raw ones alone: it says so by INVALID_ARGUMENT.
+func (t *T) needBlocks() {
+	if t.cfg.Block || !slices.Contains(strings.Fields(t.check.Needs), "metadata") || !t.Has("CREATE_DELETE_SNAPSHOT") {
+		return
+	}
+	if t.run.blocks.Load() == 0 {
+		s := t.NewVolume().NewSnapshot()
+		err := t.Stream(t.ctx, &csi.GetMetadataAllocatedRequest{SnapshotId: s.GetSnapshotId(), Secrets: t.cfg.Secrets}, func(proto.Message) bool { return true })
+		t.run.blocks.Store(1)
+		if status.Code(err) == codes.InvalidArgument {
+			t.run.blocks.Store(2)
+		}
+	}
+	if t.run.blocks.Load() == 2 {
+		t.NotApplicable("GetMetadataAllocated of a mounted volume is INVALID_ARGUMENT: the metadata are of raw block volumes (--access block)")
+	}
 }
 
 // fill makes a result of what the check has said.

@@ -59,7 +59,7 @@ func (v view) sizes(m protoreflect.Message) {
 func (v view) sizeOf(f protoreflect.FieldDescriptor, s string) {
 	limit, clause := limitOf(f)
 	switch {
-	case limit == 0 || len(s) <= limit:
+	case limit == 0 || len(s) <= limit || holds(v.req.ProtoReflect(), s): // or too long is what was asked for
 	case f.Name() == "message":
 		v.note("H-31/strings", violation{clauses: clause, warn: true, text: fmt.Sprintf("%s: %s has %d bytes, more than %d", v.method, f.FullName(), len(s), limit)})
 	default:
@@ -82,13 +82,38 @@ func (v view) sizeOfMap(f protoreflect.FieldDescriptor, m protoreflect.Map) {
 	}
 	size := 0
 	m.Range(func(k protoreflect.MapKey, val protoreflect.Value) bool {
-		size += len(k.String()) + len(val.String())
+		if n := len(k.String()) + len(val.String()); n <= 4096 || !holds(v.req.ProtoReflect(), val.String()) {
+			size += n
+		}
 		v.tells(string(f.FullName()), val.String())
 		return true
 	})
 	if size > 4096 {
 		v.bad("maps", "GEN-14", "%s has %d bytes, more than 4096", f.FullName(), size)
 	}
+}
+
+// holds tells whether a string is somewhere in a message.
+func holds(m protoreflect.Message, s string) (found bool) {
+	m.Range(func(f protoreflect.FieldDescriptor, val protoreflect.Value) bool {
+		switch {
+		case f.IsMap():
+			if f.MapValue().Kind() == protoreflect.StringKind {
+				val.Map().Range(func(_ protoreflect.MapKey, x protoreflect.Value) bool { found = found || x.String() == s; return !found })
+			}
+		case f.IsList():
+			for n := range val.List().Len() {
+				x := val.List().Get(n)
+				found = found || f.Message() != nil && holds(x.Message(), s) || f.Kind() == protoreflect.StringKind && x.String() == s
+			}
+		case f.Message() != nil:
+			found = holds(val.Message(), s)
+		case f.Kind() == protoreflect.StringKind:
+			found = val.String() == s
+		}
+		return !found
+	})
+	return found
 }
 
 // content looks at what an answer says.

@@ -3,6 +3,7 @@ package main
 import (
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/csikit/csikit/internal/testenv"
@@ -37,5 +38,26 @@ func TestSample(t *testing.T) {
 		if o := trial.try(t.Context(), m); !o.good() {
 			t.Errorf("%s: %s %s", name, o.summary(), o.why)
 		}
+	}
+}
+
+// TestRecordIsWhole: the record is of the mutants that there are, as they are, each
+// caught. make mutants writes it.
+func TestRecordIsWhole(t *testing.T) {
+	r, err := readRecord("../../../cmd/csikit/internal/clauses/mutants.tsv")
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := mutants.All()
+	for _, m := range all {
+		switch c, ok := r[m.Name]; {
+		case !ok || c.clauses != strings.Join(m.Clauses, " "):
+			t.Errorf("%s is not in the record, or breaks other clauses there: make mutants again", m.Name)
+		case c.by == "":
+			t.Logf("%s was not caught", m.Name)
+		}
+	}
+	if len(r) != len(all) {
+		t.Errorf("the record has %d mutants, and there are %d", len(r), len(all))
 	}
 }
