@@ -99,7 +99,10 @@ func holds(m protoreflect.Message, s string) (found bool) {
 		switch {
 		case f.IsMap():
 			if f.MapValue().Kind() == protoreflect.StringKind {
-				val.Map().Range(func(_ protoreflect.MapKey, x protoreflect.Value) bool { found = found || x.String() == s; return !found })
+				val.Map().Range(func(_ protoreflect.MapKey, x protoreflect.Value) bool {
+					found = found || x.String() == s
+					return !found
+				})
 			}
 		case f.IsList():
 			for n := range val.List().Len() {
