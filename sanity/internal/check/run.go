@@ -77,15 +77,13 @@ func (r *runner) all(ctx context.Context, checks []Check, live Listener) (result
 			add(r.result(&c, NotRun, ill))
 			continue
 		}
-		res := r.one(ctx, c)
+		res, end := r.one(ctx, c)
 		add(res)
-		if res.Verdict == Fail {
-			if err := r.alive(ctx); err != nil {
-				add(Result{ID: "run/alive/" + c.ID, Title: "The driver is a long-running service", Verdict: Fail, Clauses: []string{"PR-12"}, Broken: []string{"PR-12"},
-					Message: "after " + c.ID + " the driver does not answer any more: " + describe(err), Reproduce: r.cfg.Reproduce(c.ID)})
-				if err := r.revive(ctx); err != nil {
-					ill = "the driver does not answer any more, since " + c.ID
-				}
+		if end != nil {
+			add(Result{ID: "run/alive/" + c.ID, Title: "The driver is a long-running service", Verdict: Fail, Clauses: []string{"PR-12"}, Broken: []string{"PR-12"},
+				Message: "after " + c.ID + " the driver does not answer any more: " + describe(end.err), Reproduce: r.cfg.Reproduce(c.ID)})
+			if !end.revived {
+				ill = "the driver does not answer any more, since " + c.ID
 			}
 		}
 		if r.cfg.FailFast && (res.Verdict == Fail || r.inspector.broken()) {
@@ -107,9 +105,9 @@ func (r *runner) result(c *Check, v Verdict, message string) Result {
 
 // one runs a check on a goroutine of its own, so that one that hangs costs one
 // result.
-func (r *runner) one(ctx context.Context, c Check) Result {
+func (r *runner) one(ctx context.Context, c Check) (Result, *death) {
 	if v, why := r.facts.need(c.Needs); v != Pass {
-		return r.result(&c, v, why)
+		return r.result(&c, v, why), nil
 	}
 	r.inspector.enter(c.ID)
 	limit := 3 * r.cfg.CallTimeout
@@ -119,22 +117,31 @@ func (r *runner) one(ctx context.Context, c Check) Result {
 	t.ledger.secrets = r.cfg.Secrets
 	start := time.Now()
 	if err := t.dial(); err != nil {
-		return r.result(&c, NotRun, err.Error())
+		return r.result(&c, NotRun, err.Error()), nil
 	}
 	defer t.hangUp()
-	done := make(chan []string, 1)
+	done := make(chan rest, 1)
 	go func() {
 		t.guard(func(t *T) {
 			t.needBlocks()
 			c.Run(t)
 		})
-		var left []string
-		t.guard(func(t *T) { left = t.cleanup(ctx) })
-		done <- left
+		var after rest
+		if t.Failed() {
+			after.end = t.ended(ctx)
+		}
+		if after.end == nil || after.end.revived {
+			t.guard(func(t *T) { after.left = t.cleanup(ctx) })
+		} else {
+			after.left = []string{"whatever the check had made, below " + r.cfg.Dir + " and at the storage"}
+		}
+		done <- after
 	}()
 	res := r.result(&c, Pass, "")
+	var after rest
 	select {
-	case res.Left = <-done:
+	case after = <-done:
+		res.Left = after.left
 	case <-time.After(2*limit + 10*time.Second):
 		t.Failf("", "the check does not come back, and is left alone: a system call of it hangs, perhaps in what the driver has mounted")
 		res.Left = []string{"whatever the check had made, below " + r.cfg.Dir}
@@ -144,7 +151,32 @@ func (r *runner) one(ctx context.Context, c Check) Result {
 	if ctx.Err() != nil && res.Verdict == Fail {
 		res.Verdict, res.Message = NotRun, "the run was over before the check was: "+res.Message
 	}
-	return res
+	return res, after.end
+}
+
+// rest is what a check leaves: things, and perhaps a driver that has ended.
+type rest struct {
+	left []string
+	end  *death
+}
+
+// death is that of a driver.
+type death struct {
+	err     error
+	revived bool // it was started again
+}
+
+// ended looks whether a driver is still there after a check that failed, and starts
+// it again, so that the check can clean up.
+func (t *T) ended(ctx context.Context) *death {
+	err := t.run.alive(ctx)
+	if err == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Minute)
+	defer cancel()
+	t.ctx = ctx // the check's may be over
+	return &death{err: err, revived: t.run.revive(ctx) == nil && t.Ready() == nil}
 }
 
 // needBlocks ends a check of the blocks of mounted volumes where the driver has

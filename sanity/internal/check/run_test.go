@@ -25,6 +25,10 @@ type plugin struct {
 	volumes  map[string]bool
 	onCreate func(context.Context, *csi.CreateVolumeRequest) error
 	onDelete error
+	onProbe  func() error
+	onAttach func(n int) error
+	attaches int
+	context  map[string]string
 }
 
 func (p *plugin) GetPluginInfo(context.Context, *csi.GetPluginInfoRequest) (*csi.GetPluginInfoResponse, error) {
@@ -36,6 +40,11 @@ func (p *plugin) GetPluginCapabilities(context.Context, *csi.GetPluginCapabiliti
 }
 
 func (p *plugin) Probe(context.Context, *csi.ProbeRequest) (*csi.ProbeResponse, error) {
+	if p.onProbe != nil {
+		if err := p.onProbe(); err != nil {
+			return nil, err
+		}
+	}
 	return &csi.ProbeResponse{}, nil
 }
 
@@ -53,7 +62,16 @@ func (p *plugin) CreateVolume(ctx context.Context, req *csi.CreateVolumeRequest)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.volumes[req.GetName()] = true
-	return &csi.CreateVolumeResponse{Volume: &csi.Volume{VolumeId: req.GetName(), CapacityBytes: -1}}, nil
+	return &csi.CreateVolumeResponse{Volume: &csi.Volume{VolumeId: req.GetName(), CapacityBytes: -1, VolumeContext: p.context}}, nil
+}
+
+func (p *plugin) ControllerPublishVolume(context.Context, *csi.ControllerPublishVolumeRequest) (*csi.ControllerPublishVolumeResponse, error) {
+	p.attaches++
+	return &csi.ControllerPublishVolumeResponse{}, p.onAttach(p.attaches)
+}
+
+func (p *plugin) ControllerUnpublishVolume(context.Context, *csi.ControllerUnpublishVolumeRequest) (*csi.ControllerUnpublishVolumeResponse, error) {
+	return nil, status.Error(codes.InvalidArgument, "no such node")
 }
 
 func (p *plugin) DeleteVolume(_ context.Context, req *csi.DeleteVolumeRequest) (*csi.DeleteVolumeResponse, error) {

@@ -129,6 +129,7 @@ func (v view) content() {
 		if r.GetStatus() == nil {
 			v.bad("lists", "CG-05", "no status")
 		}
+		v.nodes(r.GetStatus().GetPublishedNodeIds(), "CG-06")
 	case *csi.ListVolumesResponse:
 		v.listed(r)
 	case *csi.CreateSnapshotResponse:
@@ -218,9 +219,17 @@ func (v view) listed(r *csi.ListVolumesResponse) {
 	v.page(len(r.GetEntries()), r.GetNextToken(), v.req.(*csi.ListVolumesRequest).GetMaxEntries(), "LV-03")
 	for _, e := range r.GetEntries() {
 		v.volume(e.GetVolume(), "LV-07")
+		v.nodes(e.GetStatus().GetPublishedNodeIds(), "LV-08")
 		if e.GetStatus() == nil && v.facts.Has("LIST_VOLUMES_PUBLISHED_NODES") {
 			v.bad("lists", "LV-08", "%s has no status, and LIST_VOLUMES_PUBLISHED_NODES is advertised", e.GetVolume().GetVolumeId())
 		}
+	}
+}
+
+// nodes: an ID that is empty is none.
+func (v view) nodes(ids []string, clause string) {
+	if slices.Contains(ids, "") {
+		v.bad("lists", clause, "published_node_ids has an empty one: %q", ids)
 	}
 }
 
