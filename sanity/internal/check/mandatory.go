@@ -84,7 +84,7 @@ func (m *mandatory) there(ctx context.Context, cfg *Config, conn *grpc.ClientCon
 func served(ctx context.Context, cfg *Config, conn *grpc.ClientConn, req proto.Message) bool {
 	ctx, cancel := context.WithTimeout(ctx, cfg.CallTimeout)
 	defer cancel()
-	m := methodOf(req)
+	m := MethodOf(req)
 	return status.Code(conn.Invoke(ctx, Path(m), req, NewMessage(m.Output()))) != codes.Unimplemented
 }
 
