@@ -182,7 +182,8 @@ func (t *T) ended(ctx context.Context) *death {
 // needBlocks ends a check of the blocks of mounted volumes where the driver has
 // that of raw ones alone: it says so by INVALID_ARGUMENT.
 func (t *T) needBlocks() {
-	if t.cfg.Block || !slices.Contains(strings.Fields(t.check.Needs), "metadata") || !t.Has("CREATE_DELETE_SNAPSHOT") {
+	about := slices.Contains(strings.Fields(t.check.Needs), "metadata") || strings.Contains(t.check.ID, "/GetMetadata")
+	if t.cfg.Block || !about || !t.Has("metadata") || !t.Has("CREATE_DELETE_SNAPSHOT") {
 		return
 	}
 	if t.run.blocks.Load() == 0 {

@@ -44,6 +44,9 @@ func (r *Report) WriteHTML(w io.Writer, words func(clause string) string) error 
 		"rest":     rest,
 		"words":    words,
 		"verdicts": check.Verdicts,
+		"last":     func(calls []check.Call) []check.Call { return calls[max(0, len(calls)-1):] },
+		"before":   func(calls []check.Call) []check.Call { return calls[:max(0, len(calls)-1)] },
+		"folded":   folded,
 	}).Parse(page)
 	if err != nil {
 		return err
@@ -55,6 +58,14 @@ func (r *Report) WriteHTML(w io.Writer, words func(clause string) string) error 
 func rest(message string) string {
 	_, more, _ := strings.Cut(strings.TrimSpace(message), "\n")
 	return more
+}
+
+// folded is a long command in lines, as a shell takes it.
+func folded(command string) string {
+	if len(command) < 80 || strings.ContainsAny(command, `'"\\`) {
+		return command
+	}
+	return strings.ReplaceAll(command, " --", " \\\n  --")
 }
 
 func shortTime(d time.Duration) string {

@@ -45,6 +45,19 @@ func TestReportsOfAnything(t *testing.T) {
 	}
 }
 
+// TestFolded: a long command is one that a shell takes, in lines.
+func TestFolded(t *testing.T) {
+	long := "csikit check --endpoint unix:///run/csi/a-long-name/csi.sock --log /var/log/driver.log --only H-05/one-name"
+	if got := folded(long); strings.ReplaceAll(got, " \\\n ", "") != long || !strings.Contains(got, "\n") {
+		t.Errorf("%q", got)
+	}
+	for _, whole := range []string{"csikit check --only H-05", strings.Replace(long, "--log", "--restart 'a --b' --log", 1)} {
+		if got := folded(whole); got != whole {
+			t.Errorf("%q", got)
+		}
+	}
+}
+
 // TestPage: failures first, with all that they show; nothing from elsewhere, and
 // nothing that a driver says becomes a part of the page.
 func TestPage(t *testing.T) {
@@ -61,7 +74,7 @@ func TestPage(t *testing.T) {
 	if f, w := strings.Index(page, "What is broken"), strings.Index(page, "Warnings: "); f < 0 || w < f || strings.Index(page, "Everything") < w {
 		t.Error("failures are not first")
 	}
-	for _, not := range []string{"<script", "src=", "href=", "url(", "@import", "<b> &"} {
+	for _, not := range []string{"<script", "src=", `href="h`, `href="/`, "url(", "@import", "<b> &"} {
 		if strings.Contains(page, not) {
 			t.Errorf("the page has %q", not)
 		}
