@@ -74,7 +74,7 @@ func parse() *options {
 	flag.BoolVar(&o.mutants, "mutants", true, "run the mutants")
 	flag.BoolVar(&o.variants, "variants", true, "run the variants")
 	flag.StringVar(&o.clauses, "clauses", "testdata/clauses.tsv", "the clauses of the spec")
-	flag.StringVar(&o.record, "record", "cmd/csikit/internal/clauses/mutants.tsv", "what caught each in the last whole run: is tried first, and is written by a whole run")
+	flag.StringVar(&o.record, "record", "cmd/csikit/internal/clauses/mutants.tsv", "what caught each when it was last run: that is tried first")
 	flag.Parse()
 	return o
 }
@@ -114,8 +114,8 @@ func run(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	if o.only == "" && o.mutants && ctx.Err() == nil {
-		if err := writeRecord(o.record, outcomes); err != nil {
+	if o.mutants && ctx.Err() == nil {
+		if err := writeRecord(o.record, before, outcomes); err != nil {
 			return err
 		}
 	}

@@ -1,10 +1,10 @@
 package main
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -12,7 +12,7 @@ import (
 	"github.com/csikit/csikit/test/mutants"
 )
 
-// record is a run by the names of mutants: which check caught each.
+// record is by the names of mutants: which check caught each when it was last run.
 type record map[string]caught
 
 // caught is a line of a record.
@@ -43,21 +43,31 @@ func readRecord(file string) (record, error) {
 	return r, nil
 }
 
-// writeRecord keeps a run, for the next one and for csikit check --clauses. A mutant
-// that survives, or is caught for something else, has empty columns.
-func writeRecord(file string, list []outcome) error {
-	list = slices.Clone(list)
-	slices.SortFunc(list, func(a, b outcome) int { return cmp.Compare(a.m.Name, b.m.Name) })
+// writeRecord keeps a run, for the next one and for csikit check --clauses: in it are
+// the mutants that there are, with what caught them when they were last run. One that
+// survived, or was caught for something else, has empty columns.
+func writeRecord(file string, before record, list []outcome) error {
+	now := record{}
+	for _, m := range mutants.All() {
+		if c, ok := before[m.Name]; ok && c.clauses == strings.Join(m.Clauses, " ") {
+			now[m.Name] = c
+		}
+	}
+	for _, o := range list {
+		c := caught{clauses: strings.Join(o.m.Clauses, " ")}
+		if o.m.Class == mutants.Valid {
+			continue
+		}
+		if o.good() {
+			c.proved, c.by, c.again = strings.Join(o.proved, " "), o.by, o.again
+		}
+		now[o.m.Name] = c
+	}
 	var b strings.Builder
 	b.WriteString(recordHeader)
-	for _, o := range list {
-		switch {
-		case o.m.Class == mutants.Valid:
-			continue
-		case !o.good():
-			o.by, o.again, o.proved = "", "", nil
-		}
-		fmt.Fprintf(&b, "%s\t%s\t%s\t%s\t%s\n", o.m.Name, strings.Join(o.m.Clauses, " "), strings.Join(o.proved, " "), o.by, o.again)
+	for _, name := range slices.Sorted(maps.Keys(now)) {
+		c := now[name]
+		fmt.Fprintf(&b, "%s\t%s\t%s\t%s\t%s\n", name, c.clauses, c.proved, c.by, c.again)
 	}
 	return os.WriteFile(file, []byte(b.String()), 0o644)
 }

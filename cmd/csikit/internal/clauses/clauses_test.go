@@ -69,7 +69,7 @@ func TestSums(t *testing.T) {
 			continue
 		}
 		if Why(c) == "" {
-			t.Logf("%s (%s): nobody holds a driver to it, and nobody says why", c.ID, c.Words)
+			t.Errorf("%s (%s): nobody holds a driver to it, and nobody says why", c.ID, c.Words)
 		}
 	}
 	t.Logf("%d of %d, %d of them tested", n, len(All()), len(tested))

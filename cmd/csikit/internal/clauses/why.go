@@ -35,5 +35,8 @@ var reasons = map[string]string{
 	"CP-08":  "H-18/controller writes to such a volume; on the node it is published readonly too, as COs do, so that a driver that forgets it here is safe all the same",
 	"LH-03":  notToKnow,
 	"LH-09":  notToKnow,
+	"CS-05":  "how long a snapshot may take to get ready is not said: one that never does is not to be told from one that is slow",
+	"DS-07":  "a driver that deletes no snapshot alone is caught for that, whether groups are the reason or not",
+	"GV-02":  "the order of two writes is not to be seen from outside, unless one is lost by chance",
 	"MV-05":  "what a volume's parameters are no call tells",
 }
