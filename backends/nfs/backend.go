@@ -21,9 +21,11 @@ type Backend struct {
 	stop context.CancelFunc
 	wg   sync.WaitGroup // what goes on in the background
 
-	jobs   jobs   // snapshots that are being copied
-	purges purges // trash that is being emptied
-	usage  usages // of QuotaGuard
+	step   func(string) // tests stop the process there, on a local share
+	jobs   jobs         // snapshots that are being copied
+	copies chan int     // lanes for copies that nobody uses
+	purges purges       // trash that is being emptied
+	usage  usages       // of QuotaGuard
 }
 
 // New makes a Backend. It does not look at any share: those may come later.
@@ -33,6 +35,10 @@ func New(o Options) (*Backend, error) {
 		return nil, err
 	}
 	b := &Backend{o: o, log: o.Logger, workers: newWorkers(o.Logger)}
+	b.copies = make(chan int, maxCopies)
+	for n := range maxCopies {
+		b.copies <- n
+	}
 	b.ctx, b.stop = context.WithCancel(context.Background())
 	return b, nil
 }

@@ -2,7 +2,11 @@ package nfs
 
 import (
 	"context"
+	"strconv"
 	"sync"
+	"time"
+
+	"github.com/csikit/csikit/backends"
 )
 
 // purges empties the trash of shares, one purge for each at a time.
@@ -129,6 +133,26 @@ func (b *Backend) resumeAll(ctx context.Context, s Share) error {
 		}
 		if !out.More {
 			return nil
+		}
+	}
+}
+
+// maxCopies go on at a time, each in a lane of its own: a copy keeps a process, and the
+// server, busy.
+const maxCopies = 4
+
+// copyLane waits for a lane for a long task; leave gives it back.
+func (b *Backend) copyLane(ctx context.Context) (lane string, leave func(), err error) {
+	alive := time.NewTicker(10 * time.Second)
+	defer alive.Stop()
+	for {
+		select {
+		case n := <-b.copies:
+			return "copy " + strconv.Itoa(n), func() { b.copies <- n }, nil
+		case <-alive.C:
+			backends.Progress(ctx, "waits for other copies")
+		case <-ctx.Done():
+			return "", nil, context.Cause(ctx)
 		}
 	}
 }

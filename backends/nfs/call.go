@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"sync/atomic"
+	"time"
 
 	"github.com/csikit/csikit/backends"
 	"github.com/csikit/csikit/backends/nfs/internal/tree"
@@ -14,18 +16,23 @@ import (
 // local directory of this host is worked on in this process, every other one by a
 // worker: see far.
 
+// fresh are the mount options of the controller's own mounts. What other clients made a
+// moment ago must be seen: a name that is remembered as free for half a minute would
+// make a volume "not found", and a list of names a snapshot that lacks files.
+func fresh() []string { return []string{"actimeo=0", "lookupcache=pos"} }
+
 // onShare runs a task on a share. lane "" is for what is quick; whatever may take long
 // has a lane of its own.
 func onShare[Out any](ctx context.Context, b *Backend, s Share, lane, op string, in any) (out Out, err error) {
 	if s.LocalDir == "" {
-		return far[Out](ctx, b.workers, placeOf(s), lane, op, in)
+		return far[Out](ctx, b.workers, placeOf(s.with(fresh())), lane, op, in)
 	}
 	f := controllerTasks()[op]
 	raw, err := json.Marshal(in)
 	if err != nil || f == nil {
 		return out, fmt.Errorf("%w: task %q: %w", backends.ErrInvalid, op, err)
 	}
-	t := &taskCall{root: s.LocalDir, in: raw, progress: func(step string) { backends.Progress(ctx, step) }}
+	t := &taskCall{root: s.LocalDir, in: raw, progress: func(step string) { backends.Progress(ctx, step) }, step: b.step}
 	answer, err := f(ctx, t)
 	if err != nil || answer == nil {
 		return out, err
@@ -98,10 +105,33 @@ func openSite(t *taskCall, w where) (*site, error) {
 	if err != nil {
 		return nil, unavailable("%w", err)
 	}
-	s := &site{root: root, control: controlPrefix + w.Installation, step: faultpoint.Reach, progress: t.progress}
+	s := &site{root: root, control: controlPrefix + w.Installation, progress: seldom(t.progress)}
+	reach := t.step
+	if reach == nil {
+		reach = faultpoint.Reach
+	}
+	s.step = func(at string) {
+		s.progress(at)
+		reach(at)
+	}
 	if err := s.look(w.Init); err != nil {
 		_ = root.Close() // nothing was written by it
 		return nil, kindOf(err)
 	}
 	return s, nil
+}
+
+// progressEvery is how often a task that goes on says so.
+const progressEvery = 100 * time.Millisecond
+
+// seldom passes on what is said of many small steps now and then: one of each file of a
+// copy would cost more than some files do.
+func seldom(f func(string)) func(string) {
+	var last atomic.Int64
+	return func(step string) {
+		now, before := time.Now().UnixNano(), last.Load()
+		if now-before >= int64(progressEvery) && last.CompareAndSwap(before, now) {
+			f(step)
+		}
+	}
 }

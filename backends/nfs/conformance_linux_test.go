@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"sync"
 	"syscall"
 	"testing"
 
@@ -61,26 +60,6 @@ func (f files) ReadAt(id string, p []byte, off int64) error {
 	return err
 }
 
-// testOptions is a share that is a directory.
-func testOptions(t testing.TB) Options {
-	t.Helper()
-	return Options{
-		Shares:   []Share{{Name: "share", LocalDir: t.TempDir()}},
-		StateDir: filepath.Join(t.TempDir(), "state"), Init: true,
-	}
-}
-
-// open opens a backend, and closes it at the end of the test.
-func open(t testing.TB, o Options) *Backend {
-	t.Helper()
-	b, err := New(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(sync.OnceFunc(func() { _ = b.Close() }))
-	return b
-}
-
 func conformance(change func(*Options)) backendtest.Config {
 	begin := func(t testing.TB, o Options) backendtest.Backend {
 		b := open(t, o)
@@ -111,8 +90,8 @@ func TestConformance(t *testing.T) {
 	t.Run("no quota", func(t *testing.T) {
 		backendtest.Run(t, conformance(func(o *Options) { o.Ephemeral = true }))
 	})
-	t.Run("guard", func(t *testing.T) {
-		backendtest.Run(t, conformance(func(o *Options) { o.Quota = QuotaGuard }))
+	t.Run("hook", func(t *testing.T) {
+		backendtest.Run(t, conformance(withHook(t)))
 	})
 }
 

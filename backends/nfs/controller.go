@@ -198,7 +198,16 @@ func (b *Backend) makeVolume(ctx context.Context, pl plan, in makeIn) (*backends
 }
 
 func (b *Backend) makeTask(ctx context.Context, s Share, in makeIn) (*marker, error) {
-	m, err := onShare[*marker](ctx, b, s, "make "+in.Marker.Key, opMake, in)
+	lane := ""
+	if in.From != "" || in.FromSnap != "" {
+		l, leave, err := b.copyLane(ctx)
+		if err != nil {
+			return nil, err
+		}
+		defer leave()
+		lane = l
+	}
+	m, err := onShare[*marker](ctx, b, s, lane, opMake, in)
 	if err != nil {
 		b.purge(s) // what was undone went to the trash
 		return nil, fmt.Errorf("create volume %q: %w", in.Marker.Name, err)
@@ -238,9 +247,6 @@ func (b *Backend) DeleteVolume(ctx context.Context, req backends.DeleteVolumeReq
 	if h.legacy() {
 		err = b.deleteLegacy(ctx, req.ID, h)
 	} else {
-		if snap := b.jobs.of(h.key); snap != "" {
-			return fmt.Errorf("%w: snapshot %s of %s is still being copied", backends.ErrInUse, snap, req.ID)
-		}
 		err = b.unmake(ctx, h.share, h.key, req.ID)
 	}
 	if err != nil && !errors.Is(err, backends.ErrNotFound) {

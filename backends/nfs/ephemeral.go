@@ -16,6 +16,15 @@ var ephemeralParams = map[string]bool{paramShare: true, paramServer: true, strin
 // ephemeralName is the name of a pod's volume: of no PersistentVolume.
 func ephemeralName(id string) string { return "ephemeral\x00" + id }
 
+// fromNode is the share as a node reaches it: LocalDir is the controller's, unless no
+// server exports it.
+func (s Share) fromNode() Share {
+	if s.Server != "" {
+		s.LocalDir = ""
+	}
+	return s
+}
+
 // CreateEphemeral makes the directory of a pod's inline volume.
 func (b *Backend) CreateEphemeral(ctx context.Context, req backends.CreateEphemeralRequest) (*backends.Volume, error) {
 	if err := b.serves(NodeHalf); err != nil {
@@ -40,6 +49,7 @@ func (b *Backend) CreateEphemeral(ctx context.Context, req backends.CreateEpheme
 	if s.Name == "" {
 		return nil, fmt.Errorf("%w: share %s is not configured, and inline volumes are on configured ones alone", backends.ErrPermission, s)
 	}
+	s = s.fromNode()
 	name := ephemeralName(req.ID)
 	h := handle{tag: volumeTag, share: s, key: keyOf(name)}
 	in := makeIn{where: b.initWhere(), Mode: p.mode, UID: p.uid, GID: p.gid, Marker: marker{
@@ -75,6 +85,7 @@ func (b *Backend) DeleteEphemeral(ctx context.Context, req backends.DeleteEpheme
 	}
 	key := keyOf(ephemeralName(req.ID))
 	for _, s := range shares {
+		s = s.fromNode()
 		out, err := onShare[findOut](ctx, b, s, "", opFind, findIn{b.where(), key})
 		if err != nil {
 			return err

@@ -18,7 +18,6 @@ type jobs struct {
 }
 
 type job struct {
-	volume string // the key of its volume
 	cancel context.CancelFunc
 	done   chan struct{}
 }
@@ -27,18 +26,6 @@ var errLost = errors.New("its copy was lost")
 
 // maxGone bounds what is remembered of snapshots that nobody asks for again.
 const maxGone = 1000
-
-// of is a snapshot that is being copied from a volume; "": none.
-func (j *jobs) of(volume string) string {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	for id, job := range j.m {
-		if job.volume == volume {
-			return id
-		}
-	}
-	return ""
-}
 
 func (j *jobs) get(id string) *job {
 	j.mu.Lock()
@@ -112,7 +99,7 @@ func (b *Backend) resume(s Share, m *snapMark) {
 		b.jobs.m = map[string]*job{}
 	}
 	ctx, cancel := context.WithCancel(b.ctx)
-	run := &job{volume: m.VolumeKey, cancel: cancel, done: make(chan struct{})}
+	run := &job{cancel: cancel, done: make(chan struct{})}
 	b.jobs.m[id] = run
 	b.wg.Go(func() {
 		defer close(run.done)
@@ -125,7 +112,12 @@ func (b *Backend) resume(s Share, m *snapMark) {
 }
 
 func (b *Backend) copySnapshot(ctx context.Context, s Share, m *snapMark, id string) {
-	out, err := onShare[snapOut](ctx, b, s, "copy "+m.Key, opSnapCopy, snapIn{b.where(), m.Key})
+	lane, leave, err := b.copyLane(ctx)
+	if err != nil {
+		return // the next process goes on
+	}
+	defer leave()
+	out, err := onShare[snapOut](ctx, b, s, lane, opSnapCopy, snapIn{b.where(), m.Key})
 	switch {
 	case ctx.Err() != nil:
 	case err != nil && errors.Is(err, backends.ErrNotFound):

@@ -1,6 +1,7 @@
 package nfs
 
 import (
+	"fmt"
 	"maps"
 	"os"
 	"testing"
@@ -14,6 +15,13 @@ func TestMain(m *testing.M) {
 		can := tasks()
 		maps.Copy(can, testTasks())
 		if err := serveWorker(os.Stdin, os.Stdout, can); err != nil {
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	if os.Getenv(envChild) != "" {
+		if err := obey(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
 		os.Exit(0)

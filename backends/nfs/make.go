@@ -301,10 +301,13 @@ func (s *site) copyTree(ctx context.Context, src *tree.Root, key, at string, sti
 	}
 	defer func() { _ = dst.Close() }() // nothing is written by it
 	done, err := tree.Copy(ctx, dst, src, l, tree.CopyOptions{Progress: s.progress, Step: s.step, Still: still})
-	if err == nil {
-		err = s.discard(links)
+	if err != nil {
+		return done, err
 	}
-	return done, err
+	if _, err := l.Clear(ctx, s.progress); err != nil {
+		return done, err
+	}
+	return done, s.root.Rmdir(links)
 }
 
 // place moves a directory that is whole to where it belongs.

@@ -88,9 +88,10 @@ func (s *site) sentence(m *marker) error {
 	return s.save(m)
 }
 
-// archiveName is where a volume goes that is archived: a name that no other has.
+// archiveName is where a volume goes that is archived: a name that no other has, and
+// that it keeps from then on.
 func archiveName(m *marker, now time.Time) string {
-	tail := "-" + now.UTC().Format("20060102T150405Z") + "-" + m.Key[:10]
+	tail := "-" + now.UTC().Format("20060102T150405Z") + "-" + randomName()
 	name := archivedPrefix + strings.ReplaceAll(m.SubDir, "/", "-")
 	return name[:min(len(name), maxComponent-len(tail))] + tail
 }

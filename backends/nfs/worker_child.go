@@ -37,6 +37,7 @@ type taskCall struct {
 	root     string // of the share; "" before it is there
 	in       json.RawMessage
 	progress func(step string) // tells the driver that the task goes on
+	step     func(at string)   // a fault point; nil: faultpoint.Reach
 }
 
 // decode reads what the task was given.

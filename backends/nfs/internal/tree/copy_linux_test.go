@@ -54,7 +54,7 @@ func plant(t testing.TB, dir string, asRoot bool) {
 	write(t, at("a/b/plain"), "plain")
 	write(t, at("empty"), "")
 	write(t, at("exec"), "#!/bin/sh\n")
-	must(t, os.Chmod(at("exec"), 0o4751))
+	must(t, os.Chmod(at("exec"), 0o751|os.ModeSetuid))
 	must(t, os.Mkdir(at("shut"), 0o500))
 	must(t, os.Link(at("a/b/plain"), at("a/second")))
 	must(t, os.Link(at("a/b/plain"), at("third")))

@@ -20,6 +20,12 @@ const (
 	tries = 3
 )
 
+// undelegated is the mode of a new file until it has its own: no server delegates
+// writing to a set-uid file. With a delegation an NFS 4.2 client (Linux 6.17 and later)
+// keeps times that are set to itself, and when it gives it back the server takes none
+// that are earlier than the file.
+const undelegated = 0o4600
+
 // copyFile copies a regular file.
 func (c *copier) copyFile(ctx context.Context, t task, dir *os.File, name string) error {
 	full := t.p.src.Name() + "/" + t.name
@@ -78,7 +84,7 @@ func (c *copier) fileOnce(ctx context.Context, dir *os.File, name string, src *o
 	if err := clearName(ctx, dir, name); err != nil {
 		return Info{}, err
 	}
-	dst, err := openat2(int(dir.Fd()), name, dir.Name()+"/"+name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL, 0o600, beneath)
+	dst, err := openat2(int(dir.Fd()), name, dir.Name()+"/"+name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL, undelegated, beneath)
 	if err != nil {
 		return Info{}, err
 	}
