@@ -68,7 +68,7 @@ type options struct {
 func parse() *options {
 	o := new(options)
 	flag.StringVar(&o.only, "only", "", "regular expression of names")
-	flag.IntVar(&o.workers, "workers", 4, "how many at a time")
+	flag.IntVar(&o.workers, "workers", 6, "how many at a time")
 	flag.StringVar(&o.survivors, "survivors", "", "file for a list of what is not as it should be")
 	flag.BoolVar(&o.thorough, "thorough", true, "run all checks against a mutant that those of its clauses did not catch")
 	flag.BoolVar(&o.mutants, "mutants", true, "run the mutants")
