@@ -42,7 +42,7 @@ func (r *Report) WriteHTML(w io.Writer, words func(clause string) string) error 
 		"short":    shortTime,
 		"first":    FirstLine,
 		"rest":     rest,
-		"words":    words,
+		"words":    func(clause string) string { return strings.ReplaceAll(words(clause), "->", "\u2192") },
 		"verdicts": check.Verdicts,
 		"last":     func(calls []check.Call) []check.Call { return calls[max(0, len(calls)-1):] },
 		"before":   func(calls []check.Call) []check.Call { return calls[:max(0, len(calls)-1)] },
