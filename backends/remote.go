@@ -18,6 +18,10 @@ type RemoteMounter interface {
 	// GroupRemote gives the root of a mounted volume to a group, with the setgid bit
 	// and all rights of the group; once, so that its users may take rights back.
 	GroupRemote(ctx context.Context, req GroupRemoteRequest) error
+	// CheckRemote asks the server about the root of a mounted volume. ErrDataLoss says
+	// that it does not know it any more (ESTALE), so that only a new mount helps; every
+	// other error says nothing of the mount.
+	CheckRemote(ctx context.Context, req CheckRemoteRequest) error
 }
 
 // MountRemoteRequest is a mount to make.
@@ -39,5 +43,11 @@ type UnmountRemoteRequest struct {
 type GroupRemoteRequest struct {
 	ID, Path string
 	GID      int
+	State    []byte
+}
+
+// CheckRemoteRequest names a mounted volume.
+type CheckRemoteRequest struct {
+	ID, Path string
 	State    []byte
 }

@@ -319,6 +319,11 @@ func (e *Engine) sameFUSE(f *backends.FUSE, r *record) error {
 // healForPublish heals a volume before it is published, again or for the first
 // time.
 func (e *Engine) healForPublish(ctx context.Context, req PublishRequest) error {
+	if err := e.healFar(ctx, StageRequest{
+		ID: req.ID, Capability: req.Capability, Context: req.Context, PublishContext: req.PublishContext, Owner: req.Owner, Secrets: req.Secrets,
+	}); err != nil {
+		return err
+	}
 	return e.heal(ctx, req.ID, func(ctx context.Context, r *record) (*backends.FUSE, error) {
 		return e.askBackend(ctx, r, req.Secrets)
 	})

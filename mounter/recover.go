@@ -83,6 +83,7 @@ func (e *Engine) recoverAll(ctx context.Context, s *store) error {
 			}
 		}
 	}
+	e.dropAllBeside(ctx)
 	if x := e.features.NodeRecoverer; x != nil {
 		open, err := e.openVolumes(s)
 		if err != nil {

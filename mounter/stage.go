@@ -30,6 +30,9 @@ func (e *Engine) Stage(ctx context.Context, req StageRequest) error {
 	}); err != nil {
 		return fmt.Errorf("stage volume %q at %s: %w", req.ID, path, err)
 	}
+	if err := e.healFar(ctx, req); err != nil {
+		return fmt.Errorf("stage volume %q at %s: %w", req.ID, path, err)
+	}
 	store, done, err := e.begin(ctx, req.ID, path)
 	if err != nil {
 		return err

@@ -66,6 +66,7 @@ type far struct {
 }
 
 func (far) MountRemote(context.Context, backends.MountRemoteRequest) error       { return nil }
+func (far) CheckRemote(context.Context, backends.CheckRemoteRequest) error       { return nil }
 func (far) GroupRemote(context.Context, backends.GroupRemoteRequest) error       { return nil }
 func (f far) UnmountRemote(context.Context, backends.UnmountRemoteRequest) error { return f.err }
 

@@ -131,10 +131,18 @@ func onRoot(p pathTask, f func(*os.File) error) error {
 	return errors.Join(err, d.Close())
 }
 
-// look asks the server about an open directory: its handle may be stale.
+// look asks the server about an open directory: its handle may be stale. One that was
+// deleted is still known for a while to a server that has it open.
 func look(d *os.File) error {
 	var st unix.Statx_t
-	return os.NewSyscallError("statx", unix.Statx(int(d.Fd()), "", unix.AT_EMPTY_PATH|unix.AT_STATX_FORCE_SYNC, unix.STATX_BASIC_STATS, &st))
+	err := unix.Statx(int(d.Fd()), "", unix.AT_EMPTY_PATH|unix.AT_STATX_FORCE_SYNC, unix.STATX_BASIC_STATS, &st)
+	switch {
+	case err != nil:
+		return os.NewSyscallError("statx", err)
+	case st.Nlink == 0:
+		return fmt.Errorf("the directory was deleted on the server: %w", unix.ESTALE)
+	}
+	return nil
 }
 
 // giveTo gives a directory, and what is made in it, to a group, once: its users may

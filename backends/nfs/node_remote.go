@@ -143,3 +143,16 @@ func (b *Backend) GroupRemote(ctx context.Context, req backends.GroupRemoteReque
 	}
 	return nil
 }
+
+// CheckRemote looks at a volume's root.
+func (b *Backend) CheckRemote(ctx context.Context, req backends.CheckRemoteRequest) error {
+	s, err := decodeState(req.State)
+	if err != nil {
+		return err
+	}
+	_, err = call[struct{}](ctx, b.workers, s.lane(), opLook, pathTask{Path: req.Path})
+	if isStale(err) {
+		return fmt.Errorf("%w: %w", backends.ErrDataLoss, err)
+	}
+	return err
+}

@@ -60,7 +60,7 @@ func (ws *workers) begin(l lane) (*worker, error) {
 	if err != nil {
 		return nil, errors.Join(err, theirIn.Close(), in.Close(), out.Close(), theirOut.Close())
 	}
-	cmd := exec.Command(exe) //nolint:noctx // it outlives the call that started it
+	cmd := exec.Command(exe)                          //nolint:noctx // it outlives the call that started it
 	cmd.Args = []string{workerName, l.server, l.name} // for ps
 	cmd.Dir, cmd.Env = "/", []string{}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = theirIn, theirOut, theirLog

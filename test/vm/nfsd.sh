@@ -3,6 +3,7 @@
 #   nfsd.sh setup DISK [xfs|ext4]   the disk becomes /srv/export and is exported; the server runs
 #   nfsd.sh start | stop            the server; mounts of clients stay as they are
 #   nfsd.sh export | unexport       /srv/export
+#   nfsd.sh end                     all that setup made is taken down
 #   nfsd.sh fill | drain            takes all the room that is left, and gives it back
 set -u
 # The root of the VM cannot be exported, so that the export is the root of NFS 4: server:/
@@ -17,9 +18,18 @@ setup)
 	: >/etc/exports
 	# With it a server that starts does not wait 90 s for clients of its former life.
 	nfsdcld -F -p /run/rpc_pipefs >/tmp/nfsdcld.log 2>&1 </dev/null &
+	echo $! >/run/nfsd.pids
 	sleep 0.2
-	rpc.mountd -N 2 -N 3 >/tmp/mountd.log 2>&1 </dev/null || exit 1
+	rpc.mountd -F -N 2 -N 3 >/tmp/mountd.log 2>&1 </dev/null &
+	echo $! >>/run/nfsd.pids
 	"$0" export && "$0" start
+	;;
+end)
+	rpc.nfsd 0
+	exportfs -ua
+	kill $(cat /run/nfsd.pids)
+	umount /proc/fs/nfsd /run/rpc_pipefs
+	umount /srv/export || umount -l /srv/export
 	;;
 start) rpc.nfsd -N 3 --no-udp 4 ;;
 stop) rpc.nfsd 0 ;;
@@ -27,5 +37,5 @@ export) exportfs -o "$opts" "*:/srv/export" ;;
 unexport) exportfs -u "*:/srv/export" && exportfs -f ;;
 fill) dd if=/dev/zero of=/srv/export/.filler bs=1M >/dev/null 2>&1; dd if=/dev/zero of=/srv/export/.filler2 bs=4k >/dev/null 2>&1; sync -f /srv/export; : ;;
 drain) rm -f /srv/export/.filler /srv/export/.filler2; sync -f /srv/export ;;
-*) sed -n 2,7p "$0" >&2; exit 2 ;;
+*) sed -n 2,8p "$0" >&2; exit 2 ;;
 esac

@@ -1,0 +1,247 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/csikit/csikit/internal/testenv"
+)
+
+// TestServer is a server that lives, with what an administrator does to it.
+func TestServer(t *testing.T) {
+	if !testenv.InVM(t, "1G", "128M") {
+		return
+	}
+	serve(t, "/dev/ubdb", "xfs")
+	r := newRig(t, disk(t, "/dev/ubdc"), "-any-share")
+	for _, tc := range []struct {
+		name string
+		f    func(t *testing.T, r *rig)
+	}{
+		{"modes", modes}, {"read-only targets", readOnlyTargets}, {"group", group}, {"options", options}, {"refusals", refusals},
+		{"replaced", replaced}, {"unexported", unexported}, {"full", full}, {"killed", killed},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			own := *r
+			own.t = t
+			tc.f(t, &own)
+			if b, _ := os.ReadFile("/proc/self/mounts"); !t.Failed() && strings.Contains(string(b), "127.0.0.1:/") {
+				t.Errorf("mounts are left:\n%s", b)
+			}
+		})
+	}
+}
+
+// mountLine is the line of /proc/self/mounts of a path.
+func mountLine(t *testing.T, path string) string {
+	t.Helper()
+	b, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(b)) {
+		if strings.Contains(line, " "+path+" ") {
+			return line
+		}
+	}
+	t.Fatalf("nothing is mounted at %s:\n%s", path, b)
+	return ""
+}
+
+func modes(t *testing.T, r *rig) {
+	for mode := range csi.VolumeCapability_AccessMode_Mode_name {
+		m := csi.VolumeCapability_AccessMode_Mode(mode)
+		if m == csi.VolumeCapability_AccessMode_UNKNOWN {
+			continue
+		}
+		v := vol{id: "mode-" + strings.ToLower(m.String()), subDir: "modes", mode: m}
+		r.up(v)
+		readOnly := strings.HasSuffix(m.String(), "READER_ONLY")
+		if err := os.WriteFile(filepath.Join(r.target(v, 1), "f"), nil, 0o600); errors.Is(err, syscall.EROFS) != readOnly {
+			t.Errorf("%s: write: %v", m, err)
+		}
+		r.down(v)
+	}
+}
+
+func readOnlyTargets(t *testing.T, r *rig) {
+	v := vol{id: "ro", subDir: "ro"}
+	r.up(v)
+	r.must(r.publish(v, 2, true))
+	r.must(r.publish(v, 2, true))
+	if err := r.publish(v, 2, false); status.Code(err) != codes.AlreadyExists {
+		t.Errorf("published read-only and asked for writable: %v", err)
+	}
+	r.must(os.WriteFile(filepath.Join(r.target(v, 1), "f"), []byte("shared"), 0o600))
+	if b, err := os.ReadFile(filepath.Join(r.target(v, 2), "f")); err != nil || string(b) != "shared" {
+		t.Errorf("what one pod wrote the other one reads as %q, %v", b, err)
+	}
+	if err := os.WriteFile(filepath.Join(r.target(v, 2), "g"), nil, 0o600); !errors.Is(err, syscall.EROFS) {
+		t.Errorf("write to a read-only target: %v", err)
+	}
+	r.must(r.unpublish(v, 2))
+	r.down(v)
+}
+
+func group(t *testing.T, r *rig) {
+	v := vol{id: "group", subDir: "group", group: "4242"}
+	r.up(v)
+	st, err := os.Stat(filepath.Join(export, "group"))
+	r.must(err)
+	if gid := st.Sys().(*syscall.Stat_t).Gid; gid != 4242 || st.Mode()&os.ModeSetgid == 0 || st.Mode().Perm()&0o070 != 0o070 {
+		t.Errorf("group %d, mode %v", gid, st.Mode())
+	}
+	r.down(v)
+}
+
+func options(t *testing.T, r *rig) {
+	for _, tc := range []struct{ options, want string }{
+		{"vers=4.1", "vers=4.1,"}, {"vers=4.2,nconnect=3", "nconnect=3,"}, {"", "vers=4.2,"}, {"soft,timeo=70", "soft,"},
+		{"nfsvers=4.0,sec=sys", "vers=4.0,"}, {"noatime,nodev", "noatime"}, {"v4.1", "vers=4.1,"},
+	} {
+		v := vol{id: "options", subDir: "options", options: tc.options}
+		r.up(v)
+		if line := mountLine(t, r.staging(v)); !strings.Contains(line, tc.want) {
+			t.Errorf("%q: %s", tc.options, line)
+		}
+		r.down(v)
+	}
+	v := vol{id: "options", subDir: "options", options: "vers=4.1", flags: []string{"vers=4.2", "noexec"}}
+	r.up(v)
+	if line := mountLine(t, r.staging(v)); !strings.Contains(line, "vers=4.2,") || !strings.Contains(line, "noexec") {
+		t.Errorf("flags of the PersistentVolume win: %s", line)
+	}
+	r.down(v)
+}
+
+func refusals(t *testing.T, r *rig) {
+	for _, tc := range []struct {
+		v    vol
+		code codes.Code
+		say  string
+	}{
+		{vol{id: "r1", subDir: "r", options: "nconnect=17"}, codes.InvalidArgument, "nconnect"},
+		{vol{id: "r2", subDir: "r", options: "vers=5"}, codes.InvalidArgument, "vers"},
+		{vol{id: "r3", subDir: "r", options: "addr=10.0.0.1"}, codes.InvalidArgument, "addr"},
+		{vol{id: "r4", subDir: "r", flags: []string{"sec=plain"}}, codes.InvalidArgument, "sec"},
+		{vol{id: "r5", subDir: "not/there"}, codes.FailedPrecondition, "kernel: NFS4: Couldn't follow remote path"},
+		{vol{id: "r6", subDir: "../etc"}, codes.InvalidArgument, "subDir"},
+		{vol{id: "r7", subDir: "r", options: "port=1"}, codes.Unavailable, "refused"},
+	} {
+		err := r.stage(tc.v)
+		if status.Code(err) != tc.code || !strings.Contains(err.Error(), tc.say) {
+			t.Errorf("%+v: %v, want %s with %q", tc.v, err, tc.code, tc.say)
+		}
+		r.must(r.unstage(tc.v))
+	}
+}
+
+// replaced: an administrator brings a directory back from a backup, under the volume.
+func replaced(t *testing.T, r *rig) {
+	v, dir := vol{id: "replaced", subDir: "replaced"}, filepath.Join(export, "replaced")
+	r.up(v)
+	r.must(os.RemoveAll(dir))
+	r.must(os.Mkdir(dir, 0o755))
+	r.must(os.WriteFile(filepath.Join(dir, "f"), []byte("restored"), 0o600))
+	if ails, err := r.ails(v, 1); err != nil || !strings.Contains(ails, "StaleFileHandle") {
+		t.Errorf("health: %q, %v", ails, err)
+	}
+	r.must(r.publish(v, 2, true))
+	for _, pod := range []int{1, 2} {
+		if b, err := os.ReadFile(filepath.Join(r.target(v, pod), "f")); err != nil || string(b) != "restored" {
+			t.Errorf("pod %d: %q, %v", pod, b, err)
+		}
+		if ro := strings.Contains(mountLine(t, r.target(v, pod)), " ro,"); ro != (pod == 2) {
+			t.Errorf("pod %d: read-only %v", pod, ro)
+		}
+	}
+	if ails, err := r.ails(v, 1); err != nil || ails != "" {
+		t.Errorf("healed, and its health is %q, %v", ails, err)
+	}
+	r.must(r.unpublish(v, 2))
+	r.down(v)
+}
+
+func unexported(t *testing.T, r *rig) {
+	v, other := vol{id: "unexported", subDir: "unexported"}, vol{id: "unexported2", subDir: "unexported"}
+	r.up(v)
+	r.must(os.WriteFile(filepath.Join(r.target(v, 1), "f"), []byte("kept"), 0o600))
+	nfsd(t, "unexport")
+	stop := r.watch()
+	r.timed("NodeGetVolumeStats, unexported", codes.Unavailable, first, func() error { _, err := r.stats(v, 1); return err })
+	start := time.Now()
+	if err := r.stage(other); err == nil || time.Since(start) > first {
+		t.Errorf("stage of what is not exported: %v after %s", err, time.Since(start))
+	} else {
+		t.Logf("%v", err)
+	}
+	r.timed("NodePublishVolume, unexported", codes.Unavailable, first, func() error { return r.publish(v, 2, false) })
+	r.timed("NodeUnpublishVolume, unexported", codes.OK, quick, func() error { return r.unpublish(v, 2) })
+	stop()
+	nfsd(t, "export")
+	for start := time.Now(); ; time.Sleep(50 * time.Millisecond) {
+		if _, err := r.stats(v, 1); err == nil {
+			break
+		} else if time.Since(start) > timeout {
+			t.Fatal(err)
+		}
+	}
+	if b, err := os.ReadFile(filepath.Join(r.target(v, 1), "f")); err != nil || string(b) != "kept" {
+		// kubelet publishes again when the pod is started anew.
+		r.must(r.publish(v, 1, false))
+		if b, err = os.ReadFile(filepath.Join(r.target(v, 1), "f")); err != nil || string(b) != "kept" {
+			t.Errorf("%q, %v", b, err)
+		}
+	}
+	r.must(r.unstage(other))
+	r.down(v)
+}
+
+func full(t *testing.T, r *rig) {
+	v := vol{id: "full", subDir: "full"}
+	r.up(v)
+	nfsd(t, "fill")
+	resp, err := r.stats(v, 1)
+	r.must(err)
+	for _, u := range resp.GetUsage() {
+		if u.GetUnit() == csi.VolumeUsage_BYTES && (u.GetAvailable() > 1<<20 || u.GetUsed() == 0) {
+			t.Errorf("full, and the figures are %v", u)
+		}
+	}
+	err = os.WriteFile(filepath.Join(r.target(v, 1), "f"), bytes.Repeat([]byte("x"), 4<<20), 0o600)
+	if !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("write: %v", err)
+	}
+	r.down(v)
+	r.up(v)
+	r.down(v)
+	nfsd(t, "drain")
+}
+
+// killed: a driver that is killed and started anew knows what it had, also when the
+// server died meanwhile.
+func killed(t *testing.T, r *rig) {
+	a, b := vol{id: "killed-a", subDir: "killed-a"}, vol{id: "killed-b", subDir: "killed-b"}
+	r.up(a)
+	r.up(b)
+	r.must(r.proc.Kill())
+	nfsd(t, "stop")
+	r.must(r.proc.Start(t.Context()))
+	stop := r.watch()
+	r.timed("NodeUnpublishVolume after kill -9", codes.OK, quick, func() error { return r.unpublish(a, 1) })
+	r.timed("NodeUnstageVolume after kill -9", codes.OK, quick, func() error { return r.unstage(a) })
+	r.timed("NodeStageVolume after kill -9", codes.OK, quick+first, func() error { return r.stage(b) })
+	stop()
+	nfsd(t, "start")
+	r.down(b)
+}
