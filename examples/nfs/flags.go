@@ -33,6 +33,7 @@ func parse(args []string) (*settings, error) {
 	fs.Func("share", "NAME=SERVER:/EXPORT[,OPTION...], or NAME=/DIRECTORY of this host; may be repeated, the default one first", s.addShare)
 	file := fs.String("shares", "", `JSON file with more: [{"Name": "main", "Server": "nfs1", "Export": "/srv", "Options": ["nconnect=4"]}]`)
 	fs.BoolVar(&s.AnyShare, "any-share", false, "let a class name any server and path, as csi-driver-nfs does")
+	fs.BoolVar(&s.Init, "init", false, "prepare shares that were never used; otherwise they are disks that their server has not mounted")
 	fs.StringVar(&s.Installation, "installation", "", "tells apart drivers that share an export (default csikit)")
 	fs.StringVar(&s.OnDelete, "on-delete", "", "what becomes of deleted volumes, if their class does not say: delete (default), retain or archive")
 	legacy := fs.String("legacy", "refuse", "volumes of csi-driver-nfs: refuse, use (but not delete) or delete, as their handle says")

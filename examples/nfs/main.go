@@ -37,7 +37,7 @@ func run(ctx context.Context, args []string) error {
 	defer func() { _ = b.Close() }()
 	// What the driver advertises follows from what b implements.
 	d, err := csidriver.New(csidriver.Config{
-		Name: s.driver, Traits: b.Traits(), Node: b, Serve: s.serve,
+		Name: s.driver, Traits: b.Traits(), Controller: b, Node: b, Serve: s.serve,
 	}, &csidriver.Options{NodeID: s.node, StateDir: s.stateDir, SharedDirs: s.sharedDirs})
 	if err != nil {
 		return err

@@ -55,7 +55,7 @@ func TestReadme(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, f := range []string{
-		"endpoint", "state-dir", "kubelet-dir", "mode", "driver", "node-id", "share", "shares", "any-share", "installation",
+		"endpoint", "state-dir", "kubelet-dir", "mode", "driver", "node-id", "share", "shares", "any-share", "init", "installation",
 		"on-delete", "legacy", "quota", "hook", "hook-snapshots", "ephemeral",
 	} {
 		if !strings.Contains(string(readme), "| `-"+f+"` |") {

@@ -45,6 +45,12 @@ func serve(t testing.TB, dev, fs string) {
 	})
 }
 
+// serving reports whether the server runs.
+func serving() bool {
+	b, err := os.ReadFile("/proc/fs/nfsd/threads")
+	return err == nil && strings.TrimSpace(string(b)) != "0"
+}
+
 // rig is a driver as a process, with volumes that were made by hand.
 type rig struct {
 	t    testing.TB
