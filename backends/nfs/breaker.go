@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -135,8 +136,9 @@ func (t *trial) leave(err error) {
 
 // answered tells errors that the server gave from those that say nothing of it.
 func answered(err error) bool {
+	_, far := errors.AsType[*farError](err)
 	switch {
-	case err == nil:
+	case err == nil || far && !lost(err):
 		return true
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), lost(err):
 		return false
@@ -162,7 +164,7 @@ func lost(err error) bool {
 func (bs *breakers) ask(server string) error { return bs.askFor(context.Background(), server) }
 
 func (bs *breakers) askFor(ctx context.Context, server string) error {
-	if server == "" {
+	if server == "" || strings.HasSuffix(server, rdmaSuffix) {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, pingTime)
