@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -38,7 +40,7 @@ func (s *shareTask) bring() (root string, err error) {
 	}
 	list := tries(ctx, addrs, o)
 	if len(list) == 0 {
-		list = tries(ctx, addrs, &mountOptions{words: append(o.without("vers", "nfsvers", "v3"), "vers=4")})
+		return workerRoot, mountError(s.Source, helperMount(ctx, s.Source, o))
 	}
 	for _, t := range list {
 		if err = mountNFS(mountTask{Source: s.Source, Target: workerRoot, Words: t.words}); !another(err) {
@@ -49,6 +51,24 @@ func (s *shareTask) bring() (root string, err error) {
 		return "", mountError(s.Source, err)
 	}
 	return workerRoot, nil
+}
+
+// helperMount is for NFS 3. Without locks, which a controller does not take, it needs
+// no rpc.statd.
+func helperMount(ctx context.Context, source string, o *mountOptions) error {
+	words := append(o.without("lock", "nolock", "local_lock"), "nolock")
+	for _, dir := range []string{"/sbin", "/usr/sbin"} {
+		helper := dir + "/mount.nfs"
+		if _, err := os.Stat(helper); err != nil {
+			continue
+		}
+		out, err := exec.CommandContext(ctx, helper, source, workerRoot, "-o", strings.Join(words, ",")).CombinedOutput()
+		if err != nil {
+			return unavailable("%s %s: %w: %s", helper, source, err, strings.TrimSpace(string(out)))
+		}
+		return nil
+	}
+	return fmt.Errorf("%w: NFS 3 needs mount.nfs (nfs-common) in the driver's image", backends.ErrUnavailable)
 }
 
 // mountNFS asks the kernel.

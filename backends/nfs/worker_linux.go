@@ -12,3 +12,6 @@ func workerAttr(within bool) *syscall.SysProcAttr {
 	}
 	return a
 }
+
+// program is this one, also when its file was replaced or removed since.
+func program() (string, error) { return "/proc/self/exe", nil }

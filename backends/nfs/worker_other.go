@@ -2,6 +2,11 @@
 
 package nfs
 
-import "syscall"
+import (
+	"os"
+	"syscall"
+)
 
 func workerAttr(bool) *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
+
+func program() (string, error) { return os.Executable() }

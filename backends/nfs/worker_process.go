@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -27,11 +28,12 @@ type worker struct {
 	readyErr error // after isReady
 	over     chan struct{}
 
-	mu    sync.Mutex
-	cause error // why it was killed
-	next  uint64
-	calls map[uint64]*farCall
-	idle  *time.Timer
+	mu     sync.Mutex
+	cause  error // why it was killed
+	reaped bool
+	next   uint64
+	calls  map[uint64]*farCall
+	idle   *time.Timer
 }
 
 // farCall is a task in a worker.
@@ -44,7 +46,7 @@ type farCall struct {
 
 // begin starts a process; it runs this program again, whose main calls RunWorker.
 func (ws *workers) begin(l lane) (*worker, error) {
-	exe, err := os.Executable()
+	exe, err := program()
 	if err != nil {
 		return nil, err
 	}
@@ -280,10 +282,18 @@ func (w *worker) end(cause error) {
 		delete(w.calls, id)
 		close(c.done)
 	}
-	_ = w.cmd.Process.Kill() // it may have ended by itself
+	w.killGroup()
 	_, _ = w.in.Close(), w.out.Close()
 	close(w.over)
 	go w.ws.forget(w)
+}
+
+// killGroup ends a worker with what it has started (mount.nfs), unless it has ended
+// and been reaped: its number may be somebody else's then.
+func (w *worker) killGroup() {
+	if !w.reaped {
+		_ = syscall.Kill(-w.cmd.Process.Pid, syscall.SIGKILL) // it may just have ended
+	}
 }
 
 func (w *worker) ended() bool {
@@ -297,6 +307,9 @@ func (w *worker) await() {
 	ended := make(chan struct{})
 	go func() {
 		_ = w.cmd.Wait() // how it ended does not matter
+		w.mu.Lock()
+		w.reaped = true
+		w.mu.Unlock()
 		close(ended)
 	}()
 	<-w.over

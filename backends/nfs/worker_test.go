@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -60,8 +61,17 @@ func fast(t *testing.T, answer func() error) *workers {
 	ws := newWorkers(slog.New(slog.DiscardHandler))
 	ws.times = times{call: 400 * time.Millisecond, ask: 100 * time.Millisecond, idle: time.Minute, kill: 5 * time.Second}
 	ws.breakers.ping = func(context.Context, string) error { return answer() }
+	before := runtime.NumGoroutine()
 	t.Cleanup(func() {
 		ws.close()
+		for i := 0; runtime.NumGoroutine() > before; i++ {
+			if i == 200 {
+				b := make([]byte, 64<<10)
+				t.Errorf("%d goroutines, and %d before:\n%s", runtime.NumGoroutine(), before, b[:runtime.Stack(b, true)])
+				break
+			}
+			time.Sleep(10 * time.Millisecond) // until they have ended: there is no event
+		}
 		if ws.mu.Lock(); len(ws.hung) > 0 {
 			t.Errorf("workers hang: %v", ws.hung)
 		}
