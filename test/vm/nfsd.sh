@@ -27,7 +27,11 @@ setup)
 end)
 	rpc.nfsd 0
 	exportfs -ua
-	kill $(cat /run/nfsd.pids)
+	for p in $(cat /run/nfsd.pids); do
+		kill "$p"
+		for _ in $(seq 20); do [ -d "/proc/$p" ] && ! grep -q '^State:.Z' "/proc/$p/status" && sleep 0.1; done
+		kill -9 "$p" 2>/dev/null
+	done
 	umount /proc/fs/nfsd /run/rpc_pipefs
 	umount /srv/export || umount -l /srv/export
 	;;
