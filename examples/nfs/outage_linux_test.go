@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"strings"
@@ -26,7 +27,10 @@ func TestOutage(t *testing.T) {
 		return
 	}
 	serve(t, "/dev/ubdb", "xfs")
-	r := newRig(t, disk(t, "/dev/ubdc"), "-any-share")
+	r := newRig(t, disk(t, "/dev/ubdc"), "-any-share", "-share", "main=127.0.0.1:/,vers=4.2", "-init")
+	made, attributes := r.create("made")
+	own := filepath.Join(r.dir, "own")
+	r.must(r.bring(made, own, attributes))
 	v41, v42, cold := vol{id: "v41", subDir: "v41", options: "vers=4.1"}, vol{id: "v42", subDir: "v42", options: "vers=4.2"}, vol{id: "cold", subDir: "cold"}
 	left := vol{id: "left", subDir: "left", options: "vers=4.2,nconnect=2"}
 	for _, v := range []vol{v41, v42, left} {
@@ -70,6 +74,31 @@ func TestOutage(t *testing.T) {
 		_, err := r.node.NodeGetCapabilities(ctx, &csi.NodeGetCapabilitiesRequest{})
 		return err
 	})
+	controller := func(what string, f func(ctx context.Context) error) {
+		t.Helper()
+		dead(quick, what, func() error {
+			ctx, cancel := r.ctx()
+			defer cancel()
+			return f(ctx)
+		})
+	}
+	controller("CreateVolume", func(ctx context.Context) error {
+		_, err := r.ctrl.CreateVolume(ctx, &csi.CreateVolumeRequest{Name: "late", VolumeCapabilities: []*csi.VolumeCapability{vol{}.capability()}})
+		return err
+	})
+	controller("DeleteVolume", func(ctx context.Context) error {
+		_, err := r.ctrl.DeleteVolume(ctx, &csi.DeleteVolumeRequest{VolumeId: made.id})
+		return err
+	})
+	controller("ControllerGetVolume", func(ctx context.Context) error {
+		_, err := r.ctrl.ControllerGetVolume(ctx, &csi.ControllerGetVolumeRequest{VolumeId: made.id})
+		return err
+	})
+	controller("GetCapacity", func(ctx context.Context) error {
+		_, err := r.ctrl.GetCapacity(ctx, &csi.GetCapacityRequest{})
+		return err
+	})
+	fine("both, of a volume of the controller's", func() error { return r.fetch(made, own) })
 	fine("NodeUnpublishVolume, the last target", func() error { return r.unpublish(left, 1) })
 	fine("NodeUnstageVolume, the last mount", func() error { return r.unstage(left) })
 	fine("NodeUnstageVolume of what never was staged", func() error { return r.unstage(cold) })
@@ -113,6 +142,9 @@ func TestOutage(t *testing.T) {
 	for _, v := range []vol{v41, v42, left} {
 		r.down(v)
 	}
+	late, _ := r.create("late")
+	r.remove(late)
+	r.remove(made)
 	if w := r.workers(); len(w) > 4 {
 		t.Errorf("%d processes of the driver are left: %v", len(w), w)
 	}
