@@ -82,10 +82,7 @@ func newRig(t testing.TB, state string, args ...string) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir, err := os.MkdirTemp("", "n")
-	if err != nil {
-		t.Fatal(err)
-	}
+	dir := t.TempDir()
 	r := &rig{t: t, dir: dir}
 	sock := filepath.Join(dir, "csi.sock")
 	args = append([]string{exe, "-endpoint", "unix://" + sock, "-state-dir", filepath.Join(state, "nfs"), "-node-id", "node-1"}, args...)
