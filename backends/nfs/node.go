@@ -105,7 +105,7 @@ func (b *Backend) VolumeStats(ctx context.Context, req backends.VolumeStatsReque
 	return &st, nil
 }
 
-// What the health of a volume or a server says. docs/nfs.md lists them.
+// What the health of a volume or a server says; the README of examples/nfs lists them.
 const (
 	reasonServer = "ServerUnreachable"
 	reasonStale  = "StaleFileHandle"
