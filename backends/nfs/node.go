@@ -37,7 +37,7 @@ func decodeState(b []byte) (*nodeState, error) {
 }
 
 // lane is that of short tasks on mounts of this node.
-func (s *nodeState) lane() lane { return lane{server: s.Server, name: "node", within: true} }
+func (s *nodeState) lane() lane { return lane{server: s.Server, name: laneNode, within: true} }
 
 // OpenVolume says what to mount; it asks no server. A volume of a share with a
 // server is mounted by itself, server:/export/subDir, so that its root is the root

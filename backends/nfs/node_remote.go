@@ -28,7 +28,7 @@ func (b *Backend) MountRemote(ctx context.Context, req backends.MountRemoteReque
 	if err != nil {
 		return err
 	}
-	l := lane{server: serverKey(host, o), name: "node", within: true}
+	l := lane{server: serverKey(host, o), name: laneNode, within: true}
 	list := tries(ctx, addrs, o)
 	if len(list) == 0 {
 		return b.mountHelper(ctx, req, o)
@@ -93,7 +93,7 @@ func (b *Backend) UnmountRemote(ctx context.Context, req backends.UnmountRemoteR
 	over := make(chan error, 1)
 	go func() {
 		// What hangs in it is ended with the worker, after a time.
-		_, err := call[struct{}](context.WithoutCancel(ctx), b.workers, lane{name: "unmount", within: true}, opUnmount, pathTask{Path: req.Path, Detach: req.Detach})
+		_, err := call[struct{}](context.WithoutCancel(ctx), b.workers, lane{name: laneUnmount, within: true}, opUnmount, pathTask{Path: req.Path, Detach: req.Detach})
 		over <- err
 	}()
 	var free *time.Timer

@@ -17,8 +17,10 @@ const (
 	callTime = 10 * time.Second
 	// askTime is when the server itself is asked, by the network, why there is no answer.
 	askTime = 2 * time.Second
-	// idleTime is how long a worker waits for another task.
+	// idleTime is how long a worker waits for another short task, and onceTime for
+	// another one of those that have it for themselves: each is a process with a mount.
 	idleTime = 2 * time.Minute
+	onceTime = 2 * time.Second
 	// maxCalls bounds the tasks that one worker has at a time.
 	maxCalls = 32
 	// maxHung killed workers of one server that are still there keep new ones from it.
@@ -34,6 +36,20 @@ type lane struct {
 	name   string
 	// within the mount namespace of the driver: for mounts that others see.
 	within bool
+}
+
+const (
+	laneNode    = "node"
+	laneUnmount = "unmount"
+)
+
+// idle is how long a worker of this lane waits for another task.
+func (l lane) idle(t times) time.Duration {
+	switch l.name {
+	case "", laneNode, laneUnmount:
+		return t.idle
+	}
+	return min(t.idle, onceTime)
 }
 
 // workers are the processes in which everything runs that may hang.

@@ -77,7 +77,7 @@ func (ws *workers) begin(l lane) (*worker, error) {
 		isReady: make(chan struct{}), over: make(chan struct{}), calls: map[uint64]*farCall{},
 	}
 	w.mu.Lock()
-	w.idle = time.AfterFunc(ws.times.idle, w.rest)
+	w.idle = time.AfterFunc(l.idle(ws.times), w.rest)
 	w.mu.Unlock()
 	go w.complain(log)
 	go w.listen()
@@ -125,7 +125,7 @@ func (w *worker) hear(m fromWorker) {
 		c.done <- m
 	}
 	if len(w.calls) == 0 {
-		w.idle.Reset(w.ws.times.idle)
+		w.idle.Reset(w.lane.idle(w.ws.times))
 	}
 	w.mu.Unlock()
 }
