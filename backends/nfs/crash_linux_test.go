@@ -267,6 +267,27 @@ func crashes() []crash {
 			},
 		},
 		{
+			name: "delete of a snapshot, then create", least: 4,
+			prepare: func(f *fixture) order {
+				o := volumeWith("deletesnapshot", "")(f)
+				o.ID = f.ready(f.snapshot("s", o.ID).ID).ID
+				return o
+			},
+			after: func(f *fixture, o order) {
+				id := handle{tag: volumeTag, share: f.b.o.Shares[0], key: keyOf("pv")}.String()
+				req := backends.CreateSnapshotRequest{Name: "s", VolumeID: id}
+				s, err := f.b.FindSnapshot(f.Context(), req)
+				if errors.Is(err, backends.ErrNotFound) {
+					s, err = f.b.CreateSnapshot(f.Context(), req)
+				}
+				f.must(err)
+				f.gone(f.restore(f.ready(s.ID), "copy").ID)
+				f.must(f.b.DeleteSnapshot(f.Context(), backends.DeleteSnapshotRequest{ID: s.ID}))
+				f.gone(id)
+				f.noRoot()
+			},
+		},
+		{
 			name: "expand", prepare: volumeWith("expand", ""), least: 1,
 			after: func(f *fixture, o order) {
 				size, err := f.b.ExpandVolume(f.Context(), backends.ExpandVolumeRequest{ID: o.ID, Size: 2 << 20})

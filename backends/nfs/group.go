@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
+	"slices"
 	"time"
 
 	"github.com/csikit/csikit/backends"
@@ -221,7 +221,8 @@ func (b *Backend) CreateGroupSnapshot(ctx context.Context, req backends.CreateGr
 	return b.groupOf(out, h), nil
 }
 
-// dropOther deletes a half-made group of the same name and other volumes.
+// dropOther deletes a half-made group of the same name and other volumes, and one whose
+// deletion did not end.
 func (b *Backend) dropOther(ctx context.Context, h handle, set setMark) error {
 	out, err := b.set(ctx, h)
 	if err != nil || out.Set == nil {
@@ -230,7 +231,8 @@ func (b *Backend) dropOther(ctx context.Context, h handle, set setMark) error {
 	if out.Set.Ready {
 		return fmt.Errorf("%w: group snapshot %q", backends.ErrExists, set.Name)
 	}
-	if strings.Join(out.Set.Members, " ") == strings.Join(set.Members, " ") {
+	leaving := slices.ContainsFunc(out.Snaps, func(m snapMark) bool { return m.State == stateDeleting })
+	if !leaving && slices.Equal(out.Set.Members, set.Members) {
 		return nil
 	}
 	return b.deleteSet(ctx, h, out.Set)

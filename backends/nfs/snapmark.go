@@ -97,6 +97,10 @@ func taskSnapBegin(_ context.Context, s *site, in snapBeginIn) (*snapMark, error
 	}
 	m, err := s.snap(in.Snap.Key)
 	switch {
+	case err == nil && m.State == stateDeleting && !m.Hook:
+		if err := s.dropSnap(m); err != nil { // a deletion that did not end
+			return nil, err
+		}
 	case err == nil && m.State == stateDeleting:
 		return nil, unavailable("snapshot %q is being deleted", m.Name)
 	case err == nil:

@@ -64,6 +64,9 @@ func (b *Backend) FindSnapshot(ctx context.Context, req backends.CreateSnapshotR
 		return nil, err
 	}
 	m, err := b.snapMark(ctx, pl.handle, req.Name)
+	if errors.Is(err, errLeaving) {
+		return nil, backends.SnapshotNotFound(req.Name) // CreateSnapshot ends the deletion
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -76,6 +79,8 @@ func (b *Backend) FindSnapshot(ctx context.Context, req backends.CreateSnapshotR
 	return b.snapshotOf(m, pl.handle), nil
 }
 
+var errLeaving = errors.New("is being deleted")
+
 // snapMark reads the record of a snapshot, and goes on with its copy if nobody does.
 func (b *Backend) snapMark(ctx context.Context, h handle, name string) (*snapMark, error) {
 	out, err := onShare[snapOut](ctx, b, h.share, "", opSnapFind, snapIn{b.where(), h.key})
@@ -85,7 +90,7 @@ func (b *Backend) snapMark(ctx context.Context, h handle, name string) (*snapMar
 	case out.Snap == nil:
 		return nil, backends.SnapshotNotFound(name)
 	case out.Snap.State == stateDeleting:
-		return nil, unavailable("snapshot %s is being deleted", name)
+		return nil, unavailable("snapshot %s: %w", name, errLeaving)
 	}
 	b.resume(h.share, out.Snap)
 	return out.Snap, nil
@@ -167,6 +172,11 @@ func (b *Backend) beginSnapshot(ctx context.Context, pl snapPlan, req backends.C
 	if pl.volume.legacy() {
 		in.Snap.Legacy, in.Snap.SubDir, in.Snap.VolumeKey = true, pl.volume.subDir, legacyKey(req.VolumeID)
 	}
+	if b.o.HookSnapshots {
+		if err := b.endDeletion(ctx, pl.handle); err != nil {
+			return nil, err
+		}
+	}
 	m, err := onShare[*snapMark](ctx, b, pl.handle.share, "", opSnapBegin, in)
 	if errors.Is(err, backends.ErrExists) && b.o.HookSnapshots {
 		// Begun, and the hook did not end.
@@ -177,6 +187,15 @@ func (b *Backend) beginSnapshot(ctx context.Context, pl snapPlan, req backends.C
 		return out.Snap, err
 	}
 	return m, err
+}
+
+// endDeletion ends the deletion of a snapshot of the hook's that an earlier call began.
+func (b *Backend) endDeletion(ctx context.Context, h handle) error {
+	out, err := onShare[snapOut](ctx, b, h.share, "", opSnapFind, snapIn{b.where(), h.key})
+	if err != nil || out.Snap == nil || out.Snap.State != stateDeleting {
+		return err
+	}
+	return b.deleteSnapshots(ctx, h.share, h.key, []string{h.key})
 }
 
 // RestoreSnapshot makes a volume of a snapshot.
