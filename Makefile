@@ -9,7 +9,7 @@ LINT    = $$(GOWORK=off $(GO) tool -n -modfile=$(CURDIR)/tools/go.mod golangci-l
 # the first with csidriver, in a workspace, and nothing imports it.
 MODULES := idempotency/etcdlock idempotency/etcdlock/replicas
 
-.PHONY: demo test mutants soak crash lvm unit bench lint cross fmt setup clean
+.PHONY: demo test kubernetes mutants soak crash lvm unit bench lint cross fmt setup clean
 
 ## demo: one volume through its life on real disks, printed step by step
 demo:
@@ -44,6 +44,12 @@ mutants: setup
 	CSIKIT_MUTANTS=all $(GO) test -timeout 15m -count=1 -run '^TestSwitches$$' ./test/mutants
 	$(GO) build $(GOFLAGS) -o bin/mutants ./test/mutants/run
 	bin/mutants
+
+## kubernetes: examples/loopfile under a real Kubernetes (test/kubernetes), which is built once: 20 CPU-minutes
+kubernetes:
+	@bash test/kubernetes/setup.sh
+	test/kubernetes/build.sh missing
+	cd test/kubernetes && CSIKIT_REQUIRE=kubernetes $(GO) test -count=1 -v -timeout 60m -run '^(TestSmoke|TestFlows)$$' .
 
 ## unit: what needs neither root nor a VM
 unit:

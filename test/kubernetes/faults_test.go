@@ -1,0 +1,246 @@
+package kubernetes
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// republish: kubelet publishes again on the same target with new tokens, and the pod
+// does not notice. The driver itself needs no tokens: its CSIDriver is told so for
+// the flow.
+func republish(s *space) {
+	set := func(spec string) { kubectl(s.T, "patch", "csidriver", driverName, "--type=merge", "-p", spec) }
+	set(`{"spec":{"requiresRepublish":true,"tokenRequests":[{"audience":"a","expirationSeconds":600}]}}`)
+	s.Cleanup(func() { set(`{"spec":{"requiresRepublish":false,"tokenRequests":[]}}`) })
+	s.claim("a", ext4, "64Mi")
+	s.pod("p", "a")
+	s.ready("p")
+	s.sh("p", "echo one > /data/f")
+	uid := s.get("{.metadata.uid}", "pod", "p")
+	mounts := func() int {
+		b, err := os.ReadFile("/proc/self/mountinfo")
+		if err != nil {
+			s.Fatal(err)
+		}
+		return strings.Count(string(b), "/pods/"+uid+"/volumes/kubernetes.io~csi/")
+	}
+	before, calls := mounts(), strings.Count(s.d.log(-1), "NodePublishVolume")
+	eventually(s.T, "it is published again", func() error {
+		if n := strings.Count(s.d.log(-1), "NodePublishVolume"); n < calls+2 {
+			return fmt.Errorf("%d calls in the log, and %d before", n, calls)
+		}
+		return nil
+	})
+	if after := mounts(); after != before || before != 1 {
+		s.Errorf("%d mounts, then %d", before, after)
+	}
+	s.want(s.sh("p", "cat /data/f"), "one")
+	if strings.Contains(s.d.log(-1), "eyJ") {
+		s.Error("a token is in the driver's log")
+	}
+}
+
+// forceDeleted: the pod leaves the API at once, so that DeleteVolume may come while
+// the volume is published; it is refused until kubelet has unpublished.
+func forceDeleted(s *space) {
+	s.claim("a", "immediate", xfsSize)
+	s.pod("p", "a")
+	s.ready("p")
+	s.sh("p", "echo one > /data/f")
+	pv := s.volume("a")
+	kubectl(s.T, "-n", s.ns, "delete", "pod", "p", "--force", "--grace-period=0")
+	kubectl(s.T, "-n", s.ns, "delete", "pvc", "a", "--wait=false")
+	gone(s.T, "pv", pv)
+	log := s.d.log(-1)
+	if strings.Contains(log, "DeleteVolume") && strings.Contains(log, "FAILED_PRECONDITION") {
+		s.Log("DeleteVolume came while the volume was published, and was refused")
+	}
+	b, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil || strings.Contains(string(b), pv) {
+		s.Errorf("a mount is left: %v", err)
+	}
+}
+
+// restartDriver: its process is killed while volumes are made, staged and deleted.
+func restartDriver(s *space) {
+	s.claim("held", xfs, xfsSize)
+	s.pod("holder", "held")
+	s.ready("holder")
+	s.sh("holder", "echo one > /data/f && sync")
+	var pods []string
+	for i := range 6 {
+		n := strconv.Itoa(i)
+		s.claim("c"+n, "immediate", xfsSize)
+		s.pod("p"+n, "c"+n)
+		pods = append(pods, "p"+n)
+	}
+	for range 3 {
+		kill(s, "/driver")
+		time.Sleep(3 * time.Second) // so that it is killed at other places
+	}
+	s.ready(pods...)
+	s.want(s.sh("holder", "cat /data/f; echo two > /data/g; cat /data/g"), "one\ntwo")
+	kubectl(s.T, append([]string{"-n", s.ns, "delete", "pod", "--wait=false"}, pods...)...)
+	kill(s, "/driver")
+	s.d.waitReady(s.T)
+}
+
+// kill kills the processes whose program is called so.
+func kill(s *space, program string) {
+	s.Helper()
+	killed := 0
+	for _, pid := range processes(program) {
+		if err := syscall.Kill(pid, syscall.SIGKILL); err == nil {
+			killed++
+		}
+	}
+	if killed == 0 {
+		s.Logf("%s did not run", program)
+	}
+}
+
+// processes are those of this namespace whose argv[0] is program.
+func processes(program string) []int {
+	var list []int
+	dirs, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, f := range dirs {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			continue // it has ended
+		}
+		argv0, _, _ := strings.Cut(string(b), "\x00")
+		if argv0 == program || filepath.Base(argv0) == program {
+			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(f))) // digits
+			list = append(list, pid)
+		}
+	}
+	return list
+}
+
+// restartKubelet: what is mounted stays; volumes of pods that went meanwhile are
+// given back.
+func restartKubelet(s *space) {
+	for _, n := range []string{"a", "b"} {
+		s.claim(n, xfs, xfsSize)
+		s.pod("p"+n, n)
+	}
+	s.ready("pa", "pb")
+	s.sh("pa", "echo one > /data/f && sync")
+	if out, err := script("kubelet.sh", "stop"); err != nil {
+		s.Fatalf("%v\n%s", err, out)
+	}
+	kubectl(s.T, "-n", s.ns, "delete", "pod", "pb", "--force", "--grace-period=0")
+	if out, err := script("kubelet.sh", "start"); err != nil {
+		s.Fatalf("%v\n%s", err, out)
+	}
+	is(s.T, "True", `{.status.conditions[?(@.type=="Ready")].status}`, "node", "csi-node")
+	s.d.waitReady(s.T)
+	s.ready("pa")
+	s.want(s.sh("pa", "cat /data/f"), "one")
+	s.claim("c", xfs, xfsSize)
+	s.pod("pc", "c")
+	s.ready("pc")
+	pv := s.volume("b")
+	eventually(s.T, "the volume of the pod that went is unmounted", func() error {
+		b, err := os.ReadFile("/proc/self/mountinfo")
+		if err == nil && strings.Contains(string(b), pv) {
+			err = errors.New("it is mounted")
+		}
+		return err
+	})
+}
+
+// registrationRemoved: the driver puts its socket back, and kubelet has it again.
+func registrationRemoved(s *space) {
+	socket := "/var/lib/kubelet/plugins_registry/" + driverName + "-reg.sock"
+	registered := func() int { return strings.Count(s.d.log(-1), "registered with kubelet") }
+	before := registered()
+	if err := os.Remove(socket); err != nil {
+		s.Fatal(err)
+	}
+	eventually(s.T, "the driver registers again", func() error {
+		if _, err := os.Lstat(socket); err != nil {
+			return err
+		}
+		if registered() <= before {
+			return errors.New("kubelet has not answered")
+		}
+		return nil
+	})
+	s.d.waitReady(s.T)
+	s.claim("a", xfs, xfsSize)
+	s.pod("p", "a")
+	s.ready("p")
+}
+
+func killSidecars(s *space) {
+	for i := range 4 {
+		s.claim("c"+strconv.Itoa(i), "immediate", xfsSize)
+	}
+	for _, p := range []string{"/csi-provisioner", "/csi-resizer", "/csi-snapshotter"} {
+		kill(s, p)
+	}
+	s.bound("c0", "c1", "c2", "c3")
+	snapshotLater(s)
+}
+
+// snapshotLater: a snapshot that is asked for while the snapshotter is away.
+func snapshotLater(s *space) {
+	kill(s, "/csi-snapshotter")
+	snapshot(s, "s", "c0")
+}
+
+// hundred: 100 claims and pods at once, timed.
+func hundred(s *space) {
+	const n = 100
+	var yaml strings.Builder
+	for i := range n {
+		name := fmt.Sprintf("x%02d", i)
+		fmt.Fprintf(&yaml, `---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: %[1]s}
+spec: {storageClassName: %[2]s, accessModes: [ReadWriteOnce], resources: {requests: {storage: 32Mi}}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: %[1]s}
+spec:
+  terminationGracePeriodSeconds: 0
+  dnsPolicy: Default
+  containers: [{name: c, image: %[3]q, imagePullPolicy: Never, command: [sleep, "100000"], volumeMounts: [{name: v, mountPath: /data}]}]
+  volumes: [{name: v, persistentVolumeClaim: {claimName: %[1]s}}]
+`, name, ext4, image)
+	}
+	began := time.Now()
+	s.apply(yaml.String())
+	end := began.Add(8 * time.Minute)
+	for {
+		out := s.get(`{range .items[*]}{.status.phase}{"\n"}{end}`, "pod")
+		if strings.Count(out, "Running") == n {
+			break
+		}
+		if time.Now().After(end) {
+			s.Fatalf("after %v %d of %d pods run", time.Since(began), strings.Count(out, "Running"), n)
+		}
+		time.Sleep(500 * time.Millisecond)
+	}
+	running := time.Since(began)
+	began = time.Now()
+	kubectl(s.T, "-n", s.ns, "delete", "pod", "--all", "--timeout=400s")
+	kubectl(s.T, "-n", s.ns, "delete", "pvc", "--all", "--timeout=400s")
+	eventually(s.T, "all volumes are deleted", func() error {
+		out, err := try("", "get", "pv", "--no-headers")
+		if err == nil && strings.Contains(out, s.ns+"/") {
+			err = errors.New("volumes are left")
+		}
+		return err
+	})
+	s.Logf("%d pods with a volume each run after %.1f s; all deleted after %.1f s more", n, running.Seconds(), time.Since(began).Seconds())
+}

@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# in-ns.sh COMMAND...: runs COMMAND in mount, PID and network namespaces of its own: every address of the cluster is
+# inside, PID 1 is ours, and when COMMAND ends everything that it started ends with it. What it writes is below one
+# directory, CSIK8S_WORK, which goes too, as do the empty cgroups and loop devices over files in there.
+set -uo pipefail
+WORK=$(mktemp -d "${TMPDIR:-/var/tmp}/csikit-kubernetes.XXXXXX")
+export CSIK8S_WORK=$WORK CSIK8S_DIR=$WORK/state
+# The cluster's directories on a real disk, and none of the host's: kubelet's, CNI's, the driver's state and pool.
+DIRS="/var/lib/kubelet /var/lib/cni /var/log/pods /var/log/containers /srv /var/lib/csi-loopfile.csikit.dev"
+made=""; for d in $DIRS; do [ -e "$d" ] || { mkdir -p "$d"; made="$d $made"; }; done
+mkdir -p "$WORK/state"
+unshare --mount --propagation private --pid --net --fork --kill-child --mount-proc -- bash -c '
+set -e
+ip link set lo up
+mount -t tmpfs tmpfs /run
+mkdir -p /run/lock /run/netns
+for d in '"$DIRS"'; do mkdir -p "$CSIK8S_WORK$d"; mount --bind "$CSIK8S_WORK$d" "$d"; mount --make-rshared "$d"; done
+# Not exec: bash as PID 1 reaps what loses its parent.
+trap "kill -TERM \$p 2>/dev/null" TERM INT
+"$@" & p=$!
+set +e
+while :; do wait $p; rc=$?; kill -0 $p 2>/dev/null || exit $rc; done' in-ns "$@"
+rc=$?
+find /sys/fs/cgroup -depth -type d -path '*/kubepods*' -exec rmdir {} + 2>/dev/null
+# By inode: the mounts that gave the backing files their names are gone.
+files=$(find "$WORK/srv" -type f -name img -printf '%D:%i\n' 2>/dev/null)
+for l in $(losetup -n -l -O NAME,BACK-INO 2>/dev/null | awk '{print $1":"$2}'); do
+  case $'\n'$files$'\n' in *":${l#*:}"$'\n'*) echo "in-ns: a loop device was left: ${l%%:*}" >&2; losetup -d "${l%%:*}"; [ $rc = 0 ] && rc=9 ;; esac
+done
+[ "${KEEP:-0}" = 1 ] && echo "in-ns: kept $WORK" >&2 || rm -rf --one-file-system "$WORK"
+for d in $made; do rmdir "$d" 2>/dev/null; done
+exit $rc
