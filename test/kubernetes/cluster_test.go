@@ -160,11 +160,16 @@ func (s *space) apply(yaml string) {
 // sh runs a command in a pod.
 func (s *space) sh(pod, command string) string {
 	s.Helper()
-	out, err := try("", "-n", s.ns, "exec", pod, "--", "sh", "-c", command)
-	if err != nil {
-		s.Fatal(err)
+	for end := time.Now().Add(patience); ; time.Sleep(time.Second) {
+		out, err := try("", "-n", s.ns, "exec", pod, "--", "sh", "-c", command)
+		if err == nil {
+			return out
+		}
+		// A kubelet that has just started does not know its pods yet.
+		if !strings.Contains(err.Error(), "unable to upgrade connection") || time.Now().After(end) {
+			s.Fatal(err)
+		}
 	}
-	return out
 }
 
 // claim makes a PVC; more are further fields of its spec.

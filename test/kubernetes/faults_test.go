@@ -80,9 +80,15 @@ func restartDriver(s *space) {
 		s.pod("p"+n, "c"+n)
 		pods = append(pods, "p"+n)
 	}
-	for range 3 {
+	for range 2 { // kubelet waits 10 s, then 20 s, before it starts the driver again
+		eventually(s.T, "the driver runs", func() error {
+			if len(processes("/driver")) == 0 {
+				return errors.New("it does not")
+			}
+			return nil
+		})
+		time.Sleep(time.Second) // so that it has begun something
 		kill(s, "/driver")
-		time.Sleep(3 * time.Second) // so that it is killed at other places
 	}
 	s.ready(pods...)
 	s.want(s.sh("holder", "cat /data/f; echo two > /data/g; cat /data/g"), "one\ntwo")
