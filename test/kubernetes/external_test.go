@@ -28,7 +28,7 @@ func TestExternalStorage(t *testing.T) {
 		}
 	}
 	deploy(t, variants[0])
-	out, runErr := script("e2e.sh", definition(t), focus)
+	out, runErr := script("e2e.sh", "e2e/loopfile.yaml", focus)
 	t.Log(out)
 	report := readReport(t, filepath.Join(state(), "e2e", "junit.xml"))
 	fmt.Print(report)
@@ -50,25 +50,6 @@ func TestExternalStorage(t *testing.T) {
 	if focus == "External.Storage" && report.ran < least {
 		t.Errorf("%d specs ran, fewer than %d", report.ran, least)
 	}
-}
-
-// definition is e2e/loopfile.yaml with the whole path of the class's file, for the
-// suite runs elsewhere.
-func definition(t *testing.T) string {
-	t.Helper()
-	b, err := os.ReadFile("e2e/loopfile.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	class, err := filepath.Abs("e2e/loopfile-class.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(work(), "loopfile.yaml")
-	if err := os.WriteFile(path, []byte(strings.ReplaceAll(string(b), "e2e/loopfile-class.yaml", class)), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return path
 }
 
 // report is what became of the specs.
