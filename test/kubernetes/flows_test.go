@@ -285,7 +285,7 @@ func snapshots(s *space) {
 	s.ready("pr", "pc")
 	s.want(s.sh("pr", "cat /data/f"), "one")
 	s.want(s.sh("pc", "cat /data/f"), "two")
-	s.sees("pr", 350<<20)
+	s.sees("pr", 330<<20)
 }
 
 func groups(s *space) {

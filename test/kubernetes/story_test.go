@@ -23,7 +23,7 @@ type chapter struct {
 // deleted.
 var birth = []chapter{
 	{"The PV controller (kube-controller-manager) sees a claim whose class says WaitForFirstConsumer, and waits.", "events", "WaitForFirstConsumer: waiting for first consumer"},
-	{"The scheduler wants a node for the pod: of those that match it takes one whose CSIStorageCapacity is enough, and writes its name onto the claim.", "events", "Pod/p Scheduled:"},
+	{"The scheduler wants a node for the pod: of those that match it takes one whose CSIStorageCapacity is enough, and writes its name onto the claim. The pod gets it when the volume is there.", "events", "Pod/p Scheduled:"},
 	{"csi-provisioner sees the claim with its node, and calls CreateVolume with the node's topology.", "driver", "method=CreateVolume"},
 	{"csi-provisioner makes the PersistentVolume with the driver's volume ID, and the PV controller binds it to the claim.", "events", "ProvisioningSucceeded"},
 	{"The attach-detach controller makes a VolumeAttachment, for CSIDriver says attachRequired; csi-attacher sees it and calls ControllerPublishVolume.", "driver", "method=ControllerPublishVolume"},
