@@ -27,7 +27,8 @@ type variant struct {
 	flags  []string // of csikit manifests
 	args   []string // of the driver
 	attach bool
-	local  bool // each node's sidecars serve its own volumes
+	local  bool              // each node's sidecars serve its own volumes
+	edit   *strings.Replacer // of the manifests; nil: none
 }
 
 var variants = []variant{
@@ -97,6 +98,9 @@ func manifests(t *testing.T, v variant) string {
 	_ = cmd.Wait() // it was told to stop
 	if err != nil {
 		t.Fatalf("%v: %v\n%s\n%s", ask.Args, err, &said, &log)
+	}
+	if v.edit != nil {
+		return v.edit.Replace(out.String())
 	}
 	return out.String()
 }

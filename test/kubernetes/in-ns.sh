@@ -5,28 +5,35 @@
 set -uo pipefail
 WORK=$(mktemp -d "${TMPDIR:-/var/tmp}/csikit-kubernetes.XXXXXX")
 export CSIK8S_WORK=$WORK CSIK8S_DIR=$WORK/state
-# The cluster's directories on a real disk, and none of the host's: kubelet's, CNI's, the driver's state and pool.
-DIRS="/var/lib/kubelet /var/lib/cni /var/log/pods /var/log/containers /srv /var/lib/csi-loopfile.csikit.dev"
-made=""; for d in $DIRS; do [ -e "$d" ] || { mkdir -p "$d"; made="$d $made"; }; done
 mkdir -p "$WORK/state"
 unshare --mount --propagation private --pid --net --fork --kill-child --mount-proc -- bash -c '
 set -e
 ip link set lo up
 mount -t tmpfs tmpfs /run
 mkdir -p /run/lock /run/netns
-for d in '"$DIRS"'; do mkdir -p "$CSIK8S_WORK$d"; mount --bind "$CSIK8S_WORK$d" "$d"; mount --make-rshared "$d"; done
+# New directories there are not the host'"'"'s. (To make them outside and remove them at the end would take them from
+# another cluster: rmdir takes a mount point away in every other namespace.)
+for d in /var/lib /var/log; do
+  mkdir -p "$CSIK8S_WORK/overlay$d" "$CSIK8S_WORK/overlay-work$d"
+  mount -t overlay overlay -o "lowerdir=$d,upperdir=$CSIK8S_WORK/overlay$d,workdir=$CSIK8S_WORK/overlay-work$d" "$d"
+done
+# On the disk itself, and mounts below them reach containers.
+for d in /var/lib/kubelet /var/lib/cni /var/log/pods /var/log/containers /srv /var/lib/csi-loopfile.csikit.dev; do
+  mkdir -p "$d" "$CSIK8S_WORK$d"; mount --bind "$CSIK8S_WORK$d" "$d"; mount --make-rshared "$d"
+done
 # Not exec: bash as PID 1 reaps what loses its parent.
 trap "kill -TERM \$p 2>/dev/null" TERM INT
 "$@" & p=$!
 set +e
-while :; do wait $p; rc=$?; kill -0 $p 2>/dev/null || exit $rc; done' in-ns "$@"
-rc=$?
+while :; do wait $p; rc=$?; kill -0 $p 2>/dev/null || exit $rc; done' in-ns "$@" & u=$!
+# unshare itself ignores signals: they are for what runs inside.
+trap 'kill -TERM $(pgrep -P $u) 2>/dev/null' TERM INT HUP
+while :; do wait $u; rc=$?; kill -0 $u 2>/dev/null || break; done
 find /sys/fs/cgroup -depth -type d -path '*/kubepods*' -exec rmdir {} + 2>/dev/null
 # By inode: the mounts that gave the backing files their names are gone.
-files=$(find "$WORK/srv" -type f -name img -printf '%D:%i\n' 2>/dev/null)
+files=$(find "$WORK/srv" -type f -name img -printf '%i\n' 2>/dev/null)
 for l in $(losetup -n -l -O NAME,BACK-INO 2>/dev/null | awk '{print $1":"$2}'); do
-  case $'\n'$files$'\n' in *":${l#*:}"$'\n'*) echo "in-ns: a loop device was left: ${l%%:*}" >&2; losetup -d "${l%%:*}"; [ $rc = 0 ] && rc=9 ;; esac
+  case $'\n'$files$'\n' in *$'\n'"${l#*:}"$'\n'*) echo "in-ns: a loop device was left: ${l%%:*}" >&2; losetup -d "${l%%:*}"; [ $rc = 0 ] && rc=9 ;; esac
 done
-[ "${KEEP:-0}" = 1 ] && echo "in-ns: kept $WORK" >&2 || rm -rf --one-file-system "$WORK"
-for d in $made; do rmdir "$d" 2>/dev/null; done
+if [ "${KEEP:-0}" = 1 ]; then echo "in-ns: kept $WORK" >&2; else rm -rf --one-file-system "$WORK"; fi
 exit $rc
