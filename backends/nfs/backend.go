@@ -93,11 +93,17 @@ const (
 	ctxShare   = "share"
 	ctxSubDir  = "subDir"
 	ctxOptions = "mountOptions"
+	// ctxKey is of the handle, in contexts that the controller made: with the context of
+	// a volume another ID is of none.
+	ctxKey = "volumeKey"
 )
 
 // contextOf is Volume.Context: what a node needs to mount it.
-func contextOf(s Share, subDir string, options []string) map[string]string {
+func contextOf(s Share, key, subDir string, options []string) map[string]string {
 	c := map[string]string{ctxSubDir: subDir}
+	if key != "" {
+		c[ctxKey] = key
+	}
 	if s.Name != "" {
 		c[ctxShare] = s.Name
 	} else {

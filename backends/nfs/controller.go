@@ -66,7 +66,7 @@ func (b *Backend) found(m *marker, s Share, name string) (*backends.Volume, erro
 func (b *Backend) public(m *marker, s Share) *backends.Volume {
 	return &backends.Volume{
 		ID: handle{tag: volumeTag, share: s, key: m.Key}.String(), Name: m.Name, Capacity: m.Size, Fingerprint: m.Fingerprint,
-		Source: m.source(), Context: contextOf(s, m.SubDir, m.Options),
+		Source: m.source(), Context: contextOf(s, m.Key, m.SubDir, m.Options),
 	}
 }
 
@@ -78,7 +78,7 @@ func (b *Backend) legacyVolume(ctx context.Context, id string, h handle) (*backe
 	if !there {
 		return nil, backends.VolumeNotFound(id)
 	}
-	return &backends.Volume{ID: id, Context: contextOf(h.share, h.subDir, nil)}, nil
+	return &backends.Volume{ID: id, Context: contextOf(h.share, "", h.subDir, nil)}, nil
 }
 
 // plan is a CreateVolumeRequest, read.

@@ -19,6 +19,9 @@ func (b *Backend) locate(id string, context map[string]string) (s Share, subDir 
 	for k, v := range context {
 		c[strings.ToLower(k)] = v
 	}
+	if key := c[strings.ToLower(ctxKey)]; key != "" && (!ours || h.key != key) {
+		return Share{}, "", backends.VolumeNotFound(id)
+	}
 	options, err := splitMountOptions(c[strings.ToLower(ctxOptions)])
 	if err != nil {
 		return Share{}, "", fmt.Errorf("%w: volume context: %w", backends.ErrInvalid, err)
