@@ -111,7 +111,7 @@ func contains(list []string, s string) bool { return count(list, s) > 0 }
 
 // closedAgain says when many things that came and went have left something open.
 func closedAgain(t *T, what string, n int, before []usage) {
-	if t.Config().PID == 0 || n < 20 {
+	if t.Config().PID == 0 || n < 100 { // what is kept for the next ones may be as many
 		return
 	}
 	more := settled(t, t.Config().PID, before, int64(n)/2)

@@ -53,7 +53,7 @@ func has(text, word string) bool {
 // told are the keys of secrets that a text tells. What is short may be there by chance.
 func told(text string, secrets map[string]string) (keys []string) {
 	for _, k := range slices.Sorted(maps.Keys(secrets)) {
-		if len(secrets[k]) >= 6 && has(text, secrets[k]) {
+		if len(secrets[k]) >= 8 && has(text, secrets[k]) {
 			keys = append(keys, k)
 		}
 	}

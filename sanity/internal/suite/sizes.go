@@ -164,6 +164,8 @@ func expandWithin(t *T, v *check.Volume, size int64) {
 			}
 			size = max(size, r.GetCapacityBytes())
 		case codes.OutOfRange, codes.ResourceExhausted:
+		case codes.Aborted, codes.Unavailable, codes.FailedPrecondition:
+			return // it may not grow a volume so often
 		default:
 			t.Failf("CE-10", "ControllerExpandVolume to %s: got %s, want OK or OUT_OF_RANGE", t.Text(req.GetCapacityRange()), check.Describe(err))
 		}
