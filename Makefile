@@ -49,7 +49,7 @@ mutants: setup
 kubernetes:
 	@bash test/kubernetes/setup.sh
 	test/kubernetes/build.sh missing
-	cd test/kubernetes && CSIKIT_REQUIRE=kubernetes $(GO) test -count=1 -v -timeout 60m -run '^(TestSmoke|TestFlows)$$' .
+	cd test/kubernetes && CSIKIT_REQUIRE=kubernetes $(GO) test -count=1 -v -timeout 60m -run '^(TestManifests|TestSmoke|TestFlows)$$' .
 
 ## unit: what needs neither root nor a VM
 unit:

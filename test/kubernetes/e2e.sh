@@ -5,7 +5,7 @@
 set -uo pipefail
 . "$(dirname "$0")/env.sh"
 M=$(readlink -f "$1"); FOCUS=${2:-External.Storage}
-: "${SKIP=\\[Slow\\]|\\[Disruptive\\]|\\[Serial\\]|\\[Feature:Windows\\]}" "${OUT:=$CSIK8S_DIR/e2e}" "${PROCS:=4}" "${TIMEOUT:=60m}"
+: "${SKIP=\\[Disruptive\\]|\\[Serial\\]|\\[Feature:Windows\\]}" "${OUT:=$CSIK8S_DIR/e2e}" "${PROCS:=4}" "${TIMEOUT:=60m}"
 mkdir -p "$OUT"; rm -f "$OUT"/junit.xml
 if [ -n "${LIST:-}" ]; then
   e2e.test --kubeconfig "$KUBECONFIG" --provider local --storage.testdriver="$M" --ginkgo.dry-run --ginkgo.v --ginkgo.focus="$FOCUS" --ginkgo.skip="$SKIP" \
