@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"sync"
 )
 
@@ -52,6 +53,7 @@ type child struct {
 
 	mu      sync.Mutex
 	root    string
+	source  string // what is mounted there
 	running map[uint64]context.CancelFunc
 }
 
@@ -103,8 +105,18 @@ func (c *child) start(m toWorker) {
 		delete(c.running, m.ID)
 		c.mu.Unlock()
 		stop()
-		_ = c.say(fromWorker{ID: m.ID, Out: out, Err: encodeError(err)})
+		_ = c.say(fromWorker{ID: m.ID, Out: out, Err: c.named(encodeError(err))})
 	}()
+}
+
+// named calls the share by its name in a message, and not by where the worker has it.
+func (c *child) named(e *wireError) *wireError {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if e != nil && c.source != "" {
+		e.Text = strings.ReplaceAll(e.Text, c.root+"/", strings.TrimSuffix(c.source, "/")+"/")
+	}
+	return e
 }
 
 func (c *child) do(ctx context.Context, op string, t *taskCall) (raw json.RawMessage, err error) {
@@ -141,7 +153,7 @@ func (c *child) share(t *taskCall) error {
 		return err
 	}
 	c.mu.Lock()
-	c.root = root
+	c.root, c.source = root, s.Source
 	c.mu.Unlock()
 	return nil
 }
