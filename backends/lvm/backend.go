@@ -41,6 +41,9 @@ type Backend struct {
 	mu     sync.Mutex
 	seen   map[string]string        // UUID of each VG as it was first seen
 	wiping map[string]chan struct{} // by ID, closed at its end
+	uses   uses
+	// noteEvery is how many bytes are copied between two notes of how far.
+	noteEvery int64
 }
 
 // New makes a Backend. A VG that is not there is no error here: its disks may come
@@ -52,6 +55,8 @@ func New(o Options) (*Backend, error) {
 	b := &Backend{
 		o: o, log: o.Logger, tool: newTool(&o), kernel: newKernel(&o), classes: map[string]*Class{}, turns: idempotency.NewQueue(nil),
 		now: time.Now, step: func(string) {}, seen: map[string]string{}, wiping: map[string]chan struct{}{},
+		noteEvery: 4 << 30,
+		uses:      uses{open: map[string]bool{}, resting: map[string]chan struct{}{}},
 	}
 	for i := range o.Classes {
 		c := &o.Classes[i]
@@ -116,14 +121,6 @@ func (b *Backend) NodeTopology(context.Context) (backends.Segments, error) {
 
 func (b *Backend) segments() backends.Segments { return backends.Segments{TopologyKey: b.o.Node} }
 
-// FilterController takes back what only thin pools can, where no class is thin.
-func (b *Backend) FilterController(f *backends.ControllerFeatures) {
-	if hasThin(b.o.Classes) {
-		return
-	}
-	f.Snapshotter, f.SnapshotIDer, f.SnapshotLister, f.Cloner = nil, nil, nil, nil
-}
-
 // class of a request.
 func (b *Backend) class(params map[string]string) (*Class, error) {
 	for k := range params {
@@ -180,7 +177,7 @@ func (b *Backend) ready(ctx context.Context, id, kind string) (*Class, *volume, 
 func classify(err error) error {
 	for _, k := range []error{
 		backends.ErrInvalid, backends.ErrNotFound, backends.ErrExists, backends.ErrOutOfRange, backends.ErrNoSpace,
-		backends.ErrInUse, backends.ErrPrecondition, backends.ErrPending, backends.ErrUnavailable, backends.ErrUnsupported,
+		backends.ErrInUse, backends.ErrPrecondition, backends.ErrDataLoss, backends.ErrPending, backends.ErrUnavailable, backends.ErrUnsupported,
 		context.Canceled, context.DeadlineExceeded,
 	} {
 		if errors.Is(err, k) {
@@ -193,7 +190,6 @@ func classify(err error) error {
 var (
 	_ backends.Controller       = (*Backend)(nil)
 	_ backends.Node             = (*Backend)(nil)
-	_ backends.ControllerFilter = (*Backend)(nil)
 	_ backends.FormatRecorder   = (*Backend)(nil)
 	_ backends.NodeExpander     = (*Backend)(nil)
 	_ backends.NodeRecoverer    = (*Backend)(nil)

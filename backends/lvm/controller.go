@@ -102,8 +102,9 @@ type plan struct {
 	size    int64 // bytes that were asked for
 	limit   int64 // bytes; 0: none
 	extents int64 // set when the VG has been seen
-	// origin is the thin LV of which this one is a copy; nil: it begins as zeros.
+	// origin is the LV of which this one is a snapshot; nil: it has blocks of its own.
 	origin *volume
+	space  int64 // bytes that a thick snapshot gets
 }
 
 func (p *plan) lv() string   { return nameOf(p.m.Kind, p.m.Name) }
@@ -187,7 +188,13 @@ func (b *Backend) left(ctx context.Context, p *plan, failed error) error {
 		return errors.Join(classify(failed), err)
 	}
 	v, err := g.find(p.c.Name, p.lv())
-	if err == nil && v != nil && v.own.State == stateCreating {
+	switch {
+	case err != nil || v == nil || v.own.State != stateCreating:
+	case v.thick():
+		// What its volume had is in it already. The next call, or the next start, wipes
+		// it, for that may take longer than others should wait.
+		err = fmt.Errorf("logical volume %s is left", v.path())
+	default:
 		err = b.remove(ctx, p.c, v)
 	}
 	switch {

@@ -2,8 +2,10 @@ package lvm
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
+	"sync"
 
 	"github.com/csikit/csikit/backends"
 	"github.com/csikit/csikit/backends/internal/luks"
@@ -29,19 +31,27 @@ func (b *Backend) CreateVolume(ctx context.Context, req backends.CreateVolumeReq
 
 // make makes the LV of a plan.
 func (b *Backend) make(ctx context.Context, p *plan) (*volume, error) {
-	if err := p.inherit(); err != nil {
+	if err := p.inherit(p.origin); err != nil {
 		return nil, err
 	}
 	leave, err := b.turn(ctx, p.c)
 	if err != nil {
 		return nil, err
 	}
+	leave = sync.OnceFunc(leave)
 	defer leave()
 	g, err := b.prepare(ctx, p)
+	if half, ok := errors.AsType[*halfError](err); ok {
+		leave()
+		if err := b.delete(ctx, half.v.id(), half.v.own.Kind); err != nil && !errors.Is(err, backends.ErrNotFound) {
+			return nil, classify(fmt.Errorf("half-made logical volume %s: %w", half.v.path(), err))
+		}
+		return b.make(ctx, p)
+	}
 	if err != nil {
 		return nil, err
 	}
-	if err := admit(g, p.c, p.extents); err != nil {
+	if err := p.admit(g); err != nil {
 		return nil, err
 	}
 	err = b.lvcreate(ctx, p, g)
@@ -62,15 +72,29 @@ func (b *Backend) make(ctx context.Context, p *plan) (*volume, error) {
 }
 
 // inherit takes over what a copy cannot have otherwise than its origin.
-func (p *plan) inherit() error {
+func (p *plan) inherit(origin *volume) error {
 	switch {
-	case p.origin == nil:
+	case origin == nil:
 	case p.m.Kind == kindSnapshot:
-		p.m.Encrypted = p.origin.own.Encrypted
-	case p.m.Encrypted != p.origin.own.Encrypted:
-		return fmt.Errorf("%w: parameter %s is %v, and of the source it is %v", backends.ErrInvalid, luks.Param, p.m.Encrypted, p.origin.own.Encrypted)
+		p.m.Encrypted = origin.own.Encrypted
+	case p.m.Encrypted != origin.own.Encrypted:
+		return fmt.Errorf("%w: parameter %s is %v, and of the source it is %v", backends.ErrInvalid, luks.Param, p.m.Encrypted, origin.own.Encrypted)
 	}
 	return nil
+}
+
+// halfError is a half-made LV with data in it, which must be wiped before its name can
+// be given away again.
+type halfError struct{ v *volume }
+
+func (e *halfError) Error() string { return "half-made logical volume " + e.v.path() }
+
+// admit refuses what there is no room for.
+func (p *plan) admit(g *group) error {
+	if p.origin != nil && p.origin.pool == "" {
+		return admitSpace(g, p.c, g.extentsOf(p.space))
+	}
+	return admit(g, p.c, p.extents)
 }
 
 // prepare gives the VG in which the name is free, and the plan its size.
@@ -82,6 +106,9 @@ func (b *Backend) prepare(ctx context.Context, p *plan) (*group, error) {
 	half, err := taken(g, p)
 	if err != nil {
 		return nil, err
+	}
+	if half != nil && half.wiped() {
+		return nil, &halfError{half}
 	}
 	if err := p.measure(g); err != nil {
 		return nil, err
@@ -133,7 +160,9 @@ func (b *Backend) commit(ctx context.Context, p *plan) error {
 // volume's.
 func (p *plan) args(g *group) []string {
 	switch {
-	case p.m.Kind == kindSnapshot:
+	case p.origin != nil && p.origin.pool == "":
+		return []string{"--snapshot", "--extents", strconv.FormatInt(g.extentsOf(p.space), 10), p.origin.path()}
+	case p.origin != nil && p.m.Kind != kindVolume:
 		return []string{"--snapshot", "--setactivationskip", "y", "--permission", "r", p.origin.path()}
 	case p.origin != nil:
 		return []string{"--snapshot", "--setactivationskip", "n", "--permission", "rw", p.origin.path()}
@@ -200,11 +229,20 @@ func (b *Backend) free(ctx context.Context, c *Class, v *volume) error {
 		case o.uuid == v.uuid && o.open:
 			return fmt.Errorf("%w: logical volume %s is open", backends.ErrInUse, o.path())
 		case dependsOn(o, v):
-			return fmt.Errorf("%w: logical volume %s is a snapshot of %s", backends.ErrInUse, o.path(), v.path())
+			return &dependentError{o, v}
 		}
 	}
 	return nil
 }
+
+// dependentError is a snapshot that keeps its volume from being removed.
+type dependentError struct{ by, of *volume }
+
+func (e *dependentError) Error() string {
+	return fmt.Sprintf("%v: logical volume %s is a snapshot of %s", backends.ErrInUse, e.by.path(), e.of.path())
+}
+
+func (e *dependentError) Unwrap() error { return backends.ErrInUse }
 
 // dependsOn says that o is an old kind of snapshot of v, or has it as an external
 // origin. Thin LVs of one pool are independent.

@@ -30,31 +30,54 @@ func (b *Backend) delete(ctx context.Context, id, kind string, refuse ...func(*v
 	if err != nil {
 		return err
 	}
-	defer end()
-	c, v, err := b.mark(ctx, id, kind, refuse)
+	v, err := b.erase(ctx, id, kind, refuse...)
+	end()
 	if err != nil {
 		return err
 	}
+	return b.eraseTemp(ctx, v)
+}
+
+// erase is delete for who has begun, without the temporary snapshot of a copy.
+func (b *Backend) erase(ctx context.Context, id, kind string, refuse ...func(*volume) error) (*volume, error) {
+	c, v, err := b.mark(ctx, id, kind, refuse)
+	if used, ok := errors.AsType[*dependentError](err); ok && used.by.ours() && used.by.own.Kind == kindTemp && !b.begun(used.by.id()) {
+		// It was left by a copy that nobody goes on with.
+		if err := gone(b.delete(ctx, used.by.id(), kindTemp)); err != nil {
+			return nil, err
+		}
+		return b.erase(ctx, id, kind, refuse...)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if v.thick() {
+		if v, err = b.split(ctx, c, v); err != nil {
+			return nil, err
+		}
+	}
 	if v.wiped() {
 		if err := b.wipe(ctx, c, v); err != nil {
-			return classify(fmt.Errorf("wipe %s: %w", id, err))
+			return nil, classify(fmt.Errorf("wipe %s: %w", id, err))
 		}
 	}
 	leave, err := b.turn(ctx, c)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer leave()
 	if err := b.remove(ctx, c, v); err != nil {
-		return classify(fmt.Errorf("delete %s: %w", id, err))
+		return nil, classify(fmt.Errorf("delete %s: %w", id, err))
 	}
-	return nil
+	return v, nil
 }
 
 // wiped says whether the LV is to be wiped before it goes. A thin one need not be:
-// its pool zeroes what it gives away. Neither one that was never ready: nobody has
-// written to it.
-func (v *volume) wiped() bool { return v.pool == "" && v.own.State != stateCreating }
+// its pool zeroes what it gives away. Neither one that was never ready, unless it is a
+// copy: nobody has written to it.
+func (v *volume) wiped() bool {
+	return v.pool == "" && (v.own.State != stateCreating || v.own.Source != "")
+}
 
 // begin lets one at a time wipe an LV: a call waits for the sweep after a start.
 func (b *Backend) begin(ctx context.Context, id string) (end func(), err error) {
@@ -79,6 +102,13 @@ func (b *Backend) begin(ctx context.Context, id string) (end func(), err error) 
 			return nil, context.Cause(ctx)
 		}
 	}
+}
+
+// begun says whether somebody is at work on an LV.
+func (b *Backend) begun(id string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.wiping[id] != nil
 }
 
 // mark tags the LV and, where it is to be wiped, activates it.
@@ -107,10 +137,22 @@ func (b *Backend) mark(ctx context.Context, id, kind string, refuse []func(*volu
 	if err := b.free(ctx, c, v); err != nil {
 		return nil, nil, fmt.Errorf("delete %s: %w", id, err)
 	}
-	if v.own.State != stateReady {
+	want := stateDeleting
+	argv := append([]string{"lvchange"}, addTags(tagState+stateDeleting)...)
+	switch {
+	case v.own.State == stateReady:
+		argv = append(argv, delTags(tagState+stateReady)...)
+	case v.own.State == stateCreating && v.own.OriginUUID != "":
+		// A copy that is not gone on with: from now on its offset is that of a wipe.
+		// Nobody has seen it, so that its name stays free.
+		want = stateCreating
+		argv = append([]string{"lvchange"}, delTags(tagOrigin+v.own.OriginUUID)...)
+		if v.own.Offset > 0 {
+			argv = append(argv, delTags(tagOffset+strconv.FormatInt(v.own.Offset, 10))...)
+		}
+	default:
 		return c, v, nil
 	}
-	argv := append(append([]string{"lvchange"}, delTags(tagState+stateReady)...), addTags(tagState+stateDeleting)...)
 	if err := b.tool.change(ctx, c.VG, append(argv, v.path())...); err != nil {
 		return nil, nil, classify(fmt.Errorf("delete %s: %w", id, err))
 	}
@@ -119,7 +161,7 @@ func (b *Backend) mark(ctx context.Context, id, kind string, refuse []func(*volu
 	if err != nil {
 		return nil, nil, err
 	}
-	if v.own.State != stateDeleting {
+	if v.own.State != want || want == stateCreating && v.own.OriginUUID != "" {
 		return nil, nil, fmt.Errorf("%w: logical volume %s is %s after it was marked", backends.ErrUnavailable, v.path(), v.own.State)
 	}
 	return c, v, nil

@@ -17,13 +17,17 @@ type kernel interface {
 	busy(uuid string) (bool, error)
 	// number of the device at a path, "253:7".
 	number(path string) (string, error)
+	// readable opens a device to copy from; others may have it open.
+	readable(path, uuid string) (disk, error)
 	// exclusive opens a device that nobody else mounts or builds on meanwhile.
 	exclusive(path, uuid string) (disk, error)
 }
 
-// disk is a device that is wiped.
+// disk is a device that is wiped or copied.
 type disk interface {
 	size() int64
+	readAt(p []byte, off int64) error
+	writeAt(p []byte, off int64) error
 	// zero makes a range read as zeros; by deallocation, if the disk promises that.
 	zero(off, n int64, deallocate bool) error
 	sync() error

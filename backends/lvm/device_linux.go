@@ -148,15 +148,21 @@ func (m *mapping) busy(dir string) (bool, error) {
 	return false, unix.Close(fd)
 }
 
-// exclusive is the device of an LV that nobody else may mount or use as a part of
-// another device.
+// exclusive is the device of an LV, which nobody else may mount or use as a part of
+// another device, unless it is only read.
 type exclusive struct {
 	f *os.File
 	n int64
 }
 
 func (mapper) exclusive(path, uuid string) (disk, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|unix.O_EXCL|unix.O_CLOEXEC, 0)
+	return openDisk(path, uuid, os.O_RDWR|unix.O_EXCL)
+}
+
+func (mapper) readable(path, uuid string) (disk, error) { return openDisk(path, uuid, os.O_RDONLY) }
+
+func openDisk(path, uuid string, flags int) (disk, error) {
+	f, err := os.OpenFile(path, flags|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.EBUSY) {
 		return nil, fmt.Errorf("%w: %w", backends.ErrInUse, err)
 	}
@@ -213,6 +219,16 @@ func (d *exclusive) zero(off, n int64, deallocate bool) error {
 }
 
 func (d *exclusive) size() int64 { return d.n }
+
+func (d *exclusive) readAt(p []byte, off int64) error {
+	_, err := d.f.ReadAt(p, off)
+	return err
+}
+
+func (d *exclusive) writeAt(p []byte, off int64) error {
+	_, err := d.f.WriteAt(p, off)
+	return err
+}
 
 func (d *exclusive) sync() error { return d.f.Sync() }
 

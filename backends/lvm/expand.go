@@ -2,6 +2,7 @@ package lvm
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 
@@ -22,6 +23,17 @@ func (b *Backend) ExpandVolume(ctx context.Context, req backends.ExpandVolumeReq
 	if err != nil {
 		return 0, err
 	}
+	n, err := b.expand(ctx, c, req)
+	if used, ok := errors.AsType[*activeError](err); ok {
+		// Nobody may use it: a volume is active from its making to its first unstaging.
+		if ok, err := b.inactive(ctx, c, used.v); ok && err == nil {
+			return b.expand(ctx, c, req)
+		}
+	}
+	return n, err
+}
+
+func (b *Backend) expand(ctx context.Context, c *Class, req backends.ExpandVolumeRequest) (int64, error) {
 	leave, err := b.turn(ctx, c)
 	if err != nil {
 		return 0, err
@@ -60,7 +72,7 @@ func (b *Backend) ExpandVolume(ctx context.Context, req backends.ExpandVolumeReq
 
 // extend gives an LV n extents. The caller has the VG's turn.
 func (b *Backend) extend(ctx context.Context, g *group, c *Class, v *volume, n int64) error {
-	if err := growable(v, g); err != nil {
+	if err := b.growable(v, g); err != nil {
 		return err
 	}
 	// Of RAID legs lvm knows best where there is room for more.
@@ -86,13 +98,33 @@ func (b *Backend) extend(ctx context.Context, g *group, c *Class, v *volume, n i
 	return classify(err)
 }
 
-// growable refuses to grow what has an old kind of snapshot, which lvm would do
-// without saying that the snapshot has another size from then on.
-func growable(v *volume, g *group) error {
+// growable refuses to grow in use what has thick snapshots, because lvm does. What is
+// not in use grows; its snapshots keep the size that it had.
+func (b *Backend) growable(v *volume, g *group) error {
 	for _, o := range g.lvs {
-		if dependsOn(o, v) {
+		if !dependsOn(o, v) {
+			continue
+		}
+		if !o.ours() || !o.thick() {
 			return fmt.Errorf("%w: logical volume %s is a snapshot of %s, which cannot grow before that is gone", backends.ErrPrecondition, o.path(), v.path())
+		}
+		dev, err := b.kernel.device(v.dmUUID())
+		if err != nil {
+			return err
+		}
+		if dev != "" {
+			return &activeError{v, o}
 		}
 	}
 	return nil
 }
+
+// activeError is a volume with a thick snapshot that is active.
+type activeError struct{ v, by *volume }
+
+func (e *activeError) Error() string {
+	return fmt.Sprintf("%v: logical volume %s has a snapshot, %s, and cannot grow while it is in use: unpublish it, or delete its snapshots first",
+		backends.ErrPrecondition, e.v.path(), e.by.path())
+}
+
+func (e *activeError) Unwrap() error { return backends.ErrPrecondition }

@@ -1,6 +1,7 @@
 package lvm
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -25,6 +26,7 @@ type fakeVG struct {
 	missing  int64
 	lvs      []*fakeLV
 	made     int
+	leaked   []string // LVs whose extents were given back with data in them
 	commands []string
 	// before and after see each command; an error is lvm's end at that moment.
 	before, after func(args []string) error
@@ -41,6 +43,10 @@ type fakeLV struct {
 	whenFull        string
 	zero            string
 	filled          string // data, once it is active
+	cow             bool   // a thick snapshot
+	show            int64  // extents that it shows; of a thick snapshot
+	used            string // of its space, percent
+	invalid         bool
 	bytes           []byte // lazily; what was written
 }
 
@@ -87,7 +93,7 @@ func (f *fakeVG) Run(ctx context.Context, c command.Cmd) (command.Result, error)
 
 // options takes the arguments apart: those with values, and what stands alone.
 func options(args []string) (opts map[string][]string, rest []string) {
-	alone := []string{"-qq", "--yes", "--ignoreactivationskip", "--nosuffix", "--snapshot"}
+	alone := []string{"-qq", "--yes", "--ignoreactivationskip", "--nosuffix", "--snapshot", "--splitsnapshot"}
 	opts = map[string][]string{}
 	for i := 1; i < len(args); i++ {
 		switch a := args[i]; {
@@ -154,6 +160,9 @@ func (f *fakeVG) create(opts map[string][]string, of string) error {
 			return exit(5, "Failed to find logical volume "+of)
 		}
 		o := f.lvs[i]
+		if o.pool == "" {
+			return f.createThick(l, o, opts)
+		}
 		l.extents, l.pool, l.typ, l.data, l.origin, l.bytes = o.extents, o.pool, "thin,sparse", "0.00", o.name, slices.Clone(o.bytes)
 		l.active = opts["--setactivationskip"][0] == "n"
 	case opts["--type"][0] == "thin-pool":
@@ -176,12 +185,42 @@ func (f *fakeVG) create(opts map[string][]string, of string) error {
 	return nil
 }
 
+func (f *fakeVG) createThick(l, o *fakeLV, opts map[string][]string) error {
+	l.extents, _ = strconv.ParseInt(opts["--extents"][0], 10, 64)
+	if l.extents = min(l.extents, o.extents+1); l.extents > f.free() {
+		return exit(5, "Volume group has insufficient free space")
+	}
+	l.cow, l.origin, l.show, l.bytes, l.active, l.used = true, o.name, o.extents, slices.Clone(o.bytes), o.active, "0.00"
+	f.lvs = append(f.lvs, l)
+	return nil
+}
+
+// together are the LVs that are active only together: a volume and its thick snapshots.
+func (f *fakeVG) together(l *fakeLV) (all []*fakeLV) {
+	name := l.name
+	if l.cow {
+		name = l.origin
+	}
+	for _, o := range f.lvs {
+		if o == l || o.name == name || o.cow && o.origin == name {
+			all = append(all, o)
+		}
+	}
+	return all
+}
+
 func (f *fakeVG) change(what string, opts map[string][]string, i int) error {
 	l := f.lvs[i]
 	switch what {
 	case "lvremove":
 		if l.open {
 			return exit(5, "Logical volume "+l.name+" in use.")
+		}
+		if slices.ContainsFunc(f.lvs, func(o *fakeLV) bool { return o.cow && o.origin == l.name }) {
+			return exit(5, "Logical volume "+l.name+" has snapshots.") // it would remove them with --yes
+		}
+		if l.pool == "" && len(bytes.Trim(l.bytes, "\x00")) > 0 {
+			f.leaked = append(f.leaked, l.name)
 		}
 		f.lvs = slices.Delete(f.lvs, i, i+1)
 		for _, o := range f.lvs {
@@ -198,6 +237,9 @@ func (f *fakeVG) change(what string, opts map[string][]string, i int) error {
 		if strings.HasPrefix(opts["--extents"][0], "+") {
 			n += l.extents
 		}
+		if all := f.together(l); len(all) > 1 && l.active {
+			return exit(5, "Snapshot origin volumes can be resized only while inactive: try lvchange -an.")
+		}
 		if l.pool == "" && n-l.extents > f.free() {
 			return exit(5, "Insufficient free space")
 		}
@@ -207,16 +249,25 @@ func (f *fakeVG) change(what string, opts map[string][]string, i int) error {
 			return exit(3, "Command does not accept option: --ignoreactivationskip.")
 		}
 		if a := opts["--activate"]; len(a) > 0 {
-			if a[0] == "n" && l.open {
-				return exit(5, "Logical volume "+l.name+" in use.")
+			for _, o := range f.together(l) {
+				if a[0] == "n" && o.open {
+					return exit(5, "Logical volume "+o.name+" in use.")
+				}
 			}
-			l.active = a[0] == "y"
+			for _, o := range f.together(l) {
+				o.active = a[0] == "y"
+			}
 			if l.active && l.filled != "" {
 				l.data = l.filled
 			}
 		}
 		l.tags = slices.DeleteFunc(slices.Clone(l.tags), func(t string) bool { return slices.Contains(opts["--deltag"], t) })
 		l.tags = append(l.tags, opts["--addtag"]...)
+	case "lvconvert":
+		if opts["--splitsnapshot"] == nil || !l.cow || l.open {
+			return exit(5, "Command not permitted on LV "+l.name)
+		}
+		l.cow, l.origin = false, "" // and of its bytes what had been copied
 	default:
 		return exit(3, "No such command")
 	}
@@ -242,6 +293,8 @@ func (f *fakeVG) report(kind string, lvs bool) []byte {
 			"lv_name": l.name, "lv_uuid": l.uuid, "lv_size": strconv.FormatInt(l.extents*fakeExtent, 10), "lv_tags": strings.Join(l.tags, ","),
 			"lv_active": is(l.active, "active"), "lv_device_open": is(l.open, "open"), "lv_health_status": l.health, "pool_lv": l.pool, "origin": l.origin,
 			"lv_layout": l.typ, "zero": l.zero, "lv_when_full": l.whenFull, "data_percent": l.data, "metadata_percent": l.meta, "sync_percent": "", "lv_metadata_size": metaSize(l),
+			"lv_role": is(l.cow, "public,snapshot,thicksnapshot"), "origin_size": is(l.cow, strconv.FormatInt(l.show*fakeExtent, 10)),
+			"snap_percent": is(l.cow && l.active && !l.invalid, l.used), "lv_snapshot_invalid": is(l.invalid && l.active, "snapshot invalid"), "thin_id": "",
 		})
 		rows = append(rows, r)
 	}
@@ -296,12 +349,42 @@ func (f *fakeVG) exclusive(path, uuid string) (disk, error) {
 	if l == nil {
 		return nil, errors.New("no such device " + path)
 	}
-	return &fakeDisk{l}, nil
+	return &fakeDisk{f, l}, nil
 }
 
-type fakeDisk struct{ l *fakeLV }
+func (f *fakeVG) readable(path, uuid string) (disk, error) { return f.exclusive(path, uuid) }
 
-func (d *fakeDisk) size() int64 { return d.l.extents * fakeExtent }
+type fakeDisk struct {
+	f *fakeVG
+	l *fakeLV
+}
+
+func (d *fakeDisk) size() int64 {
+	if d.l.cow {
+		return d.l.show * fakeExtent
+	}
+	return d.l.extents * fakeExtent
+}
+
+func (d *fakeDisk) readAt(p []byte, off int64) error {
+	if d.l.invalid {
+		return errors.New("input/output error")
+	}
+	clear(p)
+	if off < int64(len(d.l.bytes)) {
+		copy(p, d.l.bytes[off:])
+	}
+	return nil
+}
+
+func (d *fakeDisk) writeAt(p []byte, off int64) error {
+	if n := off + int64(len(p)) - int64(len(d.l.bytes)); n > 0 {
+		d.l.bytes = append(d.l.bytes, make([]byte, n)...)
+	}
+	copy(d.l.bytes[off:], p)
+	return nil
+}
+
 func (d *fakeDisk) zero(off, n int64, _ bool) error {
 	if end := min(off+n, int64(len(d.l.bytes))); off < end {
 		clear(d.l.bytes[off:end])

@@ -46,7 +46,7 @@ func (b *Backend) ListVolumeHealth(ctx context.Context, req backends.ListVolumeH
 }
 
 func (b *Backend) health(g *group, c *Class, v *volume) []backends.Health {
-	h := lvHealth(v)
+	h := append(lvHealth(v), snapshotHealth(g, v)...)
 	if v.pool == "" {
 		return h
 	}

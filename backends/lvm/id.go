@@ -14,10 +14,11 @@ import (
 const (
 	kindVolume   = "v"
 	kindSnapshot = "s"
+	kindTemp     = "t" // a snapshot that a volume is copied from, called after the copy
 )
 
 var (
-	ownName = regexp.MustCompile(`^[vs]-[a-z2-7]{26}$`)
+	ownName = regexp.MustCompile(`^[vst]-[a-z2-7]{26}$`)
 	lower32 = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
 )
 

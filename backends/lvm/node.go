@@ -33,6 +33,9 @@ func (b *Backend) OpenVolume(ctx context.Context, req backends.OpenVolumeRequest
 	if err != nil {
 		return nil, err
 	}
+	if err := b.claim(ctx, v.id()); err != nil {
+		return nil, err
+	}
 	var and []string
 	now := *v.own
 	// Of an encrypted one the engine says so, when it has made the header.
@@ -90,8 +93,12 @@ func (b *Backend) CloseVolume(ctx context.Context, req backends.CloseVolumeReque
 	}
 	if s != nil {
 		dev, err := b.kernel.device(s.DM)
-		if dev == "" || err != nil {
+		if err != nil {
 			return err
+		}
+		if dev == "" {
+			b.release(req.ID)
+			return nil
 		}
 	}
 	c, v, err := b.volume(ctx, req.ID, kindVolume)
@@ -105,9 +112,16 @@ func (b *Backend) CloseVolume(ctx context.Context, req backends.CloseVolumeReque
 	case s != nil && s.DM != v.dmUUID():
 		return fmt.Errorf("%w: volume %s was opened as %s, and is %s now", backends.ErrUnavailable, req.ID, s.DM, v.dmUUID())
 	}
-	if err := b.deactivate(ctx, c.VG, v.path(), v.dmUUID()); err != nil {
+	if b.isRead(v) {
+		// A snapshot of it is being copied, and then this device goes too.
+		err = b.idle(v.path(), v.dmUUID(), nil)
+	} else {
+		err = b.deactivate(ctx, c.VG, v.path(), v.dmUUID())
+	}
+	if err != nil {
 		return fmt.Errorf("close volume %s: %w", req.ID, err)
 	}
+	b.release(req.ID)
 	return nil
 }
 

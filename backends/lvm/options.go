@@ -144,7 +144,7 @@ func Traits(o Options) backends.Traits {
 		FSTypes:          []string{"ext4", "xfs", "btrfs"},
 		Lifecycle:        lifecycle(o),
 		TopologyKeys:     []string{TopologyKey},
-		SnapshotTopology: hasThin(o.Classes),
+		SnapshotTopology: true,
 		SizeMin:          1 << 20,
 		SizeMax:          maxSize,
 		SizeDefault:      1 << 30,

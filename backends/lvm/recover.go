@@ -3,6 +3,7 @@ package lvm
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/csikit/csikit/backends"
 )
@@ -14,8 +15,9 @@ func (b *Backend) RecoverController(ctx context.Context) error {
 	if err := b.serves(ControllerHalf); err != nil {
 		return err
 	}
+	kept := b.unfinished(ctx)
 	for _, c := range b.groups() {
-		if err := b.sweep(ctx, c); err != nil {
+		if err := b.sweep(ctx, c, kept); err != nil {
 			b.log.Error("volume group is not recovered", "vg", c.VG, "err", err)
 		}
 		backends.Progress(ctx, "looked at "+c.VG)
@@ -24,7 +26,38 @@ func (b *Backend) RecoverController(ctx context.Context) error {
 	return nil
 }
 
-func (b *Backend) sweep(ctx context.Context, c *Class) error {
+// keepCopies is how long a copy that was not ended waits for the CO to ask for it again.
+const keepCopies = 7 * 24 * time.Hour
+
+// unfinished are the copies that may be gone on with, and the snapshots that they are
+// made of, by UUID. What is in a VG that cannot be looked at now may be needed.
+func (b *Backend) unfinished(ctx context.Context) (kept func(v *volume) bool) {
+	lvs := map[string]*volume{}
+	whole := true
+	for _, c := range b.groups() {
+		g, err := b.look(ctx, c)
+		if err != nil {
+			whole = false
+			continue
+		}
+		for _, v := range g.lvs {
+			lvs[v.uuid] = v
+		}
+	}
+	needed := map[string]bool{}
+	for _, v := range lvs {
+		if !v.ours() || v.own.Kind != kindVolume || v.own.State != stateCreating || v.own.Offset == 0 || b.now().Sub(v.own.Created) > keepCopies {
+			continue
+		}
+		src := lvs[v.own.OriginUUID]
+		if src != nil && src.ours() && src.whole() || src == nil && !whole {
+			needed[v.uuid], needed[v.own.OriginUUID] = true, true
+		}
+	}
+	return func(v *volume) bool { return needed[v.uuid] || v.own.Kind == kindTemp && !whole }
+}
+
+func (b *Backend) sweep(ctx context.Context, c *Class, kept func(v *volume) bool) error {
 	leave, err := b.turn(ctx, c)
 	if err != nil {
 		return err
@@ -40,6 +73,10 @@ func (b *Backend) sweep(ctx context.Context, c *Class) error {
 		case v.bad != nil:
 			b.log.Error("logical volume cannot be read", "err", v.bad)
 		case !v.ours() || !b.has(v) || v.own.Pod != "": // a pod's is the node's
+		case v.own.State == stateCreating && kept(v):
+			b.log.Info("copy waits for the call to be repeated", "lv", v.path())
+		case v.own.State == stateCreating && v.wiped():
+			b.jobs.Go(func() { b.finish(v) })
 		case v.own.State == stateCreating:
 			if err := b.remove(ctx, c, v); err != nil {
 				b.log.Warn("half-made logical volume is left", "lv", v.path(), "err", err)
@@ -66,6 +103,7 @@ func (b *Backend) RecoverNode(ctx context.Context, open []backends.OpenVolume) e
 	if err := b.serves(NodeHalf); err != nil {
 		return err
 	}
+	b.learn(open)
 	claimed := map[string]bool{}
 	for _, o := range open {
 		claimed[o.ID] = true

@@ -43,6 +43,11 @@ type volume struct {
 	metaSize     int64 // of a pool, bytes
 	sync         float64
 	partial      bool
+	role         string  // "public,snapshot,thicksnapshot"
+	originSize   int64   // of a thick snapshot: what its volume had
+	filled       float64 // percent of the space of a thick snapshot; -1: it is not active
+	invalid      bool    // a thick snapshot that ran out of space, or lost its disk
+	thinID       int64   // in the metadata of its pool
 
 	own *meta // nil: foreign
 	bad error // own, but its tags cannot be read
@@ -62,7 +67,8 @@ const (
 	vgFields = "vg_name,vg_uuid,vg_seqno,vg_extent_size,vg_extent_count,vg_free_count,vg_missing_pv_count,vg_exported"
 	pvFields = "pv_name,pv_free,pv_missing,pv_allocatable"
 	lvFields = "lv_name,lv_uuid,lv_size,lv_tags,lv_active,lv_device_open,lv_health_status,pool_lv,origin,lv_layout," +
-		"zero,lv_when_full,data_percent,metadata_percent,sync_percent,lv_metadata_size"
+		"zero,lv_when_full,data_percent,metadata_percent,sync_percent,lv_metadata_size," +
+		"lv_role,origin_size,snap_percent,lv_snapshot_invalid,thin_id"
 )
 
 var reportOptions = []string{"--reportformat", "json", "--units", "b", "--nosuffix"}
@@ -110,6 +116,14 @@ func (r *reader) int(key string) int64 {
 		r.fail(key, strconv.Quote(r.row[key])+" is no number")
 	}
 	return n
+}
+
+// optional is a number that not every LV has.
+func (r *reader) optional(key string) int64 {
+	if r.text(key) == "" {
+		return 0
+	}
+	return r.int(key)
 }
 
 // percent is -1 where lvm gives none.
@@ -174,6 +188,12 @@ func (g *group) decodeVolume(driver string, r row) (*volume, error) {
 		health: in.text("lv_health_status"), pool: in.text("pool_lv"), origin: in.text("origin"),
 		layout: in.text("lv_layout"), zero: in.text("zero") == "zero", whenFull: in.text("lv_when_full"),
 		data: in.percent("data_percent"), meta: in.percent("metadata_percent"), sync: in.percent("sync_percent"),
+		role: in.text("lv_role"), originSize: in.optional("origin_size"), filled: in.percent("snap_percent"),
+		thinID: in.optional("thin_id"),
+	}
+	// What is not active says "unknown".
+	if s := in.text("lv_snapshot_invalid"); s != "" && s != "unknown" {
+		v.invalid = true
 	}
 	if t := in.text("lv_tags"); t != "" {
 		v.tags = strings.Split(t, ",")
@@ -208,12 +228,17 @@ func decodeVolumes(driver, vg string, out []byte) (*group, error) {
 	if g == nil {
 		return nil, missing
 	}
+	seen := map[string]bool{}
 	for _, r := range all["lv"] {
 		v, err := g.decodeVolume(driver, r)
 		if err != nil {
 			return nil, err
 		}
-		g.lvs = append(g.lvs, v)
+		// Some fields are of segments: then there is a line for each.
+		if !seen[v.uuid] {
+			g.lvs = append(g.lvs, v)
+		}
+		seen[v.uuid] = true
 	}
 	return g, missing
 }

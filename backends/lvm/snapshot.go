@@ -8,9 +8,10 @@ import (
 	"github.com/csikit/csikit/backends"
 )
 
-// Snapshots are those of thin pools: cut in one command, with the file system of
-// the volume frozen meanwhile by device-mapper, and independent of their volume
-// from then on. Other volumes have none.
+// Snapshots are cut in one command, with the file system of the volume frozen
+// meanwhile by device-mapper. Those of thin pools are independent of their volume from
+// then on; those of other volumes (thick.go) keep it from being deleted, and from
+// growing while it is in use.
 
 // SnapshotID follows from the volume's class and the name.
 func (b *Backend) SnapshotID(req backends.CreateSnapshotRequest) (string, error) {
@@ -30,15 +31,17 @@ func (b *Backend) Snapshot(ctx context.Context, req backends.SnapshotRequest) (*
 	return b.publicSnapshot(v), nil
 }
 
-// FindSnapshot looks a snapshot up by name, in all classes that have some.
+// FindSnapshot looks a snapshot up by name, in all classes.
 func (b *Backend) FindSnapshot(ctx context.Context, req backends.CreateSnapshotRequest) (*backends.Snapshot, error) {
+	looks := map[string]*group{}
 	for _, c := range b.order {
-		if !c.thin() {
-			continue
-		}
-		g, err := b.look(ctx, c)
-		if err != nil {
-			return nil, err
+		g := looks[c.VG]
+		if g == nil {
+			var err error
+			if g, err = b.look(ctx, c); err != nil {
+				return nil, err
+			}
+			looks[c.VG] = g
 		}
 		v, err := g.find(c.Name, nameOf(kindSnapshot, req.Name))
 		if err != nil {
@@ -53,18 +56,15 @@ func (b *Backend) FindSnapshot(ctx context.Context, req backends.CreateSnapshotR
 
 func (b *Backend) publicSnapshot(v *volume) *backends.Snapshot {
 	return &backends.Snapshot{
-		ID: v.id(), Name: v.own.Name, VolumeID: v.own.Source, Size: v.size, Created: v.own.Created, Ready: true,
+		ID: v.id(), Name: v.own.Name, VolumeID: v.own.Source, Size: v.content(), Created: v.own.Created, Ready: !v.invalid,
 		Topology: []backends.Segments{b.segments()}, Fingerprint: v.own.Fingerprint,
 	}
 }
 
-// CreateSnapshot cuts a thin volume.
+// CreateSnapshot cuts a volume. One that is not thin needs space in the VG for it.
 func (b *Backend) CreateSnapshot(ctx context.Context, req backends.CreateSnapshotRequest) (*backends.Snapshot, error) {
 	if err := b.serves(ControllerHalf); err != nil {
 		return nil, err
-	}
-	for k := range req.Parameters {
-		return nil, fmt.Errorf("%w: snapshot parameter %q is not known", backends.ErrInvalid, k)
 	}
 	switch {
 	case req.Name == "" || len(req.Name) > 512:
@@ -78,10 +78,11 @@ func (b *Backend) CreateSnapshot(ctx context.Context, req backends.CreateSnapsho
 	if err != nil {
 		return nil, err
 	}
-	if origin.pool == "" {
-		return nil, fmt.Errorf("%w: volume %s is not in a thin pool, and has no snapshots", backends.ErrPrecondition, req.VolumeID)
+	space, err := snapshotSpace(req.Parameters, origin)
+	if err != nil {
+		return nil, err
 	}
-	v, err := b.make(ctx, &plan{c: c, size: origin.size, origin: origin, m: meta{
+	v, err := b.make(ctx, &plan{c: c, size: origin.size, origin: origin, space: space, m: meta{
 		Class: c.Name, Kind: kindSnapshot, Name: req.Name, State: stateCreating, Fingerprint: req.Fingerprint,
 		Source: req.VolumeID, Created: b.now(),
 	}})
@@ -115,12 +116,13 @@ func (b *Backend) ListSnapshots(ctx context.Context, req backends.ListSnapshotsR
 	return snaps, next, nil
 }
 
-// RestoreSnapshot makes a volume that shares the snapshot's blocks.
+// RestoreSnapshot makes a volume that shares the snapshot's blocks, where both are in
+// one thin pool; else they are copied.
 func (b *Backend) RestoreSnapshot(ctx context.Context, snap backends.Snapshot, req backends.CreateVolumeRequest) (*backends.Volume, error) {
 	return b.copy(ctx, snap.ID, kindSnapshot, req)
 }
 
-// CloneVolume makes a volume that shares the other's blocks, as they are now.
+// CloneVolume makes a volume with what another has now, as RestoreSnapshot does.
 func (b *Backend) CloneVolume(ctx context.Context, source backends.Volume, req backends.CreateVolumeRequest) (*backends.Volume, error) {
 	return b.copy(ctx, source.ID, kindVolume, req)
 }
@@ -137,15 +139,15 @@ func (b *Backend) copy(ctx context.Context, id, kind string, req backends.Create
 	if err != nil {
 		return nil, err
 	}
-	if origin.pool == "" {
-		return nil, fmt.Errorf("%w: volume %s is not in a thin pool, and cannot be copied", backends.ErrPrecondition, id)
+	p.m.Source = id
+	p.size = max(p.size, origin.content())
+	var v *volume
+	if origin.pool != "" && p.c.thin() && p.c.VG == of.VG && p.c.ThinPool == origin.pool {
+		p.origin = origin
+		v, err = b.make(ctx, p)
+	} else {
+		v, err = b.transfer(ctx, p, of, origin)
 	}
-	if !p.c.thin() || p.c.VG != of.VG || p.c.ThinPool != origin.pool {
-		return nil, fmt.Errorf("%w: %s is in thin pool %s/%s, and class %s is not", backends.ErrInvalid, id, of.VG, origin.pool, p.c.Name)
-	}
-	p.origin, p.m.Source = origin, id
-	p.size = max(p.size, origin.size)
-	v, err := b.make(ctx, p)
 	if err != nil {
 		return nil, err
 	}

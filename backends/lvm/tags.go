@@ -20,14 +20,14 @@ const (
 	tagDriver  = "csi.d="   // name of the driver; an LV without it is foreign
 	tagVersion = "csi.v="   // of this list: 1
 	tagClass   = "csi.c="   // name of the class
-	tagKind    = "csi.k="   // v: volume, s: snapshot
+	tagKind    = "csi.k="   // v: volume, s: snapshot, t: temporary snapshot
 	tagName    = "csi.n="   // name of the volume or snapshot, base64url
 	tagState   = "csi.s="   // creating, ready or deleting
 	tagPrint   = "csi.f="   // fingerprint
 	tagSource  = "csi.src=" // ID of the snapshot or volume that this is a copy of
 	tagTime    = "csi.t="   // when it was made, seconds since 1970
 	tagFormat  = "csi.fmt=" // <fs>:started, <fs>:done, raw:started, or raw
-	tagOffset  = "csi.off=" // how far a wipe came, bytes
+	tagOffset  = "csi.off=" // how far a wipe, or a copy, came, bytes
 	tagMutable = "csi.q="   // <parameter>:<value>, one for each that can be modified
 	tagPod     = "csi.e="   // the CO's ID of a pod's inline volume, base64url
 	tagLUKS    = "csi.luks" // the volume is encrypted
@@ -62,6 +62,7 @@ type meta struct {
 	Mutable                  map[string]string // as they were asked for last
 	Pod                      string            // of an inline volume, the CO's ID; else ""
 	Encrypted                bool
+	lineage
 }
 
 // tags are those of an LV that is made.
@@ -85,6 +86,7 @@ func (m *meta) tags(driver string) []string {
 	if m.Encrypted {
 		t = append(t, tagLUKS)
 	}
+	t = append(t, m.lineage.tags()...)
 	slices.Sort(t)
 	return t
 }
@@ -118,7 +120,7 @@ func decodeTags(driver string, tags []string) (*meta, error) {
 		errs = append(errs, err)
 	}
 	m.Format = strongest(tags)
-	return m, errors.Join(append(errs, m.parse(name, created, offset), m.parsePod(pod), m.parseMutable(tags))...)
+	return m, errors.Join(append(errs, m.parse(name, created, offset), m.parsePod(pod), m.parseMutable(tags), m.parseLineage(tags))...)
 }
 
 func (m *meta) parse(name, created, offset string) error {
@@ -143,7 +145,7 @@ func (m *meta) parse(name, created, offset string) error {
 	if !className.MatchString(m.Class) {
 		return torn(tagClass, m.Class)
 	}
-	if m.Kind != kindVolume && m.Kind != kindSnapshot {
+	if m.Kind != kindVolume && m.Kind != kindSnapshot && m.Kind != kindTemp {
 		return torn(tagKind, m.Kind)
 	}
 	if m.State != stateCreating && m.State != stateReady && m.State != stateDeleting {
