@@ -50,6 +50,9 @@ type runner interface {
 type tool struct {
 	run    runner
 	config string
+	// report is how long a report may take, idle how long a command that writes
+	// metadata may show no progress.
+	report, idle time.Duration
 }
 
 func newTool(o *Options) *tool {
@@ -59,7 +62,7 @@ func newTool(o *Options) *tool {
 	for _, k := range slices.Sorted(maps.Keys(all)) {
 		parts = append(parts, k+"="+all[k])
 	}
-	return &tool{run: o.Command, config: strings.Join(parts, " ")}
+	return &tool{run: o.Command, config: strings.Join(parts, " "), report: reportTimeout, idle: changeIdle}
 }
 
 func (t *tool) cmd(vg string, args []string) command.Cmd {
@@ -74,7 +77,7 @@ func (t *tool) cmd(vg string, args []string) command.Cmd {
 // a report that is not whole says nothing about what is missing in it.
 func (t *tool) read(ctx context.Context, vg string, args ...string) ([]byte, error) {
 	c := t.cmd(vg, args)
-	c.Timeout, c.MaxOutput = reportTimeout, reportMax
+	c.Timeout, c.MaxOutput = t.report, reportMax
 	res, err := t.run.Run(ctx, c)
 	if err == nil && res.Truncated {
 		err = fmt.Errorf("lvm %s: more than %d bytes of output", args[0], reportMax)
@@ -94,7 +97,7 @@ func (t *tool) change(ctx context.Context, vg string, args ...string) error {
 		return err
 	}
 	c := t.cmd(vg, append([]string{args[0], "-qq", "--yes"}, args[1:]...))
-	c.Idle = changeIdle
+	c.Idle = t.idle
 	_, err := t.run.Run(context.WithoutCancel(ctx), c)
 	if err != nil {
 		return fmt.Errorf("volume group %s: %w", vg, err)
