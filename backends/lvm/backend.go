@@ -12,6 +12,7 @@ import (
 	"github.com/csikit/csikit/backends"
 	"github.com/csikit/csikit/backends/internal/iolimit"
 	"github.com/csikit/csikit/backends/internal/luks"
+	"github.com/csikit/csikit/backends/lvm/internal/vgda"
 	"github.com/csikit/csikit/idempotency"
 )
 
@@ -29,6 +30,7 @@ type Backend struct {
 	turns   *idempotency.Queue
 	reports reports
 	now     func() time.Time
+	lookAt  func(path string) (*vgda.Copy, error) // of a disk
 	// throttle keeps I/O limits; nil: no Options.Cgroup.
 	throttle iolimit.Throttle
 	// step is told where an operation is. Tests stop it there.
@@ -39,6 +41,7 @@ type Backend struct {
 	jobs sync.WaitGroup
 
 	mu     sync.Mutex
+	disks  map[string]*known        // of VGs
 	seen   map[string]string        // UUID of each VG as it was first seen
 	wiping map[string]chan struct{} // by ID, closed at its end
 	uses   uses
@@ -54,7 +57,7 @@ func New(o Options) (*Backend, error) {
 	}
 	b := &Backend{
 		o: o, log: o.Logger, tool: newTool(&o), kernel: newKernel(&o), classes: map[string]*Class{}, turns: idempotency.NewQueue(nil),
-		now: time.Now, step: func(string) {}, seen: map[string]string{}, wiping: map[string]chan struct{}{},
+		now: time.Now, lookAt: vgda.Look, step: func(string) {}, disks: map[string]*known{}, seen: map[string]string{}, wiping: map[string]chan struct{}{},
 		noteEvery: 4 << 30,
 		uses:      uses{open: map[string]bool{}, resting: map[string]chan struct{}{}},
 	}

@@ -20,7 +20,7 @@ func (b *Backend) VolumeID(req backends.CreateVolumeRequest) (string, error) {
 
 // Volume looks a volume up by ID.
 func (b *Backend) Volume(ctx context.Context, req backends.VolumeRequest) (*backends.Volume, error) {
-	_, v, err := b.ready(ctx, req.ID, kindVolume)
+	_, v, err := b.peekReady(ctx, req.ID, kindVolume)
 	if err != nil {
 		return nil, err
 	}
@@ -35,7 +35,7 @@ func (b *Backend) FindVolume(ctx context.Context, req backends.CreateVolumeReque
 	if err != nil {
 		return nil, err
 	}
-	g, err := b.look(ctx, c)
+	g, err := b.peek(ctx, c)
 	if err != nil {
 		return nil, err
 	}
@@ -47,7 +47,7 @@ func (b *Backend) FindVolume(ctx context.Context, req backends.CreateVolumeReque
 			continue
 		}
 		if o.VG != c.VG {
-			if g, err = b.look(ctx, o); err != nil {
+			if g, err = b.peek(ctx, o); err != nil {
 				b.log.Warn("volume group is not looked at for a name", "vg", o.VG, "err", err)
 				continue
 			}

@@ -34,6 +34,11 @@ func (b *Backend) make(ctx context.Context, p *plan) (*volume, error) {
 	if err := p.inherit(p.origin); err != nil {
 		return nil, err
 	}
+	if p.atOnce() {
+		if v, err := b.makeAtOnce(ctx, p); v != nil || err != nil {
+			return v, err
+		}
+	}
 	leave, err := b.turn(ctx, p.c)
 	if err != nil {
 		return nil, err
@@ -137,15 +142,21 @@ func (b *Backend) lvcreate(ctx context.Context, p *plan, g *group) error {
 		return err
 	}
 	argv := append(append([]string{"lvcreate", "--name", p.lv()}, addTags(tags...)...), how...)
+	if p.atOnce() && !p.c.thin() { // lvcreate refuses it of thin ones; see firstChange
+		argv = append(argv, noAuto...)
+	}
 	err = b.tool.change(ctx, g.name, append(argv, p.args(g)...)...)
 	b.step("create:made")
 	return err
 }
 
-// commit makes the LV ready, in one change of its tags. When the host boots it is
-// not activated: this driver does that when a volume is staged.
+// noAuto keeps an LV from being activated when the host boots: this driver does that
+// when a volume is staged.
+var noAuto = []string{"--setautoactivation", "n"}
+
+// commit makes the LV ready, in one change of its tags.
 func (b *Backend) commit(ctx context.Context, p *plan) error {
-	argv := append([]string{"lvchange", "--setautoactivation", "n"}, delTags(tagState+stateCreating)...)
+	argv := append(append([]string{"lvchange"}, noAuto...), delTags(tagState+stateCreating)...)
 	argv = append(argv, addTags(tagState+stateReady)...)
 	if p.m.Format != "" {
 		argv = append(argv, addTags(tagFormat+p.m.Format)...)
@@ -201,7 +212,7 @@ func (b *Backend) remove(ctx context.Context, c *Class, v *volume) error {
 		restore()
 	}
 	ctx = context.WithoutCancel(ctx)
-	g, again := b.look(ctx, c)
+	g, again := b.peek(ctx, c)
 	if again != nil {
 		return fmt.Errorf("remove %s: %w", v.path(), firstOf(err, again))
 	}
@@ -220,7 +231,7 @@ func (b *Backend) remove(ctx context.Context, c *Class, v *volume) error {
 // free refuses to remove what others need: lvremove --yes would take foreign
 // snapshots along.
 func (b *Backend) free(ctx context.Context, c *Class, v *volume) error {
-	g, err := b.look(ctx, c)
+	g, err := b.peek(ctx, c)
 	if err != nil {
 		return err
 	}

@@ -122,10 +122,10 @@ func (b *Backend) mark(ctx context.Context, id, kind string, refuse []func(*volu
 		return nil, nil, err
 	}
 	defer leave()
-	if _, err := b.look(ctx, c); err != nil {
+	if _, err := b.peek(ctx, c); err != nil {
 		return nil, nil, err // nothing is deleted in a VG that lacks disks
 	}
-	c, v, err := b.volume(ctx, id, kind)
+	c, v, err := b.peekVolume(ctx, id, kind)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -140,7 +140,7 @@ func (b *Backend) mark(ctx context.Context, id, kind string, refuse []func(*volu
 	want := stateDeleting
 	argv := append([]string{"lvchange"}, addTags(tagState+stateDeleting)...)
 	switch {
-	case v.own.State == stateReady:
+	case v.own.State == stateReady && v.wiped(): // else one command removes it, with its tags
 		argv = append(argv, delTags(tagState+stateReady)...)
 	case v.own.State == stateCreating && v.own.OriginUUID != "":
 		// A copy that is not gone on with: from now on its offset is that of a wipe.
@@ -157,7 +157,7 @@ func (b *Backend) mark(ctx context.Context, id, kind string, refuse []func(*volu
 		return nil, nil, classify(fmt.Errorf("delete %s: %w", id, err))
 	}
 	b.step("delete:marked")
-	c, v, err = b.volume(ctx, id, kind)
+	c, v, err = b.peekVolume(ctx, id, kind)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -17,11 +18,17 @@ import (
 )
 
 // mapper is the device-mapper of this machine.
-type mapper struct{ dir string }
+type mapper struct {
+	dir string
+	// control is device-mapper's own device, opened when it is first needed: by then
+	// lvm has had its module loaded.
+	mu      sync.Mutex
+	control *os.File
+}
 
-func newKernel(o *Options) kernel { return mapper{o.DeviceDir} }
+func newKernel(o *Options) kernel { return &mapper{dir: o.DeviceDir} }
 
-func (k mapper) device(uuid string) (string, error) {
+func (k *mapper) device(uuid string) (string, error) {
 	m, err := mapped(uuid)
 	if m == nil || err != nil {
 		return "", err
@@ -29,9 +36,9 @@ func (k mapper) device(uuid string) (string, error) {
 	return m.node(k.dir)
 }
 
-func (mapper) number(path string) (string, error) { return iolimit.Number(path) }
+func (*mapper) number(path string) (string, error) { return iolimit.Number(path) }
 
-func (k mapper) busy(uuid string) (bool, error) {
+func (k *mapper) busy(uuid string) (bool, error) {
 	m, err := mapped(uuid)
 	if m == nil || err != nil {
 		return false, err
@@ -155,11 +162,11 @@ type exclusive struct {
 	n int64
 }
 
-func (mapper) exclusive(path, uuid string) (disk, error) {
+func (*mapper) exclusive(path, uuid string) (disk, error) {
 	return openDisk(path, uuid, os.O_RDWR|unix.O_EXCL)
 }
 
-func (mapper) readable(path, uuid string) (disk, error) { return openDisk(path, uuid, os.O_RDONLY) }
+func (*mapper) readable(path, uuid string) (disk, error) { return openDisk(path, uuid, os.O_RDONLY) }
 
 func openDisk(path, uuid string, flags int) (disk, error) {
 	f, err := os.OpenFile(path, flags|unix.O_CLOEXEC, 0)

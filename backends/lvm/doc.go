@@ -15,6 +15,7 @@
 //	csi.off=<bytes>   how far the wipe of one that is deleted came
 //	csi.q=<parameter>:<value>   what was modified last     csi.luks   encrypted
 //	csi.e=<ID, base64url>   an inline volume, of the pod's   csi.p=<driver>   a thin pool
+//	csi.o=<hex>   of the call that made it
 //
 // An LV without this driver's csi.d is foreign, and never touched, whatever it is
 // called. The ID of a volume is "<class>/v-<26 characters of base32 of SHA-256 of
@@ -81,6 +82,16 @@
 // Where commands cannot even be killed, further ones for that VG are refused
 // (package command). Reports are shared by those who ask at the same time, and are
 // never older than the question.
+//
+// A report costs a tenth of a second. Once lvm has said where the disks of a VG are,
+// and that all are there, this package reads the metadata from the disks itself: two
+// blocks of each tell whether it is still what it was. Anything unusual is lvm's to
+// judge: a disk that moved, does not answer or differs from the others, snapshots of
+// the old kind, a VG that was exported. So a linear or a thin volume takes three
+// commands from its creation to a mounted file system, and two from there to its end.
+//
+// An LV that was closed stays active until it is deleted, the driver starts again, or
+// the machine does.
 //
 // # When not to use it
 //

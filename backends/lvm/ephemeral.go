@@ -46,7 +46,7 @@ func (b *Backend) CreateEphemeral(ctx context.Context, req backends.CreateEpheme
 		return nil, err
 	}
 	for try := 0; ; try++ {
-		g, err := b.look(ctx, p.c)
+		g, err := b.peek(ctx, p.c)
 		if err != nil {
 			return nil, err
 		}

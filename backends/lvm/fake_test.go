@@ -111,6 +111,14 @@ func options(args []string) (opts map[string][]string, rest []string) {
 
 func (f *fakeVG) run(args []string) ([]byte, error) {
 	opts, rest := options(args)
+	for len(rest) > 1 && args[0] == "lvchange" {
+		one := slices.DeleteFunc(slices.Clone(args), func(a string) bool { return slices.Contains(rest[1:], a) })
+		if _, err := f.run(one); err != nil {
+			return nil, err
+		}
+		args = slices.DeleteFunc(slices.Clone(args), func(a string) bool { return a == rest[0] })
+		opts, rest = options(args)
+	}
 	if len(rest) != 1 {
 		return nil, exit(3, "want one argument: "+strings.Join(args, " "))
 	}

@@ -56,7 +56,7 @@ func (b *Backend) page(ctx context.Context, kind, source string, p backends.Page
 func (b *Backend) all(ctx context.Context, kind string) ([]*volume, error) {
 	var all []*volume
 	for _, c := range b.groups() {
-		g, err := b.look(ctx, c)
+		g, err := b.peek(ctx, c)
 		if err != nil {
 			return nil, err
 		}

@@ -19,7 +19,7 @@ func (b *Backend) OpenVolume(ctx context.Context, req backends.OpenVolumeRequest
 	if err != nil {
 		return nil, err
 	}
-	c, v, err := b.ready(ctx, req.ID, kindVolume)
+	c, v, err := b.peekReady(ctx, req.ID, kindVolume)
 	if err != nil {
 		return nil, err
 	}
@@ -45,10 +45,16 @@ func (b *Backend) OpenVolume(ctx context.Context, req backends.OpenVolumeRequest
 		if v.own.Format != "" {
 			and = delTags(tagFormat + v.own.Format)
 		}
-		and = append(and, addTags(tagFormat+formatRaw)...)
+		and = append(append(and, addTags(tagFormat+formatRaw)...), v.firstChange()...)
 		now.Format = formatRaw
 	}
-	path, err := b.activate(ctx, c, v, and...)
+	path, err := b.activate(ctx, c, v)
+	if err == nil {
+		err = b.clean(v, path)
+	}
+	if err == nil && len(and) > 0 {
+		path, err = b.activate(ctx, c, v, and...)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open volume %s: %w", v.id(), err)
 	}
@@ -78,7 +84,9 @@ func (v *volume) encryption(s backends.Secrets) (*backends.Encryption, error) {
 	return luks.Encryption(v.id(), s)
 }
 
-// CloseVolume deactivates the LV. What tells whether there is anything to do is the
+// CloseVolume sees that nobody uses the LV. It stays active until it is deleted, the
+// driver or the machine starts again: an active LV costs a few kilobytes, and lvm a
+// tenth of a second each time. What tells whether there is anything to do is the
 // kernel: a VG that is not there any more is no hindrance where no device is.
 func (b *Backend) CloseVolume(ctx context.Context, req backends.CloseVolumeRequest) error {
 	if err := b.serves(NodeHalf); err != nil {
@@ -101,7 +109,7 @@ func (b *Backend) CloseVolume(ctx context.Context, req backends.CloseVolumeReque
 			return nil
 		}
 	}
-	c, v, err := b.volume(ctx, req.ID, kindVolume)
+	_, v, err := b.peekVolume(ctx, req.ID, kindVolume)
 	switch {
 	case errors.Is(err, backends.ErrNotFound) && s == nil:
 		return nil
@@ -112,13 +120,9 @@ func (b *Backend) CloseVolume(ctx context.Context, req backends.CloseVolumeReque
 	case s != nil && s.DM != v.dmUUID():
 		return fmt.Errorf("%w: volume %s was opened as %s, and is %s now", backends.ErrUnavailable, req.ID, s.DM, v.dmUUID())
 	}
-	if b.isRead(v) {
-		// A snapshot of it is being copied, and then this device goes too.
-		err = b.idle(v.path(), v.dmUUID(), nil)
-	} else {
-		err = b.deactivate(ctx, c.VG, v.path(), v.dmUUID())
-	}
-	if err != nil {
+	restore := b.lift(v.dmUUID())
+	if err := b.idle(v.path(), v.dmUUID(), nil); err != nil {
+		restore()
 		return fmt.Errorf("close volume %s: %w", req.ID, err)
 	}
 	b.release(req.ID)
@@ -143,7 +147,7 @@ func (b *Backend) RecordFormat(ctx context.Context, req backends.RecordFormatReq
 		return err
 	}
 	defer leave()
-	c, v, err := b.ready(ctx, req.ID, kindVolume)
+	c, v, err := b.peekReady(ctx, req.ID, kindVolume)
 	if err != nil {
 		return err
 	}
@@ -154,7 +158,7 @@ func (b *Backend) RecordFormat(ctx context.Context, req backends.RecordFormatReq
 	case have == backends.FormatDone:
 		return fmt.Errorf("%w: volume %s was formatted with %q already", backends.ErrPrecondition, req.ID, fsType)
 	}
-	argv := []string{"lvchange"}
+	argv := append([]string{"lvchange"}, v.firstChange()...)
 	if v.own.Format != "" {
 		argv = append(argv, delTags(tagFormat+v.own.Format)...)
 	}
@@ -186,7 +190,7 @@ func (b *Backend) NodeExpandVolume(ctx context.Context, req backends.NodeExpandV
 	if err := b.serves(NodeHalf); err != nil {
 		return err
 	}
-	_, v, err := b.ready(ctx, req.ID, kindVolume)
+	_, v, err := b.peekReady(ctx, req.ID, kindVolume)
 	if err != nil {
 		return err
 	}

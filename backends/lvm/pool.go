@@ -209,7 +209,7 @@ func (b *Backend) tendPool(ctx context.Context, c *Class) error {
 		return err
 	}
 	defer leave()
-	g, err := b.look(ctx, c)
+	g, err := b.peek(ctx, c)
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package lvm
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/csikit/csikit/backends"
@@ -114,18 +115,21 @@ func (b *Backend) RecoverNode(ctx context.Context, open []backends.OpenVolume) e
 			b.log.Error("active volumes are not recovered", "vg", c.VG, "err", err)
 			continue
 		}
+		var idle []*volume
 		for _, v := range g.lvs {
-			if v.ours() && b.has(v) {
-				b.recoverVolume(ctx, c, v, claimed[v.id()])
-				backends.Progress(ctx, "looked at "+v.path())
+			if v.ours() && b.has(v) && b.recoverVolume(ctx, v, claimed[v.id()]) {
+				idle = append(idle, v)
 			}
+			backends.Progress(ctx, "looked at "+v.path())
 		}
+		b.deactivateAll(ctx, c, idle)
 	}
 	return nil
 }
 
-// recoverVolume gives one that is open its limits back, and closes one that is not.
-func (b *Backend) recoverVolume(ctx context.Context, c *Class, v *volume, claimed bool) {
+// recoverVolume gives one that is open its limits back, and says whether it is one
+// that nobody uses.
+func (b *Backend) recoverVolume(ctx context.Context, v *volume, claimed bool) (idle bool) {
 	switch {
 	case claimed && v.active:
 		if err := b.limitNow(v, v.own.Mutable); err != nil {
@@ -135,8 +139,43 @@ func (b *Backend) recoverVolume(ctx context.Context, c *Class, v *volume, claime
 	case v.own.Pod != "":
 		b.recoverPod(ctx, v)
 	case v.active && v.own.State == stateReady: // what is being made or deleted is the controller's
-		if err := b.deactivate(ctx, c.VG, v.path(), v.dmUUID()); err != nil {
-			b.log.Warn("logical volume stays active", "lv", v.path(), "err", err)
+		return true
+	}
+	return false
+}
+
+// deactivateAll deactivates LVs, a hundred with one command.
+func (b *Backend) deactivateAll(ctx context.Context, c *Class, idle []*volume) {
+	for some := range slices.Chunk(idle, 100) {
+		if err := b.deactivateSome(ctx, c, some); err != nil {
+			b.log.Warn("logical volumes stay active", "vg", c.VG, "err", err)
 		}
 	}
+}
+
+func (b *Backend) deactivateSome(ctx context.Context, c *Class, idle []*volume) error {
+	leave, err := b.turn(ctx, c)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	argv := []string{"lvchange", "--activate", "n"}
+	var restore []func()
+	for _, v := range idle {
+		if b.idle(v.path(), v.dmUUID(), nil) == nil {
+			argv = append(argv, v.path())
+			restore = append(restore, b.lift(v.dmUUID()))
+		}
+	}
+	if len(restore) == 0 {
+		return nil
+	}
+	err = b.tool.change(ctx, c.VG, argv...)
+	b.step("recover:inactive")
+	if err != nil {
+		for _, r := range restore {
+			r()
+		}
+	}
+	return err
 }

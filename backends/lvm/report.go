@@ -208,6 +208,12 @@ func (g *group) decodeVolume(driver string, r row) (*volume, error) {
 		return nil, fmt.Errorf("%w: report of lvm: logical volume %q (%s)", backends.ErrUnavailable, v.name, v.uuid)
 	}
 	v.partial = strings.Contains(v.health, "partial")
+	v.decodeOwn(driver)
+	return v, nil
+}
+
+// decodeOwn reads the tags.
+func (v *volume) decodeOwn(driver string) {
 	own, err := decodeTags(driver, v.tags)
 	switch {
 	case err == nil:
@@ -215,7 +221,6 @@ func (g *group) decodeVolume(driver string, r row) (*volume, error) {
 	case !errors.Is(err, errForeign):
 		v.bad = fmt.Errorf("logical volume %s: %w", v.path(), err)
 	}
-	return v, nil
 }
 
 // decodeVolumes reads a report of lvs, in which each line says of which VG it is.

@@ -153,7 +153,7 @@ func (b *Backend) Capacity(ctx context.Context, req backends.CapacityRequest) (b
 	if !req.Topology.Within(b.segments()) {
 		return backends.Capacity{}, nil
 	}
-	g, err := b.lookForSpace(ctx, c)
+	g, err := b.peekForSpace(ctx, c)
 	if err != nil {
 		return backends.Capacity{}, err
 	}

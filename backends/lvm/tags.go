@@ -31,6 +31,7 @@ const (
 	tagMutable = "csi.q="   // <parameter>:<value>, one for each that can be modified
 	tagPod     = "csi.e="   // the CO's ID of a pod's inline volume, base64url
 	tagLUKS    = "csi.luks" // the volume is encrypted
+	tagNonce   = "csi.o="   // of the call that made it
 	tagPool    = "csi.p="   // name of the driver that made this thin pool
 )
 
@@ -62,6 +63,7 @@ type meta struct {
 	Mutable                  map[string]string // as they were asked for last
 	Pod                      string            // of an inline volume, the CO's ID; else ""
 	Encrypted                bool
+	Nonce                    string
 	lineage
 }
 
@@ -72,7 +74,7 @@ func (m *meta) tags(driver string) []string {
 		tagName + base64.RawURLEncoding.EncodeToString([]byte(m.Name)), tagState + m.State,
 		tagTime + strconv.FormatInt(m.Created.Unix(), 10),
 	}
-	for tag, v := range map[string]string{tagPrint: m.Fingerprint, tagSource: m.Source, tagFormat: m.Format} {
+	for tag, v := range map[string]string{tagPrint: m.Fingerprint, tagSource: m.Source, tagFormat: m.Format, tagNonce: m.Nonce} {
 		if v != "" {
 			t = append(t, tag+v)
 		}
@@ -114,6 +116,7 @@ func decodeTags(driver string, tags []string) (*meta, error) {
 	for tag, v := range map[string]*string{
 		tagClass: &m.Class, tagKind: &m.Kind, tagName: &name, tagState: &m.State, tagPrint: &m.Fingerprint,
 		tagSource: &m.Source, tagTime: &created, tagOffset: &offset, tagPod: &pod,
+		tagNonce: &m.Nonce,
 	} {
 		var err error
 		*v, err = one(tags, tag)

@@ -116,13 +116,3 @@ func (b *Backend) inactive(ctx context.Context, c *Class, v *volume) (bool, erro
 	defer done()
 	return true, b.deactivate(ctx, c.VG, v.path(), v.dmUUID())
 }
-
-// isRead says whether a thick snapshot of the volume is being read.
-func (b *Backend) isRead(v *volume) bool {
-	for _, o := range v.g.lvs {
-		if o.thickOf(v) && o.open {
-			return true
-		}
-	}
-	return false
-}
