@@ -9,7 +9,7 @@ LINT    = $$(GOWORK=off $(GO) tool -n -modfile=$(CURDIR)/tools/go.mod golangci-l
 # the first with csidriver, in a workspace, and nothing imports it.
 MODULES := idempotency/etcdlock idempotency/etcdlock/replicas
 
-.PHONY: demo test kubernetes mutants soak crash lvm unit bench lint cross fmt setup clean
+.PHONY: demo test kubernetes mutants soak crash lvm unit bench bench-lvm lint cross fmt setup clean
 
 ## demo: one volume through its life on real disks, printed step by step
 demo:
@@ -58,6 +58,10 @@ unit:
 ## bench: what csikit costs, beside bare gRPC and what drivers do otherwise, with the goals
 bench: setup
 	$(GO) run ./internal/bench
+
+## bench-lvm: volumes' lives on real LVs beside the commands of lvm2, mkfs and mount, in the VM
+bench-lvm: setup
+	CSIKIT_LVM=bench $(GO) test -timeout 15m -count=1 -v -run '^TestBench$$' ./examples/lvm
 
 ## lint: golangci-lint as pinned in tools/go.mod
 lint:
