@@ -40,7 +40,7 @@ func (b *Backend) FindVolume(ctx context.Context, req backends.CreateVolumeReque
 		return nil, err
 	}
 	if v, err := b.named(g, c, req.Name); v != nil || err != nil {
-		return v, err
+		return b.found(ctx, c, v, err)
 	}
 	for _, o := range b.order {
 		if o == c {
@@ -53,16 +53,26 @@ func (b *Backend) FindVolume(ctx context.Context, req backends.CreateVolumeReque
 			}
 		}
 		if v, err := b.named(g, o, req.Name); v != nil || err != nil {
-			return v, err
+			return b.found(ctx, o, v, err)
 		}
 	}
 	return nil, backends.VolumeNotFound(req.Name)
 }
 
 // named is the finished volume of a class with this name; nil: there is none.
-func (b *Backend) named(g *group, c *Class, name string) (*backends.Volume, error) {
+func (b *Backend) named(g *group, c *Class, name string) (*volume, error) {
 	v, err := g.find(c.Name, nameOf(kindVolume, name))
 	if err != nil || v == nil || v.own.State != stateReady {
+		return nil, err
+	}
+	return v, nil
+}
+
+func (b *Backend) found(ctx context.Context, c *Class, v *volume, err error) (*backends.Volume, error) {
+	if err == nil {
+		err = b.vouch(ctx, c, v)
+	}
+	if err != nil {
 		return nil, err
 	}
 	return b.public(v), nil

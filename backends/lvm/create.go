@@ -205,6 +205,7 @@ func (b *Backend) remove(ctx context.Context, c *Class, v *volume) error {
 	if err := b.free(ctx, c, v); err != nil {
 		return err
 	}
+	b.forget(v.uuid)
 	restore := b.lift(v.dmUUID())
 	err := b.tool.change(ctx, c.VG, "lvremove", v.path())
 	b.step("remove:done")

@@ -48,13 +48,7 @@ func (b *Backend) OpenVolume(ctx context.Context, req backends.OpenVolumeRequest
 		and = append(append(and, addTags(tagFormat+formatRaw)...), v.firstChange()...)
 		now.Format = formatRaw
 	}
-	path, err := b.activate(ctx, c, v)
-	if err == nil {
-		err = b.clean(v, path)
-	}
-	if err == nil && len(and) > 0 {
-		path, err = b.activate(ctx, c, v, and...)
-	}
+	path, err := b.activate(ctx, c, v, and...)
 	if err != nil {
 		return nil, fmt.Errorf("open volume %s: %w", v.id(), err)
 	}

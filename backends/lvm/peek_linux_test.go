@@ -247,20 +247,38 @@ func halfClean(t *testing.T) {
 	b := open(t, testOptions())
 	v := createVolume(t, b, "pvc-1", "linear", 8<<20)
 	path := activated(t, b, v.ID)
-	write(t, path, []byte(strings.Repeat("an old file system", 1000)), 0)
-	write(t, path, []byte("a table at its end"), 8<<20-512)
-	src := opened(t, b, v.ID, true)
-	for _, off := range []int64{0, 4096, 8<<20 - 512} {
-		if got := read(t, src.Device.Path, 18, off); strings.Trim(string(got), "\x00") != "" {
-			t.Errorf("at %d: %q", off, got)
+	old := func() {
+		write(t, path, []byte(strings.Repeat("an old file system", 1000)), 0)
+		write(t, path, []byte("a table at its end"), 8<<20-512)
+	}
+	zero := func() bool {
+		for _, off := range []int64{0, 4096, 8<<20 - 512} {
+			if got := read(t, path, 18, off); strings.Trim(string(got), "\x00") != "" {
+				return false
+			}
+		}
+		return true
+	}
+	find := func(b *Backend) {
+		t.Helper()
+		got, err := b.FindVolume(t.Context(), backends.CreateVolumeRequest{Name: "pvc-1", Parameters: map[string]string{paramClass: "linear"}})
+		if err != nil || got.ID != v.ID {
+			t.Fatalf("%+v, %v", got, err)
 		}
 	}
-	// Once somebody has written to it, it is his.
-	write(t, path, []byte("mine"), 0)
-	closed(t, b, v.ID, src)
-	src = opened(t, b, v.ID, true)
-	if got := read(t, src.Device.Path, 4, 0); string(got) != "mine" {
-		t.Errorf("%q", got)
+	old()
+	if find(b); zero() {
+		t.Error("wiped by the process that has seen its creation to the end")
 	}
-	closed(t, b, v.ID, src)
+	next := open(t, testOptions())
+	if find(next); !zero() {
+		t.Error("another process takes it as it is")
+	}
+	// Once it is open it is somebody's.
+	src := opened(t, next, v.ID, true)
+	old()
+	if find(open(t, testOptions())); zero() {
+		t.Error("data of its user is wiped")
+	}
+	closed(t, next, v.ID, src)
 }

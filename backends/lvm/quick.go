@@ -6,14 +6,14 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/csikit/csikit/backends"
 )
 
 // A volume that begins as zeros on one layer of device-mapper is made by one command,
 // with its tags: when lvm has committed that, it is ready. What lvm does after it, to
-// make the device and to zero its first blocks, is done again by OpenVolume, for as
-// long as nobody has written to it.
+// zero its first blocks, is done again when its creation is asked for once more.
 
 // atOnce says whether one command makes the LV of a plan.
 func (p *plan) atOnce() bool {
@@ -57,6 +57,7 @@ func (b *Backend) makeAtOnce(ctx context.Context, p *plan) (*volume, error) {
 	v, again := b.mine(after, &once)
 	switch {
 	case err == nil && v != nil:
+		b.makes(v.uuid, true)
 		return v, nil
 	case err == nil:
 		return nil, fmt.Errorf("%w: %q is not there after it was made: %w", backends.ErrUnavailable, p.m.Name, firstOf(again, errNoReason))
@@ -111,28 +112,69 @@ func (b *Backend) undo(ctx context.Context, p *plan, v *volume, err, failed erro
 	return classify(failed)
 }
 
-// headSize is what is zeroed at both ends of a new volume: all that a probe reads
-// before mkfs.
-const headSize = 1 << 20
+// endSize is what is looked at, of both ends of a new volume: where a file system, a
+// partition table, RAID, LVM or ZFS has its signature.
+const endSize = 512 << 10
 
-// clean zeroes both ends of a volume that nobody has written to. lvcreate has done so
-// with the first blocks, unless it was killed over it. A thin one reads as zeros.
-func (b *Backend) clean(v *volume, path string) error {
-	if state, _ := v.own.format(); state != backends.FormatNever || v.pool != "" {
+// vouch has a volume that is found by name be what this process would have made. One
+// that another process made in one command, and whose caller asks again, may be
+// without the zeros that lvm writes after the commit: nobody was told of it, and nobody
+// has opened it.
+func (b *Backend) vouch(ctx context.Context, c *Class, v *volume) error {
+	if state, _ := v.own.format(); v.own.Nonce == "" || state != backends.FormatNever || v.pool != "" || !b.makes(v.uuid, false) || b.serves(ControllerHalf) != nil {
 		return nil
 	}
+	path, err := b.activate(ctx, c, v)
+	if err != nil {
+		return err
+	}
 	d, err := b.kernel.exclusive(path, v.dmUUID())
+	if errors.Is(err, backends.ErrInUse) {
+		return nil // of somebody who was told
+	}
 	if err != nil {
 		return fmt.Errorf("clean %s: %w", v.path(), err)
 	}
-	err = d.zero(0, min(headSize, d.size()), false)
-	if tail := d.size() - headSize; err == nil && tail > 0 {
-		err = d.zero(tail, headSize, false)
-	}
-	if err = errors.Join(err, d.close()); err != nil {
+	n := min(endSize, d.size())
+	err = errors.Join(blank(d, 0, n), blank(d, d.size()-n, n), d.close())
+	if err != nil {
 		return fmt.Errorf("%w: clean %s: %w", backends.ErrUnavailable, v.path(), err)
 	}
+	b.makes(v.uuid, true)
 	return nil
+}
+
+// makes remembers the LVs whose making this process has seen to its end; it says
+// whether this one is new to it.
+func (b *Backend) makes(uuid string, remember bool) (isNew bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	isNew = !b.made[uuid]
+	if remember {
+		b.made[uuid] = true
+	}
+	return isNew
+}
+
+func (b *Backend) forget(uuid string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.made, uuid)
+}
+
+// blank makes a range zeros.
+func blank(d disk, off, n int64) error {
+	b := make([]byte, n)
+	if err := d.readAt(b, off); err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(b, func(c byte) bool { return c != 0 }) {
+		return nil
+	}
+	if err := d.zero(off, n, false); err != nil {
+		return err
+	}
+	return d.sync()
 }
 
 // peekForSpace is lookForSpace by peek.

@@ -6,6 +6,7 @@ import (
 	"encoding/base32"
 	"encoding/base64"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -74,7 +75,7 @@ func startBench(t *testing.T) *benchDriver {
 		t.Fatal(err)
 	}
 	d, err := csidriver.New(csidriver.Config{Name: "lvm.csikit.dev", Traits: b.Traits(), Controller: b, Node: b},
-		&csidriver.Options{NodeID: "node-1", Engine: engine})
+		&csidriver.Options{NodeID: "node-1", Engine: engine, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -243,7 +244,7 @@ func lives(t *testing.T, d *benchDriver, class string, n int) {
 			death: func(t *testing.T, name string) { d.typedDeath(t, class, name, false) },
 		},
 	}
-	const rounds = 7
+	const rounds = 5
 	for r := range rounds + 1 {
 		for _, s := range sides {
 			name := func(i int) string { return fmt.Sprintf("b%d-%d", r, i) }
