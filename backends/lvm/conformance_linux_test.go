@@ -27,6 +27,10 @@ func (d devices) open(id string) (*os.File, error) {
 }
 
 func (d devices) WriteAt(id string, p []byte, off int64) error {
+	// Nobody writes to a volume that was never open.
+	if _, err := d.b.OpenVolume(context.Background(), backends.OpenVolumeRequest{ID: id, Capability: backends.Capability{Block: true}}); err != nil {
+		return err
+	}
 	f, err := d.open(id)
 	if err != nil {
 		return err

@@ -2,6 +2,8 @@ package lvm
 
 import (
 	"errors"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/csikit/csikit/backends"
@@ -32,6 +34,10 @@ func (c fakeContent) WriteAt(id string, p []byte, off int64) error {
 		l.bytes = append(l.bytes, make([]byte, n)...)
 	}
 	copy(l.bytes[off:], p)
+	// Nobody writes to a volume that was never open.
+	if !slices.ContainsFunc(l.tags, func(t string) bool { return strings.HasPrefix(t, tagFormat) }) {
+		l.tags = append(l.tags, tagFormat+formatRaw)
+	}
 	return nil
 }
 
