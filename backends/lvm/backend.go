@@ -171,8 +171,8 @@ func (b *Backend) ready(ctx context.Context, id, kind string) (*Class, *volume, 
 	if err != nil {
 		return nil, nil, err
 	}
-	if v.own.State != stateReady {
-		return nil, nil, fmt.Errorf("%w: logical volume %s of %s is %s", backends.ErrUnavailable, v.path(), id, v.own.State)
+	if s := v.stateOf(); s != stateReady {
+		return nil, nil, fmt.Errorf("%w: logical volume %s of %s is %s", backends.ErrUnavailable, v.path(), id, s)
 	}
 	return c, v, nil
 }
@@ -211,6 +211,9 @@ var (
 	_ backends.SnapshotIDer     = (*Backend)(nil)
 	_ backends.SnapshotLister   = (*Backend)(nil)
 	_ backends.Cloner           = (*Backend)(nil)
+
+	_ backends.GroupSnapshotter  = (*Backend)(nil)
+	_ backends.GroupSnapshotIDer = (*Backend)(nil)
 
 	_ backends.Modifier             = (*Backend)(nil)
 	_ backends.NodeFilter           = (*Backend)(nil)

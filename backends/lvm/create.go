@@ -48,7 +48,7 @@ func (b *Backend) make(ctx context.Context, p *plan) (*volume, error) {
 	g, err := b.prepare(ctx, p)
 	if half, ok := errors.AsType[*halfError](err); ok {
 		leave()
-		if err := b.delete(ctx, half.v.id(), half.v.own.Kind); err != nil && !errors.Is(err, backends.ErrNotFound) {
+		if err := b.delete(ctx, half.v.id(), half.v.own.Kind, sameAs(half.v)); err != nil && !errors.Is(err, backends.ErrNotFound) {
 			return nil, classify(fmt.Errorf("half-made logical volume %s: %w", half.v.path(), err))
 		}
 		return b.make(ctx, p)

@@ -43,7 +43,7 @@ func (b *Backend) erase(ctx context.Context, id, kind string, refuse ...func(*vo
 	c, v, err := b.mark(ctx, id, kind, refuse)
 	if used, ok := errors.AsType[*dependentError](err); ok && used.by.ours() && used.by.own.Kind == kindTemp && !b.begun(used.by.id()) {
 		// It was left by a copy that nobody goes on with.
-		if err := gone(b.delete(ctx, used.by.id(), kindTemp)); err != nil {
+		if err := gone(b.delete(ctx, used.by.id(), kindTemp, sameAs(used.by))); err != nil {
 			return nil, err
 		}
 		return b.erase(ctx, id, kind, refuse...)
@@ -104,6 +104,17 @@ func (b *Backend) begin(ctx context.Context, id string) (end func(), err error) 
 	}
 }
 
+// sameAs refuses to delete another LV than the one that was looked at: meanwhile it may
+// be gone, and its name given to a volume that somebody uses.
+func sameAs(v *volume) func(*volume) error {
+	return func(now *volume) error {
+		if now.uuid != v.uuid {
+			return notFound(v.own.Kind, v.id())
+		}
+		return nil
+	}
+}
+
 // begun says whether somebody is at work on an LV.
 func (b *Backend) begun(id string) bool {
 	b.mu.Lock()
@@ -140,7 +151,7 @@ func (b *Backend) mark(ctx context.Context, id, kind string, refuse []func(*volu
 	want := stateDeleting
 	argv := append([]string{"lvchange"}, addTags(tagState+stateDeleting)...)
 	switch {
-	case v.own.State == stateReady && v.wiped(): // else one command removes it, with its tags
+	case v.own.State == stateReady && (v.wiped() || v.own.Group != ""): // else one command removes it, with its tags
 		argv = append(argv, delTags(tagState+stateReady)...)
 	case v.own.State == stateCreating && v.own.OriginUUID != "":
 		// A copy that is not gone on with: from now on its offset is that of a wipe.

@@ -16,5 +16,9 @@ func TestDependencies(t *testing.T) {
 		"github.com/csikit/csikit/idempotency":                "one change of a volume group at a time",
 		"github.com/csikit/csikit/internal/faultpoint":        "named moments at which tests kill a process, by way of idempotency",
 		"golang.org/x/sys":                                    "device numbers, ioctls",
+		"github.com/csikit/csikit/internal/fsfreeze":          "file systems that are frozen while a group is cut, and thawed in any case",
+		"github.com/csikit/csikit/mounter/blockdev":           "comes with it",
+		"github.com/csikit/csikit/mounter/mnt":                "comes with it",
+		"github.com/csikit/csikit/mounter/internal/mountapi":  "comes with it",
 	})
 }

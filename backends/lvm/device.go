@@ -3,6 +3,7 @@ package lvm
 import (
 	"context"
 	"fmt"
+	"os"
 
 	"github.com/csikit/csikit/backends"
 )
@@ -19,6 +20,11 @@ type kernel interface {
 	number(path string) (string, error)
 	// readable opens a device to copy from; others may have it open.
 	readable(path, uuid string) (disk, error)
+	// mountOf opens the root of what is mounted, to be written to, of a device; nil:
+	// nothing is, or not for this process.
+	mountOf(ctx context.Context, path string) (*os.File, error)
+	// writes counts what was written to the device of an LV, and what is about to be.
+	writes(uuid string) (uint64, error)
 	// exclusive opens a device that nobody else mounts or builds on meanwhile.
 	exclusive(path, uuid string) (disk, error)
 }

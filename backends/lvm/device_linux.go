@@ -1,6 +1,7 @@
 package lvm
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/csikit/csikit/backends"
 	"github.com/csikit/csikit/backends/internal/iolimit"
+	"github.com/csikit/csikit/internal/fsfreeze"
 )
 
 // mapper is the device-mapper of this machine.
@@ -235,6 +237,35 @@ func (d *exclusive) readAt(p []byte, off int64) error {
 func (d *exclusive) writeAt(p []byte, off int64) error {
 	_, err := d.f.WriteAt(p, off)
 	return err
+}
+
+func (*mapper) mountOf(ctx context.Context, path string) (*os.File, error) {
+	return fsfreeze.MountOf(ctx, path)
+}
+
+func (*mapper) writes(uuid string) (uint64, error) {
+	m, err := mapped(uuid)
+	if m == nil || err != nil {
+		return 0, err
+	}
+	stat, err := attribute(m.name, "stat")
+	if err != nil {
+		return 0, err
+	}
+	f := strings.Fields(stat)
+	if len(f) < 14 {
+		return 0, fmt.Errorf("%w: /sys/block/%s/stat is %q", backends.ErrUnavailable, m.name, stat)
+	}
+	// Writes, those merged, sectors, what is in flight, and discards.
+	sum := uint64(0)
+	for _, i := range []int{4, 5, 6, 8, 11} {
+		n, err := strconv.ParseUint(f[i], 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("%w: /sys/block/%s/stat: %w", backends.ErrUnavailable, m.name, err)
+		}
+		sum += n
+	}
+	return sum, nil
 }
 
 func (d *exclusive) sync() error { return d.f.Sync() }

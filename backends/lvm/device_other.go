@@ -3,7 +3,9 @@
 package lvm
 
 import (
+	"context"
 	"fmt"
+	"os"
 
 	"github.com/csikit/csikit/backends"
 )
@@ -19,4 +21,9 @@ func unsupported() error {
 func (none) device(string) (string, error)          { return "", unsupported() }
 func (none) busy(string) (bool, error)              { return false, unsupported() }
 func (none) exclusive(string, string) (disk, error) { return nil, unsupported() }
-func (none) number(string) (string, error)          { return "", unsupported() }
+func (none) readable(string, string) (disk, error)  { return nil, unsupported() }
+func (none) writes(string) (uint64, error)          { return 0, unsupported() }
+func (none) mountOf(context.Context, string) (*os.File, error) {
+	return nil, unsupported()
+}
+func (none) number(string) (string, error) { return "", unsupported() }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -53,7 +54,7 @@ type fakeLV struct {
 const fakeExtent = 4 << 20
 
 func newFake() *fakeVG {
-	f := &fakeVG{name: testVG, uuid: "zz4U8q-kv4Z-DXmg-NnP4-mrAJ-QQRV-vXdfEe", extents: 400}
+	f := &fakeVG{name: testVG, uuid: "zz4U8q-kv4Z-DXmg-NnP4-mrAJ-QQRV-vXdfEe", extents: 4000}
 	f.lvs = append(f.lvs, &fakeLV{name: testPool, uuid: f.newUUID(), typ: "thin,pool", extents: 16, data: "0.00", meta: "10.00", zero: "zero", active: true})
 	return f
 }
@@ -359,6 +360,10 @@ func (f *fakeVG) exclusive(path, uuid string) (disk, error) {
 	}
 	return &fakeDisk{f, l}, nil
 }
+
+func (f *fakeVG) mountOf(context.Context, string) (*os.File, error) { return nil, nil }
+
+func (f *fakeVG) writes(string) (uint64, error) { return 0, nil }
 
 func (f *fakeVG) readable(path, uuid string) (disk, error) { return f.exclusive(path, uuid) }
 

@@ -64,7 +64,7 @@ func (b *Backend) all(ctx context.Context, kind string) ([]*volume, error) {
 			switch {
 			case v.bad != nil:
 				b.log.Error("logical volume cannot be read", "err", v.bad)
-			case v.ours() && v.own.Kind == kind && v.own.State == stateReady && v.own.Pod == "" && b.has(v):
+			case v.ours() && v.own.Kind == kind && v.stateOf() == stateReady && v.own.Pod == "" && b.has(v):
 				all = append(all, v)
 			}
 		}

@@ -112,6 +112,10 @@ type Options struct {
 	// PoolMax; 0: 10 s.
 	PoolInterval time.Duration
 
+	// FreezeLimit is how long the volumes of a group snapshot may be kept from writing
+	// while they are cut; 0: 10 s. A group that takes longer fails.
+	FreezeLimit time.Duration
+
 	// Settings of lvm.conf, as "devices/use_devicesfile": "0"; they are added to
 	// those that this package needs, and win.
 	Settings map[string]string
@@ -213,6 +217,10 @@ func (o *Options) check() error {
 	checkPools(&bad, o.Classes)
 	if o.Half == 0 {
 		o.Half = ControllerHalf | NodeHalf
+	}
+	bad.when(o.FreezeLimit < 0, "Options.FreezeLimit is negative")
+	if o.FreezeLimit == 0 {
+		o.FreezeLimit = defaultFreeze
 	}
 	if o.PoolInterval == 0 {
 		o.PoolInterval = 10 * time.Second

@@ -16,6 +16,7 @@ func (b *Backend) RecoverController(ctx context.Context) error {
 	if err := b.serves(ControllerHalf); err != nil {
 		return err
 	}
+	b.thawLeft(ctx)
 	kept := b.unfinished(ctx)
 	for _, c := range b.groups() {
 		if err := b.sweep(ctx, c, kept); err != nil {
@@ -74,6 +75,8 @@ func (b *Backend) sweep(ctx context.Context, c *Class, kept func(v *volume) bool
 		case v.bad != nil:
 			b.log.Error("logical volume cannot be read", "err", v.bad)
 		case !v.ours() || !b.has(v) || v.own.Pod != "": // a pod's is the node's
+		case v.own.Group != "" && v.stateOf() != stateReady:
+			b.jobs.Go(func() { b.finish(v) })
 		case v.own.State == stateCreating && kept(v):
 			b.log.Info("copy waits for the call to be repeated", "lv", v.path())
 		case v.own.State == stateCreating && v.wiped():
@@ -91,7 +94,7 @@ func (b *Backend) sweep(ctx context.Context, c *Class, kept func(v *volume) bool
 
 // finish goes on with a deletion.
 func (b *Backend) finish(v *volume) {
-	err := b.delete(b.ctx, v.id(), v.own.Kind)
+	err := b.delete(b.ctx, v.id(), v.own.Kind, sameAs(v))
 	if err != nil && !errors.Is(err, backends.ErrNotFound) && b.ctx.Err() == nil {
 		b.log.Warn("logical volume is not deleted yet", "lv", v.path(), "err", err)
 	}

@@ -47,7 +47,7 @@ func (b *Backend) FindSnapshot(ctx context.Context, req backends.CreateSnapshotR
 		if err != nil {
 			return nil, err
 		}
-		if v != nil && v.own.State == stateReady {
+		if v != nil && v.stateOf() == stateReady {
 			return b.publicSnapshot(v), nil
 		}
 	}
@@ -55,10 +55,14 @@ func (b *Backend) FindSnapshot(ctx context.Context, req backends.CreateSnapshotR
 }
 
 func (b *Backend) publicSnapshot(v *volume) *backends.Snapshot {
-	return &backends.Snapshot{
+	s := &backends.Snapshot{
 		ID: v.id(), Name: v.own.Name, VolumeID: v.own.Source, Size: v.content(), Created: v.own.Created, Ready: !v.invalid,
 		Topology: []backends.Segments{b.segments()}, Fingerprint: v.own.Fingerprint,
 	}
+	if v.own.Group != "" {
+		s.Name, s.Fingerprint, s.GroupID = "", "", groupID(v.own.Group)
+	}
+	return s
 }
 
 // CreateSnapshot cuts a volume. One that is not thin needs space in the VG for it.
@@ -97,7 +101,12 @@ func (b *Backend) DeleteSnapshot(ctx context.Context, req backends.DeleteSnapsho
 	if err := b.serves(ControllerHalf); err != nil {
 		return err
 	}
-	return b.delete(ctx, req.ID, kindSnapshot)
+	return b.delete(ctx, req.ID, kindSnapshot, func(v *volume) error {
+		if v.own.Group != "" {
+			return fmt.Errorf("%w: snapshot %s is deleted with its group %s", backends.ErrPrecondition, req.ID, groupID(v.own.Group))
+		}
+		return nil
+	})
 }
 
 // ListSnapshots lists as ListVolumes does.

@@ -44,13 +44,15 @@ func emptyVG(t testing.TB) {
 		t.Fatal(err)
 	}
 	b.jobs.Wait()
-	left, err := b.all(t.Context(), kindVolume)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, v := range left {
-		if err := b.delete(t.Context(), v.id(), kindVolume); err != nil {
+	for _, kind := range []string{kindSnapshot, kindVolume} {
+		left, err := b.all(t.Context(), kind)
+		if err != nil {
 			t.Fatal(err)
+		}
+		for _, v := range left {
+			if err := b.delete(t.Context(), v.id(), kind); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 	lvm(t, "lvremove", "-qq", "-ff", "-y", testVG)
