@@ -3,10 +3,8 @@ package lvm
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"slices"
 	"strconv"
@@ -27,6 +25,7 @@ type fakeVG struct {
 	missing  int64
 	lvs      []*fakeLV
 	made     int
+	changes  int      // commands that change something
 	leaked   []string // LVs whose extents were given back with data in them
 	commands []string
 	// before and after see each command; an error is lvm's end at that moment.
@@ -133,6 +132,7 @@ func (f *fakeVG) run(args []string) ([]byte, error) {
 	case "fullreport":
 		return f.report("vg", false), nil
 	}
+	f.changes++
 	if f.missing > 0 {
 		return nil, exit(5, "Cannot change VG "+vg+" while PVs are missing.")
 	}
@@ -283,43 +283,47 @@ func (f *fakeVG) change(what string, opts map[string][]string, i int) error {
 	return nil
 }
 
+// report is written by hand: the suite asks for some ten thousand.
 func (f *fakeVG) report(kind string, lvs bool) []byte {
-	vg := row{
-		"vg_name": f.name, "vg_uuid": f.uuid, "vg_seqno": strconv.Itoa(len(f.commands)), "vg_extent_size": strconv.Itoa(fakeExtent),
-		"vg_extent_count": strconv.FormatInt(f.extents, 10), "vg_free_count": strconv.FormatInt(f.free(), 10),
-		"vg_missing_pv_count": strconv.FormatInt(f.missing, 10), "vg_exported": "",
-	}
-	rows := []row{}
-	for _, l := range f.lvs {
-		r := maps.Clone(vg)
-		is := func(b bool, s string) string {
-			if b {
-				return s
-			}
-			return ""
-		}
-		maps.Copy(r, row{
-			"lv_name": l.name, "lv_uuid": l.uuid, "lv_size": strconv.FormatInt(l.extents*fakeExtent, 10), "lv_tags": strings.Join(l.tags, ","),
-			"lv_active": is(l.active, "active"), "lv_device_open": is(l.open, "open"), "lv_health_status": l.health, "pool_lv": l.pool, "origin": l.origin,
-			"lv_layout": l.typ, "zero": l.zero, "lv_when_full": l.whenFull, "data_percent": l.data, "metadata_percent": l.meta, "sync_percent": "", "lv_metadata_size": metaSize(l),
-			"lv_role": is(l.cow, "public,snapshot,thicksnapshot"), "origin_size": is(l.cow, strconv.FormatInt(l.show*fakeExtent, 10)),
-			"snap_percent": is(l.cow && l.active && !l.invalid, l.used), "lv_snapshot_invalid": is(l.invalid && l.active, "snapshot invalid"), "thin_id": "",
-		})
-		rows = append(rows, r)
-	}
-	doc := map[string]any{"report": []any{map[string]any{"lv": rows}}}
+	vg := jsonRow("vg_name", f.name, "vg_uuid", f.uuid, "vg_seqno", strconv.Itoa(f.changes), "vg_extent_size", strconv.Itoa(fakeExtent),
+		"vg_extent_count", strconv.FormatInt(f.extents, 10), "vg_free_count", strconv.FormatInt(f.free(), 10),
+		"vg_missing_pv_count", strconv.FormatInt(f.missing, 10), "vg_exported", "")
 	if !lvs {
 		half := strconv.FormatInt(f.free()/2*fakeExtent, 10)
-		pv := func(name string) row {
-			return row{"pv_name": name, "pv_free": half, "pv_missing": "", "pv_allocatable": "allocatable"}
+		pv := func(name string) string {
+			return "{" + jsonRow("pv_name", name, "pv_free", half, "pv_missing", "", "pv_allocatable", "allocatable") + "}"
 		}
-		doc = map[string]any{"report": []any{map[string]any{kind: []row{vg}, "pv": []row{pv("/dev/a"), pv("/dev/b")}}}}
+		return []byte(`{"report":[{"` + kind + `":[{` + vg + `}],"pv":[` + pv("/dev/a") + "," + pv("/dev/b") + `]}]}`)
 	}
-	out, err := json.Marshal(doc)
-	if err != nil {
-		panic(err)
+	is := func(b bool, s string) string {
+		if b {
+			return s
+		}
+		return ""
 	}
-	return out
+	var rows []string
+	for _, l := range f.lvs {
+		rows = append(rows, "{"+vg+","+jsonRow(
+			"lv_name", l.name, "lv_uuid", l.uuid, "lv_size", strconv.FormatInt(l.extents*fakeExtent, 10), "lv_tags", strings.Join(l.tags, ","),
+			"lv_active", is(l.active, "active"), "lv_device_open", is(l.open, "open"), "lv_health_status", l.health, "pool_lv", l.pool, "origin", l.origin,
+			"lv_layout", l.typ, "zero", l.zero, "lv_when_full", l.whenFull, "data_percent", l.data, "metadata_percent", l.meta, "sync_percent", "", "lv_metadata_size", metaSize(l),
+			"lv_role", is(l.cow, "public,snapshot,thicksnapshot"), "origin_size", is(l.cow, strconv.FormatInt(l.show*fakeExtent, 10)),
+			"snap_percent", is(l.cow && l.active && !l.invalid, l.used), "lv_snapshot_invalid", is(l.invalid && l.active, "snapshot invalid"), "thin_id", "",
+		)+"}")
+	}
+	return []byte(`{"report":[{"lv":[` + strings.Join(rows, ",") + `]}]}`)
+}
+
+// jsonRow is what stands between the braces; lvm's own words need no escapes.
+func jsonRow(kv ...string) string {
+	var s strings.Builder
+	for i := 0; i < len(kv); i += 2 {
+		s.WriteString(`"` + kv[i] + `":"` + kv[i+1] + `"`)
+		if i+2 < len(kv) {
+			s.WriteByte(',')
+		}
+	}
+	return s.String()
 }
 
 // The kernel of a fakeVG.

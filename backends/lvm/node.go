@@ -79,7 +79,7 @@ func (v *volume) encryption(s backends.Secrets) (*backends.Encryption, error) {
 }
 
 // CloseVolume sees that nobody uses the LV. It stays active until it is deleted, the
-// driver or the machine starts again: an active LV costs a few kilobytes, and lvm a
+// driver or the machine starts again, unless it has thick snapshots: an active LV costs a few kilobytes, and lvm a
 // tenth of a second each time. What tells whether there is anything to do is the
 // kernel: a VG that is not there any more is no hindrance where no device is.
 func (b *Backend) CloseVolume(ctx context.Context, req backends.CloseVolumeRequest) error {
@@ -118,6 +118,12 @@ func (b *Backend) CloseVolume(ctx context.Context, req backends.CloseVolumeReque
 	if err := b.idle(v.path(), v.dmUUID(), nil); err != nil {
 		restore()
 		return fmt.Errorf("close volume %s: %w", req.ID, err)
+	}
+	if v.hasThick() {
+		// It cannot grow while it is active, and the controller may be another process.
+		if err := b.deactivate(ctx, v.g.name, v.path(), v.dmUUID()); err != nil {
+			return fmt.Errorf("close volume %s: %w", req.ID, err)
+		}
 	}
 	b.release(req.ID)
 	return nil

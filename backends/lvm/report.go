@@ -282,7 +282,7 @@ func (b *Backend) fetch(ctx context.Context, vg string) (*group, error) {
 	if err != nil {
 		return nil, err
 	}
-	g, err := decodeVolumes(b.o.Driver, vg, out)
+	g, err := b.reports.decoded(vg, out, func() (*group, error) { return decodeVolumes(b.o.Driver, vg, out) })
 	if g == nil && err == nil {
 		// No LV, and so no line that tells of the VG.
 		return b.fetchDisks(ctx, vg)

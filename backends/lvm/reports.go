@@ -1,6 +1,7 @@
 package lvm
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -17,7 +18,29 @@ type reports struct {
 	vgs map[string]*flights
 }
 
+// decoded decodes a report that says something else than the one before it.
+func (r *reports) decoded(vg string, out []byte, decode func() (*group, error)) (*group, error) {
+	r.mu.Lock()
+	f := r.vgs[vg]
+	r.mu.Unlock()
+	if f == nil {
+		return decode()
+	}
+	f.last.Lock()
+	defer f.last.Unlock()
+	if f.g == nil || !bytes.Equal(f.out, out) {
+		f.g, f.err = decode()
+		f.out = out
+	}
+	return f.g, f.err
+}
+
 type flights struct {
+	last sync.Mutex
+	out  []byte // of the last report, and what it said
+	g    *group
+	err  error
+
 	running bool
 	next    *flight // waits for the running one
 }

@@ -371,7 +371,7 @@ func (t *transfer) failed(ctx context.Context, err error) error {
 // eraseTemp takes the temporary snapshot of a copy away that was deleted itself.
 func (b *Backend) eraseTemp(ctx context.Context, v *volume) error {
 	class, _, ok := splitID(v.own.Source, kindVolume)
-	if v.own.Kind != kindVolume || !ok || v.own.OriginUUID == "" || b.classes[class] == nil {
+	if v.own.Kind != kindVolume || !ok || b.classes[class] == nil {
 		return nil
 	}
 	return gone(b.delete(ctx, makeID(class, nameOf(kindTemp, v.own.Name)), kindTemp))

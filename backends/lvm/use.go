@@ -116,3 +116,14 @@ func (b *Backend) inactive(ctx context.Context, c *Class, v *volume) (bool, erro
 	defer done()
 	return true, b.deactivate(ctx, c.VG, v.path(), v.dmUUID())
 }
+
+// hasThick says whether the volume has thick snapshots, none of which is being read.
+func (v *volume) hasThick() (has bool) {
+	for _, o := range v.g.lvs {
+		if o.thickOf(v) && o.open {
+			return false // it goes when that is copied
+		}
+		has = has || o.thickOf(v)
+	}
+	return has
+}
