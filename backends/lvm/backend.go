@@ -125,6 +125,13 @@ func (b *Backend) NodeTopology(context.Context) (backends.Segments, error) {
 
 func (b *Backend) segments() backends.Segments { return backends.Segments{TopologyKey: b.o.Node} }
 
+// FilterController takes back what only thin pools can, where no class is thin.
+func (b *Backend) FilterController(f *backends.ControllerFeatures) {
+	if !hasThin(b.o.Classes) {
+		f.ChangedBlockTracker = nil
+	}
+}
+
 // class of a request.
 func (b *Backend) class(params map[string]string) (*Class, error) {
 	for k := range params {
@@ -211,6 +218,9 @@ var (
 	_ backends.SnapshotIDer     = (*Backend)(nil)
 	_ backends.SnapshotLister   = (*Backend)(nil)
 	_ backends.Cloner           = (*Backend)(nil)
+
+	_ backends.ControllerFilter    = (*Backend)(nil)
+	_ backends.ChangedBlockTracker = (*Backend)(nil)
 
 	_ backends.GroupSnapshotter  = (*Backend)(nil)
 	_ backends.GroupSnapshotIDer = (*Backend)(nil)

@@ -25,6 +25,11 @@ type kernel interface {
 	mountOf(ctx context.Context, path string) (*os.File, error)
 	// writes counts what was written to the device of an LV, and what is about to be.
 	writes(uuid string) (uint64, error)
+	// metadataOf is the device with the metadata of a thin pool, "" when that is not
+	// active, and whether a snapshot of it is held.
+	metadataOf(uuid string) (path string, held bool, err error)
+	// message sends a thin pool a message.
+	message(uuid, text string) error
 	// exclusive opens a device that nobody else mounts or builds on meanwhile.
 	exclusive(path, uuid string) (disk, error)
 }

@@ -26,4 +26,8 @@ func (none) writes(string) (uint64, error)          { return 0, unsupported() }
 func (none) mountOf(context.Context, string) (*os.File, error) {
 	return nil, unsupported()
 }
+func (none) message(string, string) error { return unsupported() }
+func (none) metadataOf(string) (string, bool, error) {
+	return "", false, unsupported()
+}
 func (none) number(string) (string, error) { return "", unsupported() }

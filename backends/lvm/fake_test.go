@@ -26,6 +26,7 @@ type fakeVG struct {
 	lvs      []*fakeLV
 	made     int
 	changes  int      // commands that change something
+	held     bool     // the metadata of the pool
 	leaked   []string // LVs whose extents were given back with data in them
 	commands []string
 	// before and after see each command; an error is lvm's end at that moment.
@@ -44,6 +45,7 @@ type fakeLV struct {
 	zero            string
 	filled          string // data, once it is active
 	cow             bool   // a thick snapshot
+	thin            int    // its ID in the pool
 	show            int64  // extents that it shows; of a thick snapshot
 	used            string // of its space, percent
 	invalid         bool
@@ -71,6 +73,10 @@ func exit(code int, stderr string) error {
 func (f *fakeVG) Run(ctx context.Context, c command.Cmd) (command.Result, error) {
 	if err := ctx.Err(); err != nil {
 		return command.Result{Code: -1}, err
+	}
+	if c.Path == "thin_dump" || c.Path == "thin_delta" {
+		out, err := f.thinTool(c.Path, c.Args)
+		return command.Result{Stdout: out}, err
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -161,7 +167,7 @@ func (f *fakeVG) create(opts map[string][]string, of string) error {
 	if slices.ContainsFunc(f.lvs, func(l *fakeLV) bool { return l.name == name }) {
 		return exit(5, "Logical Volume \""+name+"\" already exists in volume group \""+f.name+"\"")
 	}
-	l := &fakeLV{name: name, uuid: f.newUUID(), tags: opts["--addtag"], active: true, typ: "linear"}
+	l := &fakeLV{name: name, uuid: f.newUUID(), tags: opts["--addtag"], active: true, typ: "linear", thin: f.made}
 	switch {
 	case opts["--snapshot"] != nil:
 		i := slices.IndexFunc(f.lvs, func(l *fakeLV) bool { return l.name == of })
@@ -308,7 +314,7 @@ func (f *fakeVG) report(kind string, lvs bool) []byte {
 			"lv_active", is(l.active, "active"), "lv_device_open", is(l.open, "open"), "lv_health_status", l.health, "pool_lv", l.pool, "origin", l.origin,
 			"lv_layout", l.typ, "zero", l.zero, "lv_when_full", l.whenFull, "data_percent", l.data, "metadata_percent", l.meta, "sync_percent", "", "lv_metadata_size", metaSize(l),
 			"lv_role", is(l.cow, "public,snapshot,thicksnapshot"), "origin_size", is(l.cow, strconv.FormatInt(l.show*fakeExtent, 10)),
-			"snap_percent", is(l.cow && l.active && !l.invalid, l.used), "lv_snapshot_invalid", is(l.invalid && l.active, "snapshot invalid"), "thin_id", "",
+			"snap_percent", is(l.cow && l.active && !l.invalid, l.used), "lv_snapshot_invalid", is(l.invalid && l.active, "snapshot invalid"), "thin_id", is(l.pool != "", strconv.Itoa(l.thin)),
 		)+"}")
 	}
 	return []byte(`{"report":[{"lv":[` + strings.Join(rows, ",") + `]}]}`)
@@ -368,6 +374,62 @@ func (f *fakeVG) exclusive(path, uuid string) (disk, error) {
 func (f *fakeVG) mountOf(context.Context, string) (*os.File, error) { return nil, nil }
 
 func (f *fakeVG) writes(string) (uint64, error) { return 0, nil }
+
+func (f *fakeVG) metadataOf(uuid string) (string, bool, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.find(uuid) == nil {
+		return "", false, nil
+	}
+	return "/dev/meta", f.held, nil
+}
+
+func (f *fakeVG) message(_, text string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.held == (text == "reserve_metadata_snap") {
+		return errors.New("device or resource busy, or invalid argument")
+	}
+	f.held = !f.held
+	return nil
+}
+
+// fakeChunk is what the pool gives away.
+const fakeChunk = 64 << 10
+
+// thinTool is thin_dump or thin_delta.
+func (f *fakeVG) thinTool(tool string, args []string) ([]byte, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.held || len(args) < 3 || args[0] != "--metadata-snap" {
+		return nil, exit(1, tool)
+	}
+	of := func(id string) []byte {
+		for _, l := range f.lvs {
+			if l.pool != "" && strconv.Itoa(l.thin) == id {
+				return l.bytes
+			}
+		}
+		return nil
+	}
+	var a []byte
+	b := of(args[2])
+	if tool == "thin_delta" {
+		a, b = b, of(args[4])
+	}
+	out := `<superblock uuid="" time="1" transaction="2" data_block_size="128" nr_data_blocks="0">` + "\n"
+	for i := 0; i < max(len(a), len(b)); i += fakeChunk {
+		piece := func(p []byte) []byte { return bytes.TrimRight(p[min(i, len(p)):min(i+fakeChunk, len(p))], "\x00") }
+		switch {
+		case bytes.Equal(piece(a), piece(b)):
+		case tool == "thin_delta":
+			out += fmt.Sprintf("    <different begin=\"%d\" length=\"1\"/>\n", i/fakeChunk)
+		default:
+			out += fmt.Sprintf("    <single_mapping origin_block=\"%d\" data_block=\"7\" time=\"0\"/>\n", i/fakeChunk)
+		}
+	}
+	return []byte(out + "</superblock>\n"), nil
+}
 
 func (f *fakeVG) readable(path, uuid string) (disk, error) { return f.exclusive(path, uuid) }
 

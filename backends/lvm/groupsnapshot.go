@@ -17,8 +17,6 @@ import (
 // its members, exists when the last one is ready. Whoever is killed before leaves
 // snapshots that the next call, or the next start, takes away.
 
-const groupPrefix = "g-"
-
 var groupName = regexp.MustCompile(`^g-[a-z2-7]{26}$`)
 
 // groupID follows from the name.

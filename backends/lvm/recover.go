@@ -19,6 +19,9 @@ func (b *Backend) RecoverController(ctx context.Context) error {
 	b.thawLeft(ctx)
 	kept := b.unfinished(ctx)
 	for _, c := range b.groups() {
+		if err := b.releaseLeft(ctx, c); err != nil {
+			b.log.Error("the metadata of a pool may be held", "vg", c.VG, "err", err)
+		}
 		if err := b.sweep(ctx, c, kept); err != nil {
 			b.log.Error("volume group is not recovered", "vg", c.VG, "err", err)
 		}
