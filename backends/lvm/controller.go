@@ -20,7 +20,7 @@ func (b *Backend) VolumeID(req backends.CreateVolumeRequest) (string, error) {
 
 // Volume looks a volume up by ID.
 func (b *Backend) Volume(ctx context.Context, req backends.VolumeRequest) (*backends.Volume, error) {
-	_, v, err := b.peekReady(ctx, req.ID, kindVolume)
+	_, v, err := b.peekReady(ctx, req.ID)
 	if err != nil {
 		return nil, err
 	}

@@ -166,7 +166,7 @@ func (b *Backend) ModifyVolume(ctx context.Context, req backends.ModifyVolumeReq
 		return err
 	}
 	defer leave()
-	c, v, err := b.peekReady(ctx, req.ID, kindVolume)
+	c, v, err := b.peekReady(ctx, req.ID)
 	if err != nil {
 		return err
 	}

@@ -19,7 +19,7 @@ func (b *Backend) OpenVolume(ctx context.Context, req backends.OpenVolumeRequest
 	if err != nil {
 		return nil, err
 	}
-	c, v, err := b.peekReady(ctx, req.ID, kindVolume)
+	c, v, err := b.peekReady(ctx, req.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -147,7 +147,7 @@ func (b *Backend) RecordFormat(ctx context.Context, req backends.RecordFormatReq
 		return err
 	}
 	defer leave()
-	c, v, err := b.peekReady(ctx, req.ID, kindVolume)
+	c, v, err := b.peekReady(ctx, req.ID)
 	if err != nil {
 		return err
 	}
@@ -190,7 +190,7 @@ func (b *Backend) NodeExpandVolume(ctx context.Context, req backends.NodeExpandV
 	if err := b.serves(NodeHalf); err != nil {
 		return err
 	}
-	_, v, err := b.peekReady(ctx, req.ID, kindVolume)
+	_, v, err := b.peekReady(ctx, req.ID)
 	if err != nil {
 		return err
 	}

@@ -326,8 +326,8 @@ func (b *Backend) peekVolume(ctx context.Context, id, kind string) (*Class, *vol
 }
 
 // peekReady is ready by peek.
-func (b *Backend) peekReady(ctx context.Context, id, kind string) (*Class, *volume, error) {
-	c, v, err := b.peekVolume(ctx, id, kind)
+func (b *Backend) peekReady(ctx context.Context, id string) (*Class, *volume, error) {
+	c, v, err := b.peekVolume(ctx, id, kindVolume)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -3,6 +3,7 @@ package lvm
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -149,10 +150,7 @@ func peekDoubts(t *testing.T) {
 		}
 	}
 	with := func(change func(map[string]string)) map[string]string {
-		m := map[string]string{}
-		for id, p := range right {
-			m[id] = p
-		}
+		m := maps.Clone(right)
 		change(m)
 		return m
 	}

@@ -130,7 +130,7 @@ func (b *Backend) vouch(ctx context.Context, c *Class, v *volume) error {
 	}
 	d, err := b.kernel.exclusive(path, v.dmUUID())
 	if errors.Is(err, backends.ErrInUse) {
-		return nil // of somebody who was told
+		return nil //nolint:nilerr // it is of somebody who was told
 	}
 	if err != nil {
 		return fmt.Errorf("clean %s: %w", v.path(), err)

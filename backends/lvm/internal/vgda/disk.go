@@ -57,7 +57,7 @@ func look(r reader) (*Copy, error) {
 	if err != nil {
 		return nil, err
 	}
-	for s := 0; s < 4; s++ {
+	for s := range 4 {
 		b := head[s*sector : (s+1)*sector]
 		if bytes.HasPrefix(b, []byte("LABELONE")) {
 			return labelled(r, head, b, uint64(s)) //nolint:gosec // 0 to 3
