@@ -2,6 +2,7 @@ package lvm
 
 import (
 	"context"
+	"errors"
 	"os"
 	"strings"
 	"testing"
@@ -35,9 +36,8 @@ func (d devices) WriteAt(id string, p []byte, off int64) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close()
 	_, err = f.WriteAt(p, off)
-	return err
+	return errors.Join(err, f.Close(), d.b.CloseVolume(context.Background(), backends.CloseVolumeRequest{ID: id}))
 }
 
 func (d devices) ReadAt(id string, p []byte, off int64) error {
