@@ -121,7 +121,7 @@ const endSize = 512 << 10
 // without the zeros that lvm writes after the commit: nobody was told of it, and nobody
 // has opened it.
 func (b *Backend) vouch(ctx context.Context, c *Class, v *volume) error {
-	if state, _ := v.own.format(); v.own.Nonce == "" || state != backends.FormatNever || v.pool != "" || !b.makes(v.uuid, false) || b.serves(ControllerHalf) != nil {
+	if state, _ := v.own.format(); v.own.Nonce == "" || state != backends.FormatNever || v.pool != "" || !b.makes(v.uuid, false) || b.o.Half&ControllerHalf == 0 {
 		return nil
 	}
 	path, err := b.activate(ctx, c, v)
@@ -130,7 +130,7 @@ func (b *Backend) vouch(ctx context.Context, c *Class, v *volume) error {
 	}
 	d, err := b.kernel.exclusive(path, v.dmUUID())
 	if errors.Is(err, backends.ErrInUse) {
-		return nil //nolint:nilerr // it is of somebody who was told
+		return nil //nolint:nilerr // of somebody who was told
 	}
 	if err != nil {
 		return fmt.Errorf("clean %s: %w", v.path(), err)
