@@ -70,6 +70,7 @@ func New(o Options) (*Backend, error) {
 	if o.Cgroup != "" {
 		b.throttle = iolimit.Cgroup(o.Cgroup)
 	}
+	b.tool.failed = b.afterFailure
 	b.ctx, b.stop = context.WithCancel(context.Background())
 	return b, nil
 }

@@ -123,11 +123,10 @@ func (b *Backend) awake(ctx context.Context, c *Class, v *volume) (*volume, erro
 	if err != nil {
 		return nil, err
 	}
-	i := slices.IndexFunc(g.lvs, func(o *volume) bool { return o.name == v.pool })
-	if i < 0 {
+	p := g.named(v.pool)
+	if p == nil {
 		return nil, fmt.Errorf("%w: thin pool %s/%s is not there", backends.ErrUnavailable, g.name, v.pool)
 	}
-	p := g.lvs[i]
 	if dev, _, err := b.kernel.metadataOf(p.dmUUID()); dev != "" || err != nil {
 		return p, err
 	}

@@ -28,6 +28,8 @@ type kernel interface {
 	// metadataOf is the device with the metadata of a thin pool, "" when that is not
 	// active, and whether a snapshot of it is held.
 	metadataOf(uuid string) (path string, held bool, err error)
+	// suspended are the UUIDs, with this prefix, of devices that are suspended.
+	suspended(prefix string) ([]string, error)
 	// message sends a thin pool a message.
 	message(uuid, text string) error
 	// exclusive opens a device that nobody else mounts or builds on meanwhile.

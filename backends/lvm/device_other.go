@@ -30,4 +30,5 @@ func (none) message(string, string) error { return unsupported() }
 func (none) metadataOf(string) (string, bool, error) {
 	return "", false, unsupported()
 }
-func (none) number(string) (string, error) { return "", unsupported() }
+func (none) suspended(string) ([]string, error) { return nil, unsupported() }
+func (none) number(string) (string, error)      { return "", unsupported() }

@@ -431,6 +431,8 @@ func (f *fakeVG) thinTool(tool string, args []string) ([]byte, error) {
 	return []byte(out + "</superblock>\n"), nil
 }
 
+func (f *fakeVG) suspended(string) ([]string, error) { return nil, nil }
+
 func (f *fakeVG) readable(path, uuid string) (disk, error) { return f.exclusive(path, uuid) }
 
 type fakeDisk struct {

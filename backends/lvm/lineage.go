@@ -96,3 +96,13 @@ func hasItem(list, item string) bool { return slices.Contains(strings.Split(list
 func (v *volume) whole() bool {
 	return (v.pool != "" || v.thick()) && !v.invalid && v.own.State != stateDeleting
 }
+
+// named finds an LV by its name; nil: it is not there.
+func (g *group) named(name string) *volume {
+	for _, v := range g.lvs {
+		if v.name == name {
+			return v
+		}
+	}
+	return nil
+}

@@ -16,6 +16,7 @@ func (b *Backend) RecoverController(ctx context.Context) error {
 	if err := b.serves(ControllerHalf); err != nil {
 		return err
 	}
+	b.unstickAll(ctx)
 	b.thawLeft(ctx)
 	kept := b.unfinished(ctx)
 	for _, c := range b.groups() {
@@ -110,6 +111,7 @@ func (b *Backend) RecoverNode(ctx context.Context, open []backends.OpenVolume) e
 	if err := b.serves(NodeHalf); err != nil {
 		return err
 	}
+	b.unstickAll(ctx)
 	b.learn(open)
 	claimed := map[string]bool{}
 	for _, o := range open {

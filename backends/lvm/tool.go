@@ -53,6 +53,8 @@ type tool struct {
 	// report is how long a report may take, idle how long a command that writes
 	// metadata may show no progress.
 	report, idle time.Duration
+	// failed is called when a command that changes a VG has failed.
+	failed func(ctx context.Context, vg string)
 }
 
 func newTool(o *Options) *tool {
@@ -100,6 +102,9 @@ func (t *tool) change(ctx context.Context, vg string, args ...string) error {
 	c.Idle = t.idle
 	_, err := t.run.Run(context.WithoutCancel(ctx), c)
 	if err != nil {
+		if t.failed != nil {
+			t.failed(context.WithoutCancel(ctx), vg)
+		}
 		return fmt.Errorf("volume group %s: %w", vg, err)
 	}
 	return nil
