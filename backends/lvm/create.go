@@ -63,7 +63,13 @@ func (b *Backend) make(ctx context.Context, p *plan) (*volume, error) {
 	if err == nil && p.origin != nil {
 		err = b.settle(ctx, p)
 	}
-	if err == nil {
+	switch {
+	case err == nil && p.zeroes():
+		leave()
+		if err := b.readyBlank(ctx, p); err != nil {
+			return nil, err
+		}
+	case err == nil:
 		err = b.commit(ctx, p)
 	}
 	if err != nil {

@@ -41,8 +41,9 @@ func (b *Backend) delete(ctx context.Context, id, kind string, refuse ...func(*v
 // erase is delete for who has begun, without the temporary snapshot of a copy.
 func (b *Backend) erase(ctx context.Context, id, kind string, refuse ...func(*volume) error) (*volume, error) {
 	c, v, err := b.mark(ctx, id, kind, refuse)
-	if used, ok := errors.AsType[*dependentError](err); ok && used.by.ours() && used.by.own.Kind == kindTemp && !b.begun(used.by.id()) {
-		// It was left by a copy that nobody goes on with.
+	if used, ok := errors.AsType[*dependentError](err); ok && used.by.ours() && used.by.own.Kind == kindTemp {
+		// It was left by a copy that nobody goes on with, or by now by the sweep after a
+		// start: csidriver deletes no volume that is being copied.
 		if err := gone(b.delete(ctx, used.by.id(), kindTemp, sameAs(used.by))); err != nil {
 			return nil, err
 		}
@@ -56,7 +57,7 @@ func (b *Backend) erase(ctx context.Context, id, kind string, refuse ...func(*vo
 			return nil, err
 		}
 	}
-	if v.wiped() {
+	if v.wiped() && c.Wipe != WipeNone {
 		if err := b.wipe(ctx, c, v); err != nil {
 			return nil, classify(fmt.Errorf("wipe %s: %w", id, err))
 		}
@@ -115,13 +116,6 @@ func sameAs(v *volume) func(*volume) error {
 	}
 }
 
-// begun says whether somebody is at work on an LV.
-func (b *Backend) begun(id string) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.wiping[id] != nil
-}
-
 // mark tags the LV and, where it is to be wiped, activates it.
 func (b *Backend) mark(ctx context.Context, id, kind string, refuse []func(*volume) error) (*Class, *volume, error) {
 	c, _, err := b.locate(id, kind)
@@ -151,6 +145,12 @@ func (b *Backend) mark(ctx context.Context, id, kind string, refuse []func(*volu
 	want := stateDeleting
 	argv := append([]string{"lvchange"}, addTags(tagState+stateDeleting)...)
 	switch {
+	case v.own.State == stateReady && v.stateOf() == stateCreating:
+		// A member of a group that is not whole: it is not ready either, and as the
+		// others are taken away, it must not look like all there is of the group.
+		want = stateCreating
+		argv = append([]string{"lvchange"}, addTags(tagState+stateCreating)...)
+		argv = append(argv, delTags(tagState+stateReady)...)
 	case v.own.State == stateReady && (v.wiped() || v.own.Group != ""): // else one command removes it, with its tags
 		argv = append(argv, delTags(tagState+stateReady)...)
 	case v.own.State == stateCreating && v.own.OriginUUID != "":

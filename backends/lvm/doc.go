@@ -8,11 +8,14 @@
 // All there is to know of a volume stands in the tags of its LV, which lvm writes
 // atomically, with a checksum, to every disk of the volume group:
 //
-//	csi.d=<driver>  csi.v=1  csi.c=<class>  csi.k=v|s  csi.n=<name, base64url>
+//	csi.d=<driver>  csi.v=1  csi.c=<class>  csi.k=v|s|t|z  csi.n=<name, base64url>
 //	csi.s=creating|ready|deleting   the change to ready is the moment it exists
 //	csi.t=<unix time>  csi.f=<fingerprint>  csi.src=<ID of what it is a copy of>
 //	csi.fmt=<fs>:started|<fs>:done|raw   mkfs is run once in its life
-//	csi.off=<bytes>   how far the wipe of one that is deleted came
+//	csi.off=<bytes>   how far a wipe, or a copy, came
+//	csi.su=<UUID>  of the LV that this one is copied from, block by block
+//	csi.g=<name, base64url>  csi.gn=<number>   the group of a snapshot, and its members
+//	csi.ms   the metadata of the pool is held, to list changed blocks
 //	csi.q=<parameter>:<value>   what was modified last     csi.luks   encrypted
 //	csi.e=<ID, base64url>   an inline volume, of the pod's   csi.p=<driver>   a thin pool
 //	csi.o=<hex>   of the call that made it
@@ -36,9 +39,14 @@
 //
 // A volume that is not thin is overwritten with zeros when it is deleted
 // ([Class.Wipe]), before its extents are given back; a wipe that is cut short goes
-// on. A thin pool has to zero the chunks that it gives away. What lay in the extents
-// of the VG before the driver had it is not known to it: prepare disks with
-// blkdiscard -z, and do not remove LVs of other data from a VG that the driver uses.
+// on. So is the space of a thick snapshot, and a copy that was not ended. A thin pool
+// has to zero the chunks that it gives away.
+//
+// What lay in extents of the VG that were not this driver's, nobody wiped: prepare
+// disks with blkdiscard -z, and do not remove LVs of other data from the VG. Where that
+// cannot be promised, [Class.ZeroNew] has all that a volume is given overwritten before
+// it is ready, and what it grows by before it is the volume's. That takes as long as
+// the disks do. [WipeNone] is the same, and leaves what is deleted on the disks.
 //
 // # Classes
 //
@@ -68,10 +76,32 @@
 //
 // # Snapshots and copies
 //
-// Thin volumes have snapshots, and can be restored and cloned, all within their
-// pool: in one command, in milliseconds, each independent of the others. Device-mapper
-// freezes a mounted file system for the moment of the cut. Other volumes have no
-// snapshots, and say so; where no class is thin, the driver does not advertise any.
+// Thin volumes are cut, restored and cloned within their pool in one command, in
+// milliseconds, each independent of the others. Device-mapper freezes a mounted file
+// system for the moment of the cut.
+//
+// A snapshot of any other volume has space of its own in the VG, into which what is
+// overwritten in the volume is copied first: as much as the volume, or what the
+// snapshot's parameter cow-size says ("20%", "5Gi"). When that is full the snapshot is
+// lost: it is not ready any more, the volume's health says so (SnapshotNearlyFull,
+// SnapshotInvalid), and nothing is ever restored of it. A volume with such snapshots is
+// written to more slowly, cannot be deleted before them, and grows only while it is
+// unpublished.
+//
+// What is restored or cloned otherwise than within a pool is copied block by block, into
+// any class: of a volume, of a temporary snapshot, so that it may be in use. The call
+// goes on as long as that takes; how far it came stands in the tags every 4 GiB, and a
+// call that is repeated after a restart goes on there. Nobody sees it before all of it
+// is on the disk.
+//
+// The members of a group snapshot are volumes of one VG. What is mounted of them is
+// frozen while they are cut, at most [Options.FreezeLimit], and a child process thaws it
+// when the driver dies; this needs Linux 6.8 for mounted volumes, where device-mapper
+// freezes what is frozen already. Two or more raw devices in use must not be written to
+// for that long.
+//
+// ChangedBlocks compares thin snapshots of one pool by its metadata, with thin_dump and
+// thin_delta (thin-provisioning-tools), to a chunk of the pool.
 //
 // # How lvm is run
 //

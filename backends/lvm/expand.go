@@ -23,12 +23,25 @@ func (b *Backend) ExpandVolume(ctx context.Context, req backends.ExpandVolumeReq
 	if err != nil {
 		return 0, err
 	}
+	if c.zeroesNew() {
+		end, err := b.begin(ctx, makeID(c.Name, "growth of "+req.ID))
+		if err != nil {
+			return 0, err
+		}
+		defer end()
+		if err := b.prepareGrowth(ctx, c, req); err != nil {
+			return 0, fmt.Errorf("expand volume %s: %w", req.ID, classify(err))
+		}
+	}
 	n, err := b.expand(ctx, c, req)
 	if used, ok := errors.AsType[*activeError](err); ok {
 		// Nobody may use it: a volume is active from its making to its first unstaging.
-		if ok, err := b.inactive(ctx, c, used.v); ok && err == nil {
-			return b.expand(ctx, c, req)
+		if ok, rest := b.inactive(ctx, c, used.v); ok && rest == nil {
+			n, err = b.expand(ctx, c, req)
 		}
+	}
+	if err != nil && c.zeroesNew() {
+		err = b.growthFailed(ctx, c, req.ID, err)
 	}
 	return n, err
 }
@@ -75,13 +88,22 @@ func (b *Backend) extend(ctx context.Context, g *group, c *Class, v *volume, n i
 	if err := b.growable(v, g); err != nil {
 		return err
 	}
-	// Of RAID legs lvm knows best where there is room for more.
-	if !c.raid() {
-		if err := admit(g, c, n-v.size/g.extent); err != nil {
+	more := n - v.size/g.extent
+	argv := []string{"lvextend", "--extents", strconv.FormatInt(n, 10), v.path()}
+	switch {
+	case c.zeroesNew():
+		where, err := b.handOver(ctx, c, v, more)
+		if err != nil {
+			return err
+		}
+		argv = append(argv, where...)
+	case c.raid(): // of its legs lvm knows best where there is room for more
+	default:
+		if err := admit(g, c, more); err != nil {
 			return err
 		}
 	}
-	err := b.tool.change(ctx, c.VG, "lvextend", "--extents", strconv.FormatInt(n, 10), v.path())
+	err := b.tool.change(ctx, c.VG, argv...)
 	b.step("expand:grown")
 	if err == nil {
 		return nil

@@ -99,7 +99,7 @@ func (f *fakeVG) Run(ctx context.Context, c command.Cmd) (command.Result, error)
 
 // options takes the arguments apart: those with values, and what stands alone.
 func options(args []string) (opts map[string][]string, rest []string) {
-	alone := []string{"-qq", "--yes", "--ignoreactivationskip", "--nosuffix", "--snapshot", "--splitsnapshot"}
+	alone := []string{"-qq", "--yes", "--ignoreactivationskip", "--nosuffix", "--snapshot", "--splitsnapshot", "-a"}
 	opts = map[string][]string{}
 	for i := 1; i < len(args); i++ {
 		switch a := args[i]; {
@@ -125,7 +125,7 @@ func (f *fakeVG) run(args []string) ([]byte, error) {
 		args = slices.DeleteFunc(slices.Clone(args), func(a string) bool { return a == rest[0] })
 		opts, rest = options(args)
 	}
-	if len(rest) != 1 {
+	if len(rest) != 1 && args[0] != "lvextend" {
 		return nil, exit(3, "want one argument: "+strings.Join(args, " "))
 	}
 	vg, lv, _ := strings.Cut(rest[0], "/")
@@ -313,7 +313,7 @@ func (f *fakeVG) report(kind string, lvs bool) []byte {
 			"lv_name", l.name, "lv_uuid", l.uuid, "lv_size", strconv.FormatInt(l.extents*fakeExtent, 10), "lv_tags", strings.Join(l.tags, ","),
 			"lv_active", is(l.active, "active"), "lv_device_open", is(l.open, "open"), "lv_health_status", l.health, "pool_lv", l.pool, "origin", l.origin,
 			"lv_layout", l.typ, "zero", l.zero, "lv_when_full", l.whenFull, "data_percent", l.data, "metadata_percent", l.meta, "sync_percent", "", "lv_metadata_size", metaSize(l),
-			"lv_role", is(l.cow, "public,snapshot,thicksnapshot"), "origin_size", is(l.cow, strconv.FormatInt(l.show*fakeExtent, 10)),
+			"seg_pe_ranges", "/dev/a:0-7", "lv_role", is(l.cow, "public,snapshot,thicksnapshot"), "origin_size", is(l.cow, strconv.FormatInt(l.show*fakeExtent, 10)),
 			"snap_percent", is(l.cow && l.active && !l.invalid, l.used), "lv_snapshot_invalid", is(l.invalid && l.active, "snapshot invalid"), "thin_id", is(l.pool != "", strconv.Itoa(l.thin)),
 		)+"}")
 	}

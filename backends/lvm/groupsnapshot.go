@@ -325,8 +325,15 @@ func (b *Backend) eraseGroup(ctx context.Context, id string) error {
 	return b.eraseMembers(ctx, all)
 }
 
-// eraseMembers takes snapshots away. Nobody sees any of them any more, or yet.
+// eraseMembers takes snapshots away, of which nobody sees any any more, or yet. First
+// all are marked: one that is left alone and ready would look like a group.
 func (b *Backend) eraseMembers(ctx context.Context, all []*volume) error {
+	for _, v := range all {
+		if _, _, err := b.mark(ctx, v.id(), kindSnapshot, []func(*volume) error{sameAs(v)}); gone(err) != nil {
+			return err
+		}
+		b.step("group:member marked")
+	}
 	for _, v := range all {
 		if err := gone(b.delete(ctx, v.id(), kindSnapshot, sameAs(v))); err != nil {
 			return err
@@ -334,6 +341,22 @@ func (b *Backend) eraseMembers(ctx context.Context, all []*volume) error {
 		b.step("group:member gone")
 	}
 	return nil
+}
+
+// finishGroup takes away what is left of a group, after a start.
+func (b *Backend) finishGroup(id string) {
+	end, err := b.begin(b.ctx, id)
+	if err != nil {
+		return
+	}
+	defer end()
+	all, err := b.members(b.ctx, id)
+	if err == nil && len(all) > 0 && groupState(all) != stateReady {
+		err = b.eraseMembers(b.ctx, all)
+	}
+	if err != nil && b.ctx.Err() == nil {
+		b.log.Warn("group snapshot is not deleted yet", "id", id, "err", err)
+	}
 }
 
 // DeleteGroupSnapshot marks all members as being deleted, with which the group is gone,
@@ -356,16 +379,6 @@ func (b *Backend) DeleteGroupSnapshot(ctx context.Context, req backends.DeleteGr
 	}
 	if len(all) == 0 {
 		return backends.GroupNotFound(req.ID)
-	}
-	for _, v := range all {
-		if v.own.State != stateReady {
-			continue
-		}
-		// The sweep after a start may be at work on a group that is half deleted.
-		if _, _, err := b.mark(ctx, v.id(), kindSnapshot, []func(*volume) error{sameAs(v)}); gone(err) != nil {
-			return fmt.Errorf("delete group snapshot %s: %w", req.ID, err)
-		}
-		b.step("group:member marked")
 	}
 	if err := b.eraseMembers(ctx, all); err != nil {
 		return fmt.Errorf("delete group snapshot %s: %w", req.ID, err)

@@ -27,6 +27,7 @@ func testOptions() Options {
 // optionsFor are options with one class, whose abilities are then the driver's.
 func optionsFor(class string) Options {
 	o := testOptions()
+	o.Classes = append(o.Classes, Class{Name: "fresh", VG: testVG, ZeroNew: true})
 	o.Classes = slices.DeleteFunc(o.Classes, func(c Class) bool { return c.Name != class })
 	return o
 }

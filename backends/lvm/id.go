@@ -14,11 +14,12 @@ import (
 const (
 	kindVolume   = "v"
 	kindSnapshot = "s"
+	kindGrowth   = "z" // what a volume is to grow by, called after it
 	kindTemp     = "t" // a snapshot that a volume is copied from, called after the copy
 )
 
 var (
-	ownName = regexp.MustCompile(`^[vst]-[a-z2-7]{26}$`)
+	ownName = regexp.MustCompile(`^[vstz]-[a-z2-7]{26}$`)
 	lower32 = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
 )
 

@@ -43,9 +43,8 @@ const (
 	Thin    Profile = "thin"
 )
 
-// Wipe is what is done to the data of a volume before its space is given back.
-// Either way it reads as zeros afterwards. A thin volume needs none: its pool
-// gives away zeroed chunks alone.
+// Wipe is what is done to the data of a volume before its space is given back. A thin
+// volume needs none: its pool gives away zeroed chunks alone.
 type Wipe string
 
 // How a volume that is no thin one is wiped.
@@ -55,6 +54,10 @@ const (
 	// WipeDiscard has the disk deallocate what it can do so with zeros as the
 	// result, and is WipeZero for all other disks.
 	WipeDiscard Wipe = "discard"
+	// WipeNone does nothing: what a volume had stays on the disks, where an
+	// administrator can read it and nobody else. Volumes that get its extents are
+	// overwritten with zeros before they are ready, as with Class.ZeroNew.
+	WipeNone Wipe = "none"
 )
 
 // Class is one kind of volume: what parameter "class" names.
@@ -87,8 +90,13 @@ type Class struct {
 	// created in the pool; 0: 95 and 80.
 	DataLimit, MetaLimit float64
 
-	Wipe  Wipe  // "": WipeZero; of a Thin class always ""
-	Spare int64 // bytes of the VG that are left free
+	Wipe Wipe // "": WipeZero; of a Thin class always ""
+	// ZeroNew has zeros written to all that a volume is given, before it is ready and
+	// before it has grown: also to extents that were never this driver's. Without it
+	// the administrator vouches that those read as zeros, and removes no other LVs
+	// from the VG without wiping them; a volume is then there at once, however big.
+	ZeroNew bool
+	Spare   int64 // bytes of the VG that are left free
 }
 
 // Options configure a Backend. Driver, Node and Classes are required.
@@ -214,6 +222,7 @@ func (o *Options) check() error {
 		seen[c.Name] = true
 		c.check(&bad)
 	}
+	checkWipes(&bad, o.Classes)
 	checkPools(&bad, o.Classes)
 	if o.Half == 0 {
 		o.Half = ControllerHalf | NodeHalf
@@ -276,7 +285,7 @@ func (c *Class) check(bad *complaints) {
 	}
 	bad.when(c.ThinPool != "" || c.Overcommit != 0 || c.DataLimit != 0 || c.MetaLimit != 0 ||
 		c.PoolSize != 0 || c.PoolMetadata != 0 || c.PoolMax != 0 || c.PoolExtendAt != 0, "class %s: a thin pool is for profile thin", c.Name)
-	bad.when(c.Wipe != "" && c.Wipe != WipeZero && c.Wipe != WipeDiscard, "class %s: wipe %q: want zero or discard", c.Name, c.Wipe)
+	bad.when(c.Wipe != "" && c.Wipe != WipeZero && c.Wipe != WipeDiscard && c.Wipe != WipeNone, "class %s: wipe %q: want zero, discard or none", c.Name, c.Wipe)
 	if c.Wipe == "" {
 		c.Wipe = WipeZero
 	}
@@ -284,7 +293,7 @@ func (c *Class) check(bad *complaints) {
 
 func (c *Class) checkThin(bad *complaints) {
 	bad.when(!validName(c.ThinPool), "class %s: %q is no name of a thin pool", c.Name, c.ThinPool)
-	bad.when(c.Wipe != "", "class %s: thin volumes need no wipe", c.Name)
+	bad.when(c.Wipe != "" || c.ZeroNew, "class %s: thin volumes need no wipe", c.Name)
 	bad.when(c.Overcommit != 0 && !(c.Overcommit >= 1 && c.Overcommit <= 1000), "class %s: Overcommit %v: want 1 to 1000", c.Name, c.Overcommit)
 	bad.when(c.PoolSize < 0 || c.PoolMetadata < 0 || c.PoolMetadata > 0 && c.PoolSize == 0, "class %s: PoolSize %d, PoolMetadata %d", c.Name, c.PoolSize, c.PoolMetadata)
 	bad.when(c.PoolMax < 0 || c.PoolMax > 0 && c.PoolMax < c.PoolSize || c.PoolExtendAt != 0 && c.PoolMax == 0, "class %s: PoolMax %d", c.Name, c.PoolMax)

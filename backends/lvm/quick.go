@@ -17,7 +17,7 @@ import (
 
 // atOnce says whether one command makes the LV of a plan.
 func (p *plan) atOnce() bool {
-	return p.origin == nil && p.m.Source == "" && p.m.Kind == kindVolume && !p.c.raid()
+	return p.origin == nil && p.m.Source == "" && p.m.Kind == kindVolume && !p.c.raid() && !p.zeroes()
 }
 
 // makeAtOnce makes it; nil: something is in the way, and it has to be made in steps.

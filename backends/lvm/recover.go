@@ -74,13 +74,14 @@ func (b *Backend) sweep(ctx context.Context, c *Class, kept func(v *volume) bool
 		return err
 	}
 	b.warnPools(g)
+	groups := map[string]bool{}
 	for _, v := range g.lvs {
 		switch {
 		case v.bad != nil:
 			b.log.Error("logical volume cannot be read", "err", v.bad)
 		case !v.ours() || !b.has(v) || v.own.Pod != "": // a pod's is the node's
 		case v.own.Group != "" && v.stateOf() != stateReady:
-			b.jobs.Go(func() { b.finish(v) })
+			groups[groupID(v.own.Group)] = true
 		case v.own.State == stateCreating && kept(v):
 			b.log.Info("copy waits for the call to be repeated", "lv", v.path())
 		case v.own.State == stateCreating && v.wiped():
@@ -92,6 +93,9 @@ func (b *Backend) sweep(ctx context.Context, c *Class, kept func(v *volume) bool
 		case v.own.State == stateDeleting:
 			b.jobs.Go(func() { b.finish(v) })
 		}
+	}
+	for id := range groups {
+		b.jobs.Go(func() { b.finishGroup(id) })
 	}
 	return nil
 }

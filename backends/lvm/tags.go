@@ -20,7 +20,7 @@ const (
 	tagDriver  = "csi.d="   // name of the driver; an LV without it is foreign
 	tagVersion = "csi.v="   // of this list: 1
 	tagClass   = "csi.c="   // name of the class
-	tagKind    = "csi.k="   // v: volume, s: snapshot, t: temporary snapshot
+	tagKind    = "csi.k="   // v: volume, s: snapshot, t: temporary snapshot, z: what a volume is to grow by
 	tagName    = "csi.n="   // name of the volume or snapshot, base64url
 	tagState   = "csi.s="   // creating, ready or deleting
 	tagPrint   = "csi.f="   // fingerprint
@@ -148,7 +148,7 @@ func (m *meta) parse(name, created, offset string) error {
 	if !className.MatchString(m.Class) {
 		return torn(tagClass, m.Class)
 	}
-	if m.Kind != kindVolume && m.Kind != kindSnapshot && m.Kind != kindTemp {
+	if m.Kind != kindVolume && m.Kind != kindSnapshot && m.Kind != kindTemp && m.Kind != kindGrowth {
 		return torn(tagKind, m.Kind)
 	}
 	if m.State != stateCreating && m.State != stateReady && m.State != stateDeleting {
