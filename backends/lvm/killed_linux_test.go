@@ -306,9 +306,7 @@ func TestLVMKilledForReal(t *testing.T) {
 	}
 	testenv.Tool(t, "strace")
 	makeVG(t, "/dev/ubdb", "/dev/ubdc")
-	seed := rand.Uint64()
-	t.Logf("seed: %d", seed)
-	random := rand.New(rand.NewPCG(seed, 0))
+	random := rand.New(rand.NewPCG(1, 0)) // the same sample each time
 	deaths, cases := 0, 0
 	all := os.Getenv("CSIKIT_CRASH") == "all"
 	for i, s := range allServices() {

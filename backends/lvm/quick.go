@@ -121,12 +121,19 @@ const endSize = 512 << 10
 // without the zeros that lvm writes after the commit: nobody was told of it, and nobody
 // has opened it.
 func (b *Backend) vouch(ctx context.Context, c *Class, v *volume) error {
-	if state, _ := v.own.format(); v.own.Nonce == "" || state != backends.FormatNever || v.pool != "" || !b.makes(v.uuid, false) || b.o.Half&ControllerHalf == 0 {
+	if state, _ := v.own.format(); v.own.Nonce == "" || state != backends.FormatNever || !b.makes(v.uuid, false) || b.o.Half&ControllerHalf == 0 {
 		return nil
 	}
 	path, err := b.activate(ctx, c, v)
+	if v.pool != "" && said(err, "No data available") {
+		return b.unborn(ctx, c, v)
+	}
 	if err != nil {
 		return err
+	}
+	if v.pool != "" {
+		b.makes(v.uuid, true)
+		return nil
 	}
 	d, err := b.kernel.exclusive(path, v.dmUUID())
 	if errors.Is(err, backends.ErrInUse) {
@@ -142,6 +149,20 @@ func (b *Backend) vouch(ctx context.Context, c *Class, v *volume) error {
 	}
 	b.makes(v.uuid, true)
 	return nil
+}
+
+// unborn takes away a thin LV that the metadata has and its pool has not: lvm was killed
+// between the two, and does not make it good. Nothing can be in it.
+func (b *Backend) unborn(ctx context.Context, c *Class, v *volume) error {
+	leave, err := b.turn(ctx, c)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	if err := b.remove(ctx, c, v); err != nil {
+		return classify(fmt.Errorf("remove %s, which its pool does not have: %w", v.path(), err))
+	}
+	return backends.VolumeNotFound(v.own.Name)
 }
 
 // makes remembers the LVs whose making this process has seen to its end; it says
