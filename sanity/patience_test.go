@@ -3,13 +3,14 @@ package sanity
 import (
 	"context"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/csikit/csikit/internal/testenv"
 )
 
 // TestPatience: what a CO asks again is asked again, for a while; what is an answer
@@ -32,7 +33,7 @@ func TestPatience(t *testing.T) {
 		{"for ever", create, []codes.Code{codes.Unavailable}, 0, longestWait},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			testenv.Bubble(t, func(t *testing.T) {
 				calls, begun := 0, time.Now()
 				answer := func() error {
 					calls++
@@ -49,7 +50,7 @@ func TestPatience(t *testing.T) {
 
 // TestPatienceEnds: a driver that is gone does not take so long for each spec.
 func TestPatienceEnds(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testenv.Bubble(t, func(t *testing.T) {
 		p, begun := new(patience), time.Now()
 		for range 100 {
 			if err := p.call(t.Context(), &csi.ProbeRequest{}, func() error { return status.Error(codes.Unavailable, "gone") }); err == nil {

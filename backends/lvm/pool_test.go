@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/internal/testenv"
 )
 
 // poolless is a VG without a pool, and options with a class that makes one.
@@ -141,7 +142,7 @@ func TestPoolExtend(t *testing.T) {
 }
 
 func TestPoolsAreWatched(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testenv.Bubble(t, func(t *testing.T) {
 		f, o := poolless()
 		b := onFake(t, f, o)
 		createVolume(t, b, "a", "thin", 8<<20)

@@ -16,6 +16,7 @@ import (
 	"github.com/csikit/csikit/backends"
 	"github.com/csikit/csikit/backends/command"
 	"github.com/csikit/csikit/backends/lvm/internal/vgda"
+	"github.com/csikit/csikit/internal/testenv"
 )
 
 // A writer of metadata that hangs is asked to end, and has the time to finish what
@@ -107,7 +108,7 @@ func onHung(t *testing.T) (*hung, *Backend) {
 
 // Changes of one VG come one after the other; another VG does not wait for them.
 func TestQueueOfEachVG(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testenv.Bubble(t, func(t *testing.T) {
 		h, b := onHung(t)
 		var all sync.WaitGroup
 		for i := range 6 {
@@ -174,7 +175,7 @@ func (direct) pool(string) (data, meta float64, health string, err error) {
 // A disk that hangs holds up nobody but the one that reads it: lvm is asked, which can
 // be killed.
 func TestDiskHangs(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testenv.Bubble(t, func(t *testing.T) {
 		f := newFake()
 		b := onFake(t, f, optionsFor("linear"))
 		b.kernel = direct{f}

@@ -7,10 +7,10 @@ import (
 	"net"
 	"syscall"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/internal/testenv"
 )
 
 const server = "nfs1:2049"
@@ -18,7 +18,7 @@ const server = "nfs1:2049"
 // TestBreaker: one call at a time tries a dead server, and not too often; what it
 // gets from the server is an answer, also an error.
 func TestBreaker(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testenv.Bubble(t, func(t *testing.T) {
 		var asked int
 		var silent error
 		bs := newBreakers()
@@ -66,7 +66,7 @@ func TestBreaker(t *testing.T) {
 
 // TestBreakerLeft: a caller that goes while it tries the server leaves the place to the next.
 func TestBreakerLeft(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testenv.Bubble(t, func(t *testing.T) {
 		bs := newBreakers()
 		bs.ping = func(ctx context.Context, _ string) error { <-ctx.Done(); return ctx.Err() }
 		bs.fail(server, errors.New("hangs"))
