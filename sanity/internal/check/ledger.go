@@ -35,6 +35,14 @@ func (l *ledger) find(kind, key string) *debt {
 	return nil
 }
 
+// has tells whether something was made for certain, and is not taken back.
+func (l *ledger) has(kind, key string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	d := l.find(kind, key)
+	return d != nil && !d.doubt
+}
+
 func (l *ledger) add(d debt) *debt {
 	if old := l.find(d.kind, d.key); old != nil {
 		return old

@@ -2,6 +2,7 @@ package check
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -105,6 +106,24 @@ func TestDoubt(t *testing.T) {
 	got = try(t, p, nil, Check{ID: "X/a", Clauses: "CP-01", Run: func(t *T) { OK[*csi.ControllerPublishVolumeResponse](t, "CP-01", bad) }})["X/a"]
 	if got.Verdict != Fail || len(got.Left) == 0 {
 		t.Errorf("what was done cannot be undone: %+v", got)
+	}
+}
+
+// TestCreatedAndNotFound: NOT_FOUND of what CreateVolume said OK of is CreateVolume's
+// fault, perhaps.
+func TestCreatedAndNotFound(t *testing.T) {
+	p := &plugin{onAttach: func(int) error { return status.Error(codes.NotFound, "no such volume") }}
+	for _, made := range []bool{true, false} {
+		got := try(t, p, nil, Check{ID: "X/a", Clauses: "CP-01", Run: func(t *T) {
+			req := &csi.ControllerPublishVolumeRequest{VolumeId: "v", NodeId: "n"}
+			if made {
+				req.VolumeId = OK[*csi.CreateVolumeResponse](t, "CV-01", t.CreateRequest()).GetVolume().GetVolumeId()
+			}
+			OK[*csi.ControllerPublishVolumeResponse](t, "CP-01", req)
+		}})["X/a"]
+		if got.Verdict != Fail || strings.Contains(fmt.Sprint(got), "CP-01 CV-01") != made {
+			t.Errorf("made %t: %+v", made, got)
+		}
 	}
 }
 
