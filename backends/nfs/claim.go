@@ -61,6 +61,13 @@ func (s *site) dropClaim(subDir, key string) error {
 	return s.erase(claimPath(dirClaims, subDir))
 }
 
+// anothers tells whether another volume claims a marker's path by now. Then what stands
+// there is not the marker's, whatever its inode: numbers are used again.
+func (s *site) anothers(m *marker) (bool, error) {
+	have, err := s.claimed(m.SubDir)
+	return have != "" && have != m.Key, err
+}
+
 // freeAbove refuses a path inside of another volume.
 func (s *site) freeAbove(subDir string) error {
 	for p := path.Dir(subDir); p != "."; p = path.Dir(p) {
@@ -89,6 +96,12 @@ func (s *site) freeBelow(subDir string) error {
 		case strings.HasPrefix(m.SubDir, subDir+"/"):
 			return fmt.Errorf("%w: subDir %q has another volume inside, %q", backends.ErrIncompatible, subDir, m.SubDir)
 		}
+	}
+	switch _, err := s.root.Lstat(path.Join(subDir, s.control, shareFile)); {
+	case err == nil:
+		return fmt.Errorf("%w: subDir %q is a share itself, and may have volumes", backends.ErrIncompatible, subDir)
+	case !notExist(err):
+		return err
 	}
 	return nil
 }
@@ -150,6 +163,9 @@ func (s *site) dropParents(subDir string) error {
 		}
 		if err != nil {
 			return err
+		}
+		if key, err := s.claimed(p); err != nil || key != "" {
+			return err // a volume by now, however empty
 		}
 		info, err := s.root.Lstat(p)
 		if err != nil && !notExist(err) {

@@ -2,6 +2,7 @@ package nfs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/csikit/csikit/backends"
@@ -50,40 +51,27 @@ func taskLegacyDelete(ctx context.Context, s *site, in legacyIn) (unmakeOut, err
 	}
 	key := legacyKey(in.ID)
 	m, err := s.marker(key)
-	if err == nil {
-		return unmakeOut{true}, s.unmake(ctx, m)
-	}
-	if !notExist(err) {
+	if notExist(err) {
+		there, err := taskLegacy(ctx, s, in)
+		if err != nil || !there {
+			return unmakeOut{}, err
+		}
+		if m, err = s.markLegacy(in, key); err != nil {
+			return unmakeOut{}, err
+		}
+	} else if err != nil {
 		return unmakeOut{}, err
 	}
-	there, err := taskLegacy(ctx, s, in)
-	if err != nil || !there {
-		return unmakeOut{}, err
-	}
-	m, err = s.adoptLegacy(in, key)
-	if err != nil {
-		return unmakeOut{}, err
+	if m.State == stateReady {
+		if err := s.claimLegacy(m); err != nil {
+			return unmakeOut{}, err
+		}
 	}
 	return unmakeOut{true}, s.unmake(ctx, m)
 }
 
-func (s *site) adoptLegacy(in legacyIn, key string) (*marker, error) {
-	refuse := func(err error) error {
-		return fmt.Errorf("%w: %s is not deleted: %w", backends.ErrPrecondition, in.ID, err)
-	}
-	have, err := s.claimed(in.SubDir)
-	if err != nil {
-		return nil, err
-	}
-	if have != "" && have != key {
-		return nil, refuse(fmt.Errorf("%q belongs to another volume, %s", in.SubDir, have))
-	}
-	if err := s.freeAbove(in.SubDir); err != nil {
-		return nil, refuse(err)
-	}
-	if err := s.freeBelow(in.SubDir); err != nil {
-		return nil, refuse(err)
-	}
+// markLegacy gives a directory a marker, if it has nothing to do with a volume of ours.
+func (s *site) markLegacy(in legacyIn, key string) (*marker, error) {
 	info, err := s.root.Lstat(in.SubDir)
 	if err != nil {
 		return nil, err
@@ -92,9 +80,50 @@ func (s *site) adoptLegacy(in legacyIn, key string) (*marker, error) {
 		Version: markerVersion, Key: key, Name: in.SubDir, Legacy: in.ID, SubDir: in.SubDir, State: stateReady,
 		OnDelete: in.OnDelete, Adopted: true, Inode: info.Ino, Root: s.inode,
 	}
+	if err := s.freeLegacy(m); err != nil {
+		return nil, refuseLegacy(m, err)
+	}
 	if err := s.saveNew(m); err != nil {
 		return nil, err
 	}
 	s.step("nfs.legacy.marked")
-	return m, s.takeClaim(in.SubDir, key)
+	return m, nil
+}
+
+// claimLegacy claims the path, and looks again: a volume that was made meanwhile is
+// seen by it, or has seen the claim.
+func (s *site) claimLegacy(m *marker) error {
+	err := s.takeClaim(m.SubDir, m.Key)
+	if err == nil {
+		s.step("nfs.legacy.claimed")
+		err = s.freeLegacy(m)
+	}
+	if !errors.Is(err, backends.ErrIncompatible) {
+		return err
+	}
+	if left := errors.Join(s.dropClaim(m.SubDir, m.Key), s.erase(markerPath(m.Key))); left != nil {
+		return unavailable("%w, and then: %w", err, left)
+	}
+	return refuseLegacy(m, err)
+}
+
+// freeLegacy is ErrIncompatible for a path that has to do with a volume of ours.
+func (s *site) freeLegacy(m *marker) error {
+	switch have, err := s.claimed(m.SubDir); {
+	case err != nil:
+		return err
+	case have != "" && have != m.Key:
+		return fmt.Errorf("%w: %q belongs to another volume, %s", backends.ErrIncompatible, m.SubDir, have)
+	}
+	if err := s.freeAbove(m.SubDir); err != nil {
+		return err
+	}
+	return s.freeBelow(m.SubDir)
+}
+
+func refuseLegacy(m *marker, err error) error {
+	if !errors.Is(err, backends.ErrIncompatible) {
+		return err
+	}
+	return fmt.Errorf("%w: %s is not deleted: %w", backends.ErrPrecondition, m.Legacy, err)
 }

@@ -190,6 +190,9 @@ func (s *site) placed(m *marker, adopt bool) (bool, error) {
 	if _, err := s.root.Sub(m.SubDir); err != nil {
 		return false, err // another file system, for example
 	}
+	if err := s.erase(claimPath(dirParents, m.SubDir)); err != nil {
+		return false, err // it is no parent any more
+	}
 	m.Inode, m.Root, m.Adopted = info.Ino, s.inode, true
 	if err := s.save(m); err != nil {
 		return false, err

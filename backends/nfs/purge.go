@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"path"
 	"strings"
+
+	"github.com/csikit/csikit/backends/nfs/internal/tree"
 )
 
 // Names of tasks.
@@ -63,7 +65,22 @@ func (s *site) purge(ctx context.Context, p string) (removed int64, err error) {
 	if err != nil {
 		return done.Removed, err
 	}
+	if s.remembered(p, info) {
+		return done.Removed, nil
+	}
 	return done.Removed + 1, ignoreGone(s.root.Rmdir(p))
+}
+
+// remembered tells whether a marker still names this directory: of a deletion that was
+// cut. While the directory is there no other one gets its inode, and the next try sees
+// that it was moved.
+func (s *site) remembered(p string, info tree.Info) bool {
+	key, _, _ := strings.Cut(path.Base(p), ".")
+	if !keyRule.MatchString(key) {
+		return false
+	}
+	m, err := s.marker(key)
+	return err == nil && (m.Target == p || m.Inode == info.Ino) || err != nil && !notExist(err)
 }
 
 type trashIn struct{ where }

@@ -211,7 +211,11 @@ func (s *site) copySnap(ctx context.Context, m *snapMark) (done tree.Copied, err
 	if err := s.snapSource(&snapMark{VolumeID: m.VolumeID, VolumeKey: m.VolumeKey, SubDir: m.SubDir, Legacy: m.Legacy}); err != nil {
 		return done, err
 	}
-	if err := s.root.Mkdir(aside, 0o700); err != nil && !exists(err) {
+	err = s.root.Mkdir(aside, 0o700)
+	if exists(err) && m.Still {
+		return done, fmt.Errorf("%w: an earlier copy of it was cut, and nobody knows what was written since", tree.ErrChanged)
+	}
+	if err != nil && !exists(err) {
 		return done, err
 	}
 	s.step("nfs.snap.made")

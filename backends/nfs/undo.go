@@ -9,8 +9,13 @@ import (
 
 // undo removes what a volume that never was has left.
 func (s *site) undo(m *marker) error {
+	another, err := s.anothers(m)
+	if err != nil {
+		return err
+	}
 	info, err := s.root.Lstat(m.SubDir)
 	switch {
+	case another:
 	case err == nil && m.Inode != 0 && info.Dir() && m.Root == s.inode && info.Ino == m.Inode && !m.Adopted:
 		if err := s.toTrash(m.SubDir, m.Key); err != nil {
 			return err

@@ -99,6 +99,12 @@ func archiveName(m *marker, now time.Time) string {
 // carryOut moves the directory to where the marker says, once. What stands at its
 // place afterwards is somebody else's.
 func (s *site) carryOut(m *marker) error {
+	if has, err := s.anothers(m); err != nil || has {
+		return err // a claim is given back after the move
+	}
+	if _, err := s.root.Lstat(m.Target); !notExist(err) {
+		return err // moved: nobody else knows that name
+	}
 	info, err := s.root.Lstat(m.SubDir)
 	switch {
 	case notExist(err):
@@ -106,10 +112,6 @@ func (s *site) carryOut(m *marker) error {
 	case err != nil:
 		return err
 	case !info.Dir() || !s.owns(m, info):
-		return nil
-	}
-	if _, err := s.root.Lstat(m.Target); err == nil && m.Root != s.inode {
-		// Without inodes the two cannot be told apart: this one came later.
 		return nil
 	}
 	err = s.root.Rename(m.SubDir, m.Target)

@@ -80,7 +80,7 @@ type task struct {
 // times, extended attributes and hard links; symbolic links, fifos, sockets and
 // devices. links is an empty directory on the file system of dst, or what an earlier
 // Copy of the same left there. What dst has already is kept where it is certainly
-// whole, and made anew elsewhere.
+// whole, and made anew elsewhere; what src has no more is removed.
 func Copy(ctx context.Context, dst, src, links *Root, o CopyOptions) (Copied, error) {
 	if o.Workers <= 0 {
 		o.Workers = 8
@@ -141,6 +141,9 @@ func (c *copier) walkRoot(ctx context.Context, dst, src *Root) error {
 	p := &pair{src: s, dst: d}
 	p.users.Store(1)
 	if p.info, err = statOf(s); err == nil {
+		err = c.prune(ctx, p)
+	}
+	if err == nil {
 		err = c.walk(ctx, p, 0)
 	}
 	return errors.Join(err, c.leave(p))
@@ -214,7 +217,7 @@ func (c *copier) entry(ctx context.Context, p *pair, name string, depth int) err
 			return errors.Join(context.Cause(ctx), c.leave(p))
 		}
 	}
-	sub, err := c.enter(p, name)
+	sub, err := c.enter(ctx, p, name)
 	if err != nil || sub == nil {
 		return err
 	}
@@ -233,7 +236,7 @@ func (c *copier) vanished(p *pair, name string, err error) error {
 }
 
 // enter opens a directory of the source, and makes its copy. nil: it is gone.
-func (c *copier) enter(p *pair, name string) (*pair, error) {
+func (c *copier) enter(ctx context.Context, p *pair, name string) (*pair, error) {
 	full := p.src.Name() + "/" + name
 	src, err := openat2(int(p.src.Fd()), name, full, unix.O_RDONLY|unix.O_DIRECTORY, 0, beneath)
 	switch {
@@ -244,13 +247,19 @@ func (c *copier) enter(p *pair, name string) (*pair, error) {
 	case err != nil:
 		return nil, err
 	}
-	sub := &pair{src: src, up: p}
+	sub, old := &pair{src: src, up: p}, false
 	if sub.info, err = statOf(src); err == nil {
-		sub.dst, err = makeDir(p.dst, name)
+		sub.dst, old, err = makeDir(p.dst, name)
 	}
 	if err != nil {
 		_ = src.Close() // read only
 		return nil, err
+	}
+	if old {
+		if err := c.prune(ctx, sub); err != nil {
+			_, _ = src.Close(), sub.dst.Close() // nothing was written by them
+			return nil, err
+		}
 	}
 	sub.users.Store(1)
 	p.users.Add(1)
@@ -261,22 +270,45 @@ func (c *copier) enter(p *pair, name string) (*pair, error) {
 func isGone(err error) bool { return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESTALE) }
 
 // makeDir makes a directory, or takes the one that an earlier copy made.
-func makeDir(parent *os.File, name string) (*os.File, error) {
+func makeDir(parent *os.File, name string) (d *os.File, old bool, err error) {
 	fd, full := int(parent.Fd()), parent.Name()+"/"+name
 	for range 2 {
 		err := again(func() error { return unix.Mkdirat(fd, name, 0o700) })
+		old = err != nil
 		if err != nil && !errors.Is(err, unix.EEXIST) {
-			return nil, &os.PathError{Op: "mkdir", Path: full, Err: err}
+			return nil, false, &os.PathError{Op: "mkdir", Path: full, Err: err}
 		}
 		d, err := openat2(fd, name, full, unix.O_RDONLY|unix.O_DIRECTORY, 0, beneath)
 		if !errors.Is(err, unix.ENOTDIR) && !errors.Is(err, unix.ELOOP) {
-			return d, err
+			return d, old, err
 		}
 		if err := again(func() error { return unix.Unlinkat(fd, name, 0) }); err != nil {
-			return nil, &os.PathError{Op: "unlink", Path: full, Err: err}
+			return nil, false, &os.PathError{Op: "unlink", Path: full, Err: err}
 		}
 	}
-	return nil, &os.PathError{Op: "mkdir", Path: full, Err: unix.EEXIST}
+	return nil, false, &os.PathError{Op: "mkdir", Path: full, Err: unix.EEXIST}
+}
+
+// prune removes from a directory that an earlier copy made what its source does not have
+// any more.
+func (c *copier) prune(ctx context.Context, p *pair) error {
+	for {
+		names, err := p.dst.Readdirnames(batch)
+		for _, name := range names {
+			if _, err := statAt(int(p.src.Fd()), name); !isGone(err) {
+				continue // what else is wrong with it, its copy says
+			}
+			if err := clearName(ctx, p.dst, name); err != nil {
+				return err
+			}
+		}
+		if errors.Is(err, io.EOF) || err == nil && len(names) == 0 {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
 }
 
 // clear makes a name of the copy free: what an earlier copy left there, and did not
