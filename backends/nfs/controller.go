@@ -131,9 +131,34 @@ func (b *Backend) FindVolume(ctx context.Context, req backends.CreateVolumeReque
 		return nil, fmt.Errorf("volume %q: %w", req.Name, err)
 	}
 	if out.Marker == nil || out.Marker.State != stateReady {
+		if err := b.dropOrphan(ctx, pl, out.Marker, req.Secrets); err != nil {
+			return nil, fmt.Errorf("volume %q: %w", req.Name, err)
+		}
 		return nil, backends.VolumeNotFound(req.Name)
 	}
 	return b.public(out.Marker, pl.share), nil
+}
+
+// dropOrphan undoes a half-made copy whose source is gone: no call makes it any more.
+// The CO is told that the source is not found, forgets the volume, and would never ask
+// for its deletion.
+func (b *Backend) dropOrphan(ctx context.Context, pl plan, m *marker, secrets backends.Secrets) (err error) {
+	if m == nil || m.State != stateCreating || m.Source == nil {
+		return nil
+	}
+	if m.Source.SnapshotID != "" {
+		_, err = b.Snapshot(ctx, backends.SnapshotRequest{ID: m.Source.SnapshotID, Secrets: secrets})
+	} else {
+		_, err = b.Volume(ctx, backends.VolumeRequest{ID: m.Source.VolumeID, Secrets: secrets})
+	}
+	if !errors.Is(err, backends.ErrNotFound) {
+		return nil // it is there, or CreateVolume says what is wrong with it
+	}
+	if _, err := onShare[unmakeOut](ctx, b, pl.share, "", opUnmake, unmakeIn{b.where(), pl.handle.key, true}); err != nil {
+		return err
+	}
+	b.purge(pl.share)
+	return nil
 }
 
 // CheckVolume refuses parameters that no volume can have.
@@ -265,7 +290,7 @@ func (b *Backend) unmake(ctx context.Context, s Share, key, id string) error {
 			return err
 		}
 	}
-	out, err := onShare[unmakeOut](ctx, b, s, "", opUnmake, unmakeIn{b.where(), key})
+	out, err := onShare[unmakeOut](ctx, b, s, "", opUnmake, unmakeIn{b.where(), key, false})
 	if err == nil && !out.Found {
 		return backends.VolumeNotFound(id)
 	}

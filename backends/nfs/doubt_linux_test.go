@@ -206,3 +206,31 @@ func TestShareInside(t *testing.T) {
 	g.holds("pv/data", "precious")
 	f.litter()
 }
+
+// TestOrphanedCopy: a retry that is told that its source is gone is the last one, and
+// leaves nothing.
+func TestOrphanedCopy(t *testing.T) {
+	for _, clone := range []bool{false, true} {
+		f := newFixture(t)
+		v := f.create("pv")
+		f.write("pv/data", "data")
+		snap := f.ready(f.snapshot("s", v.ID).ID)
+		f.cut("nfs.make.filled", func() {
+			if clone {
+				_, _ = f.b.CloneVolume(t.Context(), *v, request("copy"))
+			} else {
+				_, _ = f.b.RestoreSnapshot(t.Context(), *snap, request("copy"))
+			}
+		})
+		_, err := f.b.FindVolume(t.Context(), request("copy"))
+		f.kind(err, backends.ErrNotFound)
+		if names, _ := os.ReadDir(f.at(".csi-csikit", dirNew)); len(names) == 0 {
+			t.Error("the copy does not go on")
+		}
+		f.must(f.b.DeleteSnapshot(t.Context(), backends.DeleteSnapshotRequest{ID: snap.ID}))
+		f.must(f.delete(v.ID))
+		_, err = f.b.FindVolume(t.Context(), request("copy"))
+		f.kind(err, backends.ErrNotFound)
+		f.litter()
+	}
+}

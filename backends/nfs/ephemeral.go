@@ -93,7 +93,7 @@ func (b *Backend) DeleteEphemeral(ctx context.Context, req backends.DeleteEpheme
 		if out.Marker == nil || out.Marker.Ephemeral != req.ID {
 			continue
 		}
-		if _, err := onShare[unmakeOut](ctx, b, s, "", opUnmake, unmakeIn{b.where(), key}); err != nil {
+		if _, err := onShare[unmakeOut](ctx, b, s, "", opUnmake, unmakeIn{b.where(), key, false}); err != nil {
 			return fmt.Errorf("inline volume %s: %w", req.ID, err)
 		}
 		b.purge(s)

@@ -15,6 +15,8 @@ import (
 type unmakeIn struct {
 	where
 	Key string `json:"key"`
+	// HalfMade: not if it was finished meanwhile.
+	HalfMade bool `json:"halfMade,omitempty"`
 }
 
 type unmakeOut struct {
@@ -33,6 +35,9 @@ func taskUnmake(ctx context.Context, s *site, in unmakeIn) (unmakeOut, error) {
 	}
 	if err != nil {
 		return unmakeOut{}, err
+	}
+	if in.HalfMade && m.State != stateCreating {
+		return unmakeOut{}, unavailable("volume %q was finished, or is being deleted, meanwhile", m.Name)
 	}
 	return unmakeOut{true}, s.unmake(ctx, m)
 }
