@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -233,4 +234,54 @@ func TestOrphanedCopy(t *testing.T) {
 		f.kind(err, backends.ErrNotFound)
 		f.litter()
 	}
+}
+
+// TestTwoProcesses: a controller that lost its lease and goes on does not write into
+// what its successor has made, nor forget it.
+func TestTwoProcesses(t *testing.T) {
+	for _, at := range []string{"nfs.copy.file", "nfs.make.built"} {
+		f := newFixture(t)
+		v := f.create("pv")
+		f.write("pv/data", "of the source")
+		f.write("pv/more", "of the source")
+		other := open(t, f.b.o)
+		var once sync.Once
+		f.b.step = func(s string) {
+			if s == at {
+				once.Do(func() {
+					_, err := other.CloneVolume(t.Context(), *v, request("copy"))
+					f.kind(err, backends.ErrUnavailable)
+					id, err := other.VolumeID(request("copy"))
+					f.must(err)
+					f.kind(other.DeleteVolume(t.Context(), backends.DeleteVolumeRequest{ID: id}), backends.ErrUnavailable)
+				})
+			}
+		}
+		_, err := f.b.CloneVolume(t.Context(), *v, request("copy"))
+		f.must(err)
+		f.holds("copy/data", "of the source")
+		_, err = other.FindVolume(t.Context(), request("copy"))
+		f.must(err)
+	}
+}
+
+// TestTwoProcessesSnapshot: a snapshot is copied by one process, and deleted by none
+// meanwhile.
+func TestTwoProcessesSnapshot(t *testing.T) {
+	f := newFixture(t)
+	v := f.create("pv")
+	f.write("pv/data", "data")
+	other := open(t, f.b.o)
+	var once sync.Once
+	f.b.step = func(s string) {
+		if s == "nfs.snap.copied" {
+			once.Do(func() {
+				id, err := other.SnapshotID(backends.CreateSnapshotRequest{Name: "s", VolumeID: v.ID})
+				f.must(err)
+				f.kind(other.DeleteSnapshot(t.Context(), backends.DeleteSnapshotRequest{ID: id}), backends.ErrUnavailable)
+			})
+		}
+	}
+	s := f.ready(f.snapshot("s", v.ID).ID)
+	f.must(other.DeleteSnapshot(t.Context(), backends.DeleteSnapshotRequest{ID: s.ID}))
 }

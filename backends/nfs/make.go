@@ -82,7 +82,7 @@ func taskMake(ctx context.Context, s *site, in makeIn) (*marker, error) {
 	if errors.Is(err, backends.ErrUnavailable) || ctx.Err() != nil {
 		return nil, err // the next try goes on from there
 	}
-	if left := s.undo(m); left != nil {
+	if left := s.undo(ctx, m); left != nil {
 		return nil, unavailable("%w, and then: %w", err, left)
 	}
 	return nil, err
@@ -101,7 +101,7 @@ func (s *site) begin(ctx context.Context, in makeIn) (*marker, error) {
 		return m, nil
 	case m.State == stateCreating:
 		// Another volume was asked for by this name, and never answered for.
-		if err := s.undo(m); err != nil {
+		if err := s.undo(ctx, m); err != nil {
 			return nil, err
 		}
 	default:
@@ -133,6 +133,11 @@ func (s *site) make(ctx context.Context, in makeIn, m *marker) error {
 		return err
 	}
 	s.step("nfs.make.claimed")
+	unlock, err := s.lockMarker(ctx, m)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	if err := s.freeAbove(m.SubDir); err != nil {
 		return err
 	}

@@ -179,12 +179,16 @@ func taskSnapCopy(ctx context.Context, s *site, in snapIn) (snapOut, error) {
 	if err := s.need(); err != nil {
 		return snapOut{}, err
 	}
-	m, err := s.snap(in.Key)
+	m, unlock, err := s.lockSnap(ctx, in.Key)
 	if notExist(err) {
 		return snapOut{Lost: "it was deleted"}, nil
 	}
-	if err != nil || m.State != stateCopying || m.Hook {
-		return snapOut{Snap: m}, err
+	if err != nil {
+		return snapOut{}, err
+	}
+	defer unlock()
+	if m.State != stateCopying || m.Hook {
+		return snapOut{Snap: m}, nil
 	}
 	out := snapOut{Snap: m}
 	out.Copied, err = s.copySnap(ctx, m)
@@ -278,17 +282,18 @@ type snapDeleteIn struct {
 }
 
 // taskSnapDelete deletes a snapshot; one of the hook's in two steps.
-func taskSnapDelete(_ context.Context, s *site, in snapDeleteIn) (snapOut, error) {
+func taskSnapDelete(ctx context.Context, s *site, in snapDeleteIn) (snapOut, error) {
 	if err := s.need(); err != nil {
 		return snapOut{}, err
 	}
-	m, err := s.snap(in.Key)
+	m, unlock, err := s.lockSnap(ctx, in.Key)
 	if notExist(err) {
 		return snapOut{}, nil
 	}
 	if err != nil {
 		return snapOut{}, err
 	}
+	defer unlock()
 	if m.State != stateDeleting {
 		m.State = stateDeleting
 		if err := s.saveSnap(m); err != nil {

@@ -1,6 +1,7 @@
 package nfs
 
 import (
+	"context"
 	"errors"
 	"path"
 	"strings"
@@ -8,7 +9,12 @@ import (
 )
 
 // undo removes what a volume that never was has left.
-func (s *site) undo(m *marker) error {
+func (s *site) undo(ctx context.Context, m *marker) error {
+	unlock, err := s.lockMarker(ctx, m)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	another, err := s.anothers(m)
 	if err != nil {
 		return err

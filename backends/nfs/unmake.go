@@ -44,7 +44,7 @@ func taskUnmake(ctx context.Context, s *site, in unmakeIn) (unmakeOut, error) {
 
 func (s *site) unmake(ctx context.Context, m *marker) error {
 	if m.State == stateCreating {
-		return s.undo(m)
+		return s.undo(ctx, m)
 	}
 	if err := s.notPending(m.Key); err != nil {
 		return err

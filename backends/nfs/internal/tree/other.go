@@ -33,6 +33,9 @@ var errLinux = errors.ErrUnsupported
 // Open is for Linux.
 func Open(string) (*Root, error) { return nil, errLinux }
 
+// Lock is for Linux.
+func (*Root) Lock(string) (func(), error) { return nil, errLinux }
+
 // Close is for Linux.
 func (*Root) Close() error { return nil }
 

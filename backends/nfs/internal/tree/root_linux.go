@@ -309,6 +309,34 @@ func (r *Root) Free() (total, available int64, err error) {
 // procPath reaches what f has open, whatever it is called by now.
 func procPath(f *os.File) string { return "/proc/self/fd/" + strconv.Itoa(int(f.Fd())) }
 
+// Lock locks a file against every other process, also of other clients of an NFS 4
+// server; it ends with the process. One that somebody else has is unix.EWOULDBLOCK.
+// Where there are no locks it is had without one.
+func (r *Root) Lock(p string) (unlock func(), err error) {
+	f, err := r.open(p, unix.O_RDWR|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	err = again(func() error { return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) })
+	if errors.Is(err, unix.ENOLCK) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EINVAL) {
+		err = nil
+	}
+	if err == nil {
+		// It may have been removed meanwhile, and made anew.
+		var now, held Info
+		if now, err = r.Lstat(p); err == nil {
+			if held, err = statOf(f); err == nil && held.Ino != now.Ino {
+				err = unix.EWOULDBLOCK
+			}
+		}
+	}
+	if err != nil {
+		_ = f.Close() // nothing was written by it
+		return nil, r.wrap("lock", p, err)
+	}
+	return func() { _ = f.Close() }, nil // nothing was written by it
+}
+
 // SetOwner gives a directory at p an owner and a mode, each if it is not negative.
 func (r *Root) SetOwner(p string, uid, gid int, mode int64) error {
 	d, err := r.open(p, unix.O_RDONLY|unix.O_DIRECTORY, 0)
