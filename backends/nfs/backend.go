@@ -26,6 +26,8 @@ type Backend struct {
 	copies chan int     // lanes for copies that nobody uses
 	purges purges       // trash that is being emptied
 	usage  usages       // of QuotaGuard
+
+	prepared sync.Map // names of shares that this process saw prepared
 }
 
 // New makes a Backend. It does not look at any share: those may come later.

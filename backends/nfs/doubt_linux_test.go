@@ -285,3 +285,23 @@ func TestTwoProcessesSnapshot(t *testing.T) {
 	s := f.ready(f.snapshot("s", v.ID).ID)
 	f.must(other.DeleteSnapshot(t.Context(), backends.DeleteSnapshotRequest{ID: s.ID}))
 }
+
+// TestShareGoesAway: Init prepares a share that was never used, and not the directory
+// beneath one that is not mounted any more.
+func TestShareGoesAway(t *testing.T) {
+	f := newFixture(t)
+	v := f.create("pv")
+	f.must(os.Rename(f.dir, f.dir+"-away"))
+	f.must(os.Mkdir(f.dir, 0o755))
+	_, err := f.b.FindVolume(t.Context(), request("other"))
+	f.kind(err, backends.ErrUnavailable)
+	_, err = f.b.CreateVolume(t.Context(), request("other"))
+	f.kind(err, backends.ErrUnavailable)
+	f.kind(f.delete(v.ID), backends.ErrUnavailable)
+	if names := f.root(); len(names) > 0 {
+		t.Errorf("%q", names)
+	}
+	f.must(os.Remove(f.dir))
+	f.must(os.Rename(f.dir+"-away", f.dir))
+	f.must(f.delete(v.ID))
+}

@@ -61,7 +61,8 @@ type Options struct {
 	AnyShare bool
 	// Init prepares a share that was never used. Without it a share without the
 	// directory of this installation is a disk that is not mounted on its server, and
-	// every call answers ErrUnavailable: set it where that cannot happen, or once.
+	// every call answers ErrUnavailable: set it where that cannot happen, or once. One
+	// that a process has seen prepared it does not prepare again.
 	Init bool
 	// OnDelete is what becomes of a deleted volume, if its class does not say:
 	// "delete" (""), "retain" or "archive".
