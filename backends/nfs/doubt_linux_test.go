@@ -169,7 +169,7 @@ func TestSnapshotOfACutCopy(t *testing.T) {
 			}
 		}
 		s := f.snapshot("s", v.ID, paramConsistency, mode)
-		f.b.step = nil
+		f.b.wg.Wait()
 		f.must(f.b.Close())
 		for _, p := range []string{"pv/a", "pv/dir/b", "pv/gone"} {
 			f.must(os.RemoveAll(f.at(p)))
