@@ -166,7 +166,9 @@ func (g *Group) decodeSegment(v *Volume, s section, first bool, index map[string
 		origins[f.maybe("cow_store")] = origin
 		g.Snapshots = true
 	} else if first {
-		v.Origin = origin
+		if v.Origin = origin; origin == "" { // of a thin one, what it has not of its own
+			v.Origin = f.maybe("external_origin")
+		}
 	}
 	if first {
 		zero, _ := s["zero_new_blocks"].(int64)

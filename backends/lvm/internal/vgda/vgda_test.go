@@ -300,3 +300,18 @@ func TestDiskRefuses(t *testing.T) {
 		t.Error("a device without anything")
 	}
 }
+
+// A thin LV that reads what it lacks from one outside of its pool, is said to have that
+// as its origin, as by lvs: who removes the origin would take it along.
+func TestExternalOrigin(t *testing.T) {
+	text := strings.Replace(sample, `origin = "thin"`, `external_origin = "lin"`, 1)
+	g, err := Decode(text)
+	if err != nil || text == sample {
+		t.Fatal(err)
+	}
+	for _, v := range g.Volumes {
+		if v.Name == "snapthin" && v.Origin != "lin" {
+			t.Errorf("%+v", v)
+		}
+	}
+}
