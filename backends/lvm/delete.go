@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/csikit/csikit/backends"
 )
@@ -139,7 +140,7 @@ func (b *Backend) mark(ctx context.Context, id, kind string, refuse []func(*volu
 			return nil, nil, err
 		}
 	}
-	if err := b.free(ctx, c, v); err != nil {
+	if _, err := b.free(ctx, c, v); err != nil {
 		return nil, nil, fmt.Errorf("delete %s: %w", id, err)
 	}
 	want := stateDeleting
@@ -197,11 +198,49 @@ func (b *Backend) wipe(ctx context.Context, c *Class, v *volume) error {
 	if d.size() < v.size {
 		return errors.Join(fmt.Errorf("%s has %d bytes, and %s %d", path, d.size(), v.path(), v.size), d.close())
 	}
-	err = b.zero(ctx, c, v, d)
+	err = b.mend(ctx, c, v)
+	if err == nil {
+		err = b.zero(ctx, c, v, d)
+	}
 	if err = errors.Join(err, d.close()); err != nil {
 		return err
 	}
 	b.step("delete:wiped")
+	return b.allLegs(ctx, c, v)
+}
+
+// mend has a leg of a RAID LV that failed and is back take part again: as it is, it
+// gets nothing of what is written, and would keep what it has.
+func (b *Backend) mend(ctx context.Context, c *Class, v *volume) error {
+	err := b.allLegs(ctx, c, v)
+	if err == nil {
+		return nil
+	}
+	leave, turn := b.turn(ctx, c)
+	if turn != nil {
+		return turn
+	}
+	defer leave()
+	if again := b.tool.change(ctx, c.VG, "lvchange", "--refresh", v.path()); again != nil {
+		return errors.Join(err, again)
+	}
+	b.step("delete:refreshed")
+	return b.allLegs(ctx, c, v)
+}
+
+// allLegs refuses a RAID LV of which a leg has not got what was written to it.
+func (b *Backend) allLegs(ctx context.Context, c *Class, v *volume) error {
+	if !strings.Contains(v.layout, "raid") {
+		return nil
+	}
+	g, err := b.look(ctx, c)
+	if err != nil {
+		return err
+	}
+	now := g.byUUID(v.uuid)
+	if now == nil || now.health != "" && !strings.Contains(now.health, "mismatches exist") {
+		return fmt.Errorf("%w: %s is written to without all of its legs (lvchange --refresh, or lvconvert --repair)", backends.ErrUnavailable, v.path())
+	}
 	return nil
 }
 
@@ -217,6 +256,9 @@ func (b *Backend) zero(ctx context.Context, c *Class, v *volume, d disk) error {
 		b.step("delete:wiping")
 		backends.Progress(ctx, fmt.Sprintf("wiped %d MiB of %s", (at+wipeStep)>>20, v.path()))
 		if done := at + wipeStep; done-noted >= wipeNote && done < d.size() {
+			if err := b.allLegs(ctx, c, v); err != nil {
+				return err // what is noted is not written again
+			}
 			if err := b.note(ctx, c, v, d, noted, done); err != nil {
 				return err
 			}

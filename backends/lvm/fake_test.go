@@ -99,7 +99,7 @@ func (f *fakeVG) Run(ctx context.Context, c command.Cmd) (command.Result, error)
 
 // options takes the arguments apart: those with values, and what stands alone.
 func options(args []string) (opts map[string][]string, rest []string) {
-	alone := []string{"-qq", "--yes", "--ignoreactivationskip", "--nosuffix", "--snapshot", "--splitsnapshot", "-a"}
+	alone := []string{"-qq", "--yes", "--ignoreactivationskip", "--nosuffix", "--snapshot", "--splitsnapshot", "-a", "--refresh"}
 	opts = map[string][]string{}
 	for i := 1; i < len(args); i++ {
 		switch a := args[i]; {
@@ -238,6 +238,9 @@ func (f *fakeVG) change(what string, opts map[string][]string, i int) error {
 	case "lvchange":
 		if opts["--addtag"] != nil && opts["--ignoreactivationskip"] != nil {
 			return exit(3, "Command does not accept option: --ignoreactivationskip.")
+		}
+		if opts["--refresh"] != nil && l.health == "refresh needed" {
+			l.health = ""
 		}
 		if a := opts["--activate"]; len(a) > 0 {
 			for _, o := range f.together(l) {

@@ -45,7 +45,10 @@ func (b *Backend) blanked(ctx context.Context, p *plan) error {
 	if err == nil {
 		err = d.sync()
 	}
-	return errors.Join(err, d.close())
+	if err = errors.Join(err, d.close()); err != nil {
+		return err
+	}
+	return b.allLegs(ctx, c, v)
 }
 
 // readyBlank overwrites an LV that was made, and makes it ready.
