@@ -40,11 +40,29 @@ func (b *Backend) ChangedBlocks(ctx context.Context, req backends.ChangedBlocksR
 	if err != nil {
 		return backends.BlockMap{}, fmt.Errorf("changed blocks of %s: %w", req.Target, err)
 	}
+	if err := b.remain(ctx, c, target, from); err != nil {
+		return backends.BlockMap{}, err
+	}
 	m, err := decodeMappings(out)
 	if err != nil {
 		return backends.BlockMap{}, fmt.Errorf("%w: %s of %s: %w", backends.ErrUnavailable, tool, req.Target, err)
 	}
 	return backends.BlockMap{VolumeSize: target.size, Blocks: m.blocks(req.Offset, target.size)}, nil
+}
+
+// remain sees that snapshots are still there after the metadata was read: lvm gives the
+// number of one that is gone to the next.
+func (b *Backend) remain(ctx context.Context, c *Class, snaps ...*volume) error {
+	g, err := b.look(ctx, c)
+	if err != nil {
+		return err
+	}
+	for _, v := range snaps {
+		if v != nil && g.byUUID(v.uuid) == nil {
+			return backends.SnapshotNotFound(v.id())
+		}
+	}
+	return nil
 }
 
 // tracked is a snapshot of which the pool knows the chunks.

@@ -206,14 +206,16 @@ func (p *plan) args(g *group) []string {
 func sizeArg(n int64) string { return strconv.FormatInt(n, 10) + "b" }
 
 // remove takes an LV away that holds nobody's data any more, and sees it gone. The
-// caller has the VG's turn.
+// caller has the VG's turn. Since v was looked at the LV may have been renamed, or be
+// gone and its name another's: what goes is what has its UUID.
 func (b *Backend) remove(ctx context.Context, c *Class, v *volume) error {
-	if err := b.free(ctx, c, v); err != nil {
+	v, err := b.free(ctx, c, v)
+	if v == nil || err != nil {
 		return err
 	}
 	b.forget(v.uuid)
 	restore := b.lift(v.dmUUID())
-	err := b.tool.change(ctx, c.VG, "lvremove", v.path())
+	err = b.tool.change(ctx, c.VG, "lvremove", v.path())
 	b.step("remove:done")
 	if err != nil {
 		restore()
@@ -235,22 +237,26 @@ func (b *Backend) remove(ctx context.Context, c *Class, v *volume) error {
 	return nil
 }
 
-// free refuses to remove what others need: lvremove --yes would take foreign
-// snapshots along.
-func (b *Backend) free(ctx context.Context, c *Class, v *volume) error {
+// free gives an LV as it is now, nil: it is gone, and refuses to remove what others
+// need: lvremove --yes would take foreign snapshots along.
+func (b *Backend) free(ctx context.Context, c *Class, v *volume) (*volume, error) {
 	g, err := b.peek(ctx, c)
 	if err != nil {
-		return err
+		return nil, err
+	}
+	now := g.byUUID(v.uuid)
+	if now == nil {
+		return nil, nil
+	}
+	if now.open {
+		return nil, fmt.Errorf("%w: logical volume %s is open", backends.ErrInUse, now.path())
 	}
 	for _, o := range g.lvs {
-		switch {
-		case o.uuid == v.uuid && o.open:
-			return fmt.Errorf("%w: logical volume %s is open", backends.ErrInUse, o.path())
-		case dependsOn(o, v):
-			return &dependentError{o, v}
+		if dependsOn(o, now) {
+			return nil, &dependentError{o, now}
 		}
 	}
-	return nil
+	return now, nil
 }
 
 // dependentError is a snapshot that keeps its volume from being removed.

@@ -55,7 +55,13 @@ func (b *Backend) CreateEphemeral(ctx context.Context, req backends.CreateEpheme
 			return nil, err
 		}
 		if v != nil && v.own.State == stateReady {
-			return b.samePod(v, p)
+			err := b.vouch(ctx, p.c, v)
+			if err == nil {
+				return b.samePod(v, p)
+			}
+			if !errors.Is(err, backends.ErrNotFound) || try > 0 {
+				return nil, err
+			}
 		}
 		made, err := b.make(ctx, p)
 		switch {
@@ -110,6 +116,11 @@ func (b *Backend) planPod(req backends.CreateEphemeralRequest) (*plan, error) {
 func (b *Backend) DeleteEphemeral(ctx context.Context, req backends.DeleteEphemeralRequest) error {
 	if err := b.serves(NodeHalf); err != nil {
 		return err
+	}
+	if req.VolumeID != "" {
+		if _, _, err := b.locate(req.VolumeID, kindVolume); gone(err) != nil {
+			return err
+		}
 	}
 	lv := nameOf(kindVolume, podName(req.ID))
 	for _, c := range b.order {

@@ -2,6 +2,7 @@ package lvm
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"regexp"
@@ -39,13 +40,33 @@ func (b *Backend) members(ctx context.Context, id string) ([]*volume, error) {
 			return nil, err
 		}
 		for _, v := range g.lvs {
-			if v.ours() && v.own.Group != "" && groupID(v.own.Group) == id && b.has(v) {
+			switch {
+			case !v.inGroup(id):
+			case v.bad != nil:
+				return nil, v.bad
+			case !b.has(v):
+				return nil, fmt.Errorf("%w: logical volume %s of group snapshot %s is of class %q, which is not configured for it on node %s",
+					backends.ErrUnavailable, v.path(), id, v.own.Class, b.o.Node)
+			default:
 				all = append(all, v)
 			}
 		}
 	}
 	slices.SortFunc(all, func(x, y *volume) int { return strings.Compare(x.id(), y.id()) })
 	return all, nil
+}
+
+// inGroup says that an LV of this driver names the group, also one whose tags cannot be
+// read as a whole.
+func (v *volume) inGroup(id string) bool {
+	if v.own == nil && v.bad == nil {
+		return false
+	}
+	return slices.ContainsFunc(v.tags, func(t string) bool {
+		text, ok := strings.CutPrefix(t, tagGroup)
+		raw, err := base64.RawURLEncoding.DecodeString(text)
+		return ok && err == nil && groupID(string(raw)) == id
+	})
 }
 
 // groupState is that of a group with these members: the least advanced one's, and
@@ -291,7 +312,11 @@ func (b *Backend) admitGroup(ctx context.Context, plans []*plan) (vols []*volume
 			}
 			continue
 		}
-		if _, err := b.readyPool(ctx, g, p.c); err != nil {
+		woken, err := b.readyPool(ctx, g, p.c)
+		if err == nil && woken {
+			g, err = b.look(ctx, p.c)
+		}
+		if err != nil {
 			return nil, err
 		}
 		promised[v.pool] += v.size / g.extent

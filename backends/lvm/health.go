@@ -28,7 +28,7 @@ func (b *Backend) ListVolumeHealth(ctx context.Context, req backends.ListVolumeH
 	limit := p.Limit
 	var list []backends.VolumeHealth
 	p.Limit = 0
-	page, _, err := b.page(ctx, kindVolume, "", p)
+	page, _, err := b.page(ctx, kindVolume, "", p, b.look)
 	if err != nil {
 		return nil, "", err
 	}

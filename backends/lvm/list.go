@@ -16,7 +16,7 @@ func (b *Backend) ListVolumes(ctx context.Context, req backends.ListVolumesReque
 	if err := b.serves(ControllerHalf); err != nil {
 		return nil, "", err
 	}
-	page, next, err := b.page(ctx, kindVolume, "", req.Page)
+	page, next, err := b.page(ctx, kindVolume, "", req.Page, b.peek)
 	if err != nil {
 		return nil, "", err
 	}
@@ -29,13 +29,13 @@ func (b *Backend) ListVolumes(ctx context.Context, req backends.ListVolumesReque
 
 // page is a part of the finished LVs of one kind, made of one source or (with "")
 // of any.
-func (b *Backend) page(ctx context.Context, kind, source string, p backends.Page) (page []*volume, next string, err error) {
+func (b *Backend) page(ctx context.Context, kind, source string, p backends.Page, look looker) (page []*volume, next string, err error) {
 	if p.Token != "" {
 		if _, _, ok := splitID(p.Token, kind); !ok {
 			return nil, "", fmt.Errorf("%w: %q", backends.ErrStaleToken, p.Token)
 		}
 	}
-	all, err := b.all(ctx, kind)
+	all, err := b.all(ctx, kind, look)
 	if err != nil {
 		return nil, "", err
 	}
@@ -52,11 +52,14 @@ func (b *Backend) page(ctx context.Context, kind, source string, p backends.Page
 	return page, next, nil
 }
 
+// looker is look or peek.
+type looker func(ctx context.Context, c *Class) (*group, error)
+
 // all are the finished LVs of one kind in all classes, in the order of their IDs.
-func (b *Backend) all(ctx context.Context, kind string) ([]*volume, error) {
+func (b *Backend) all(ctx context.Context, kind string, look looker) ([]*volume, error) {
 	var all []*volume
 	for _, c := range b.groups() {
-		g, err := b.peek(ctx, c)
+		g, err := look(ctx, c)
 		if err != nil {
 			return nil, err
 		}

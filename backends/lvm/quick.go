@@ -121,7 +121,7 @@ const endSize = 512 << 10
 // without the zeros that lvm writes after the commit: nobody was told of it, and nobody
 // has opened it.
 func (b *Backend) vouch(ctx context.Context, c *Class, v *volume) error {
-	if state, _ := v.own.format(); v.own.Nonce == "" || state != backends.FormatNever || !b.makes(v.uuid, false) || b.o.Half&ControllerHalf == 0 {
+	if state, _ := v.own.format(); v.own.Nonce == "" || state != backends.FormatNever || !b.makes(v.uuid, false) || v.own.Pod == "" && b.o.Half&ControllerHalf == 0 {
 		return nil
 	}
 	path, err := b.activate(ctx, c, v)
@@ -142,9 +142,15 @@ func (b *Backend) vouch(ctx context.Context, c *Class, v *volume) error {
 	if err != nil {
 		return fmt.Errorf("clean %s: %w", v.path(), err)
 	}
-	n := min(endSize, d.size())
-	err = errors.Join(blank(d, 0, n), blank(d, d.size()-n, n), d.close())
-	if err != nil {
+	// Held, it can be looked at whether it was formatted while this waited.
+	_, now, err := b.peekReady(ctx, v.id())
+	if err == nil && now.uuid == v.uuid {
+		if state, _ := now.own.format(); state == backends.FormatNever {
+			n := min(endSize, d.size())
+			err = errors.Join(blank(d, 0, n), blank(d, d.size()-n, n))
+		}
+	}
+	if err = errors.Join(err, d.close()); err != nil {
 		return fmt.Errorf("%w: clean %s: %w", backends.ErrUnavailable, v.path(), err)
 	}
 	b.makes(v.uuid, true)

@@ -3,8 +3,11 @@ package lvm
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 
 	"github.com/csikit/csikit/backends"
@@ -165,17 +168,30 @@ func (b *Backend) pinned(c *Class, g *group) error {
 
 // find is the LV of a volume or snapshot. It is found by what its tags say its
 // name is, so that one that an administrator renamed is not lost; nil: the VG is
-// complete, and it is not there.
-func (g *group) find(class, lv string) (*volume, error) {
+// complete, and it is not there. Of two that say so nobody knows whose data is in which.
+func (g *group) find(class, lv string) (found *volume, err error) {
 	for _, v := range g.lvs {
 		switch {
-		case v.bad != nil && v.name == lv:
+		case v.bad != nil && (v.name == lv || v.says(lv)):
 			return nil, v.bad
-		case v.ours() && v.own.Class == class && v.lvName() == lv:
-			return v, nil
+		case !v.ours() || v.own.Class != class || v.lvName() != lv:
+		case found != nil:
+			return nil, fmt.Errorf("%w: logical volumes %s and %s have the tags of one volume", backends.ErrUnavailable, found.path(), v.path())
+		default:
+			found = v
 		}
 	}
-	return nil, nil
+	return found, nil
+}
+
+// says tells of an LV whose tags cannot be read as a whole whether one of them names
+// this one.
+func (v *volume) says(lv string) bool {
+	return slices.ContainsFunc(v.tags, func(t string) bool {
+		text, ok := strings.CutPrefix(t, tagName)
+		raw, err := base64.RawURLEncoding.DecodeString(text)
+		return ok && err == nil && nameOf(lv[:1], string(raw)) == lv
+	})
 }
 
 // lvName is what the LV was called when it was made.

@@ -114,7 +114,7 @@ func (b *Backend) ListSnapshots(ctx context.Context, req backends.ListSnapshotsR
 	if err := b.serves(ControllerHalf); err != nil {
 		return nil, "", err
 	}
-	page, next, err := b.page(ctx, kindSnapshot, req.VolumeID, req.Page)
+	page, next, err := b.page(ctx, kindSnapshot, req.VolumeID, req.Page, b.peek)
 	if err != nil {
 		return nil, "", err
 	}

@@ -26,7 +26,7 @@ func admit(g *group, c *Class, n int64) error {
 	if err != nil {
 		return err
 	}
-	if n > room.most {
+	if n > room.most || room.closed {
 		return fmt.Errorf("%w: %d bytes in class %s of volume group %s, and there is room for %d", backends.ErrNoSpace,
 			n*g.extent, c.Name, g.name, room.most*g.extent)
 	}
@@ -37,6 +37,8 @@ func admit(g *group, c *Class, n int64) error {
 type space struct {
 	all  int64 // in volumes of any size
 	most int64 // in one volume
+	// closed is a pool in which nothing may be made, however small.
+	closed bool
 }
 
 func room(g *group, c *Class) (space, error) {
@@ -130,7 +132,7 @@ func poolRoom(g *group, c *Class) (space, error) {
 	}
 	// Of one that is not active nothing is known; who creates activates it first.
 	if p.data >= c.DataLimit || p.meta >= c.MetaLimit || p.health != "" {
-		return space{}, nil
+		return space{closed: true}, nil
 	}
 	promised := int64(0)
 	for _, v := range g.lvs {

@@ -78,7 +78,7 @@ func TestHealth(t *testing.T) {
 func TestRoom(t *testing.T) {
 	g := &group{extent: 4 << 20, free: 40, disks: []physical{{"a", 10}, {"b", 20}, {"c", 10}}}
 	for p, want := range map[Profile]space{
-		Linear: {40, 40}, Striped: {40, 40}, RAID1: {20, 9}, RAID5: {20, 18}, RAID10: {0, 0},
+		Linear: {all: 40, most: 40}, Striped: {all: 40, most: 40}, RAID1: {all: 20, most: 9}, RAID5: {all: 20, most: 18}, RAID10: {all: 0, most: 0},
 	} {
 		o := Options{Driver: "d", Node: "n", Classes: []Class{{Name: "c", VG: "v", Profile: p}}}
 		if err := o.check(); err != nil {
@@ -92,7 +92,7 @@ func TestRoom(t *testing.T) {
 	if err := o.check(); err != nil {
 		t.Fatal(err)
 	}
-	if got, _ := room(g, &o.Classes[0]); got != (space{35, 35}) {
+	if got, _ := room(g, &o.Classes[0]); got != (space{all: 35, most: 35}) {
 		t.Errorf("with spare: %+v", got)
 	}
 }

@@ -103,6 +103,9 @@ func decodeTags(driver string, tags []string) (*meta, error) {
 	if !slices.Contains(tags, tagDriver+driver) {
 		return nil, errForeign
 	}
+	if _, err := one(tags, tagDriver); err != nil {
+		return nil, err // another driver's as well
+	}
 	version, err := one(tags, tagVersion)
 	if err != nil {
 		return nil, err

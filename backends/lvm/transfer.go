@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 
 	"github.com/csikit/csikit/backends"
@@ -113,7 +114,7 @@ func (t *transfer) half(ctx context.Context) (*volume, error) {
 // snapshot that is still what it was.
 func (t *transfer) continues(g *group, half, src *volume) bool {
 	return half.own.OriginUUID == src.uuid && half.own.Source == t.p.m.Source && half.own.Fingerprint == t.p.m.Fingerprint &&
-		half.size == t.p.extents*g.extent && src.whole()
+		half.size == t.p.extents*g.extent && maps.Equal(half.own.Mutable, t.p.m.Mutable) && src.whole()
 }
 
 // erase takes away what the transfer has begun with.
@@ -173,7 +174,11 @@ func (t *transfer) cut(ctx context.Context) error {
 // reserve sees that there is room for the temporary snapshot beside the copy.
 func (t *transfer) reserve(ctx context.Context, g *group, p *plan) error {
 	if t.origin.pool != "" {
-		if _, err := t.b.readyPool(ctx, g, t.of); err != nil {
+		woken, err := t.b.readyPool(ctx, g, t.of)
+		if err == nil && woken {
+			g, err = t.b.look(ctx, t.of)
+		}
+		if err != nil {
 			return err
 		}
 		return admit(g, t.of, 0)

@@ -45,7 +45,7 @@ func emptyVG(t testing.TB) {
 	}
 	b.jobs.Wait()
 	for _, kind := range []string{kindSnapshot, kindVolume} {
-		left, err := b.all(t.Context(), kind)
+		left, err := b.all(t.Context(), kind, b.peek)
 		if err != nil {
 			t.Fatal(err)
 		}
