@@ -107,10 +107,11 @@ func (b *Backend) begin(ctx context.Context, id string) (end func(), err error) 
 }
 
 // sameAs refuses to delete another LV than the one that was looked at: meanwhile it may
-// be gone, and its name given to a volume that somebody uses.
+// be gone, and its name given to a volume that somebody uses; or the copy that was half
+// done may have been gone on with, and be ready.
 func sameAs(v *volume) func(*volume) error {
 	return func(now *volume) error {
-		if now.uuid != v.uuid {
+		if now.uuid != v.uuid || v.own.State == stateCreating && now.own.State == stateReady {
 			return notFound(v.own.Kind, v.id())
 		}
 		return nil

@@ -345,3 +345,34 @@ func TestCopyModifiedMeanwhile(t *testing.T) {
 		t.Errorf("%+v, %v", got, err)
 	}
 }
+
+// Who was about to take a half-made copy away, as the sweep after a start, and had to
+// wait for a call that goes on with it, leaves the volume that it has become.
+func TestSweepOfCopyThatIsGoneOnWith(t *testing.T) {
+	f := newFake()
+	b := onFake(t, f, optionsFor("linear"))
+	v := createVolume(t, b, "pvc-1", "linear", 8<<20)
+	id := makeID("linear", nameOf(kindVolume, "copy"))
+	var swept chan struct{}
+	b.step = func(s string) {
+		if s != "copy:piece" || swept != nil {
+			return
+		}
+		_, half, err := b.volume(t.Context(), id, kindVolume)
+		if err != nil {
+			t.Error(err)
+		}
+		swept = make(chan struct{})
+		go func() {
+			defer close(swept)
+			b.finish(half)
+		}()
+	}
+	if _, err := b.CloneVolume(t.Context(), *v, backends.CreateVolumeRequest{Name: "copy", Size: 8 << 20}); err != nil {
+		t.Fatal(err)
+	}
+	<-swept
+	if _, err := b.Volume(t.Context(), backends.VolumeRequest{ID: id}); err != nil {
+		t.Errorf("a volume that is ready: %v", err)
+	}
+}
