@@ -376,3 +376,35 @@ func TestSweepOfCopyThatIsGoneOnWith(t *testing.T) {
 		t.Errorf("a volume that is ready: %v", err)
 	}
 }
+
+// Of a snapshot that is deleted no half-made copy stays: who asks for the copy again gets
+// a final answer.
+func TestHalfCopyGoesWithItsSnapshot(t *testing.T) {
+	f := newFake()
+	b := onFake(t, f, optionsFor("linear"))
+	v := createVolume(t, b, "pvc-1", "linear", 8<<20)
+	s, err := b.CreateSnapshot(t.Context(), backends.CreateSnapshotRequest{Name: "s", VolumeID: v.ID})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	b.step = func(s string) {
+		if s == "copy:piece" {
+			cancel()
+		}
+	}
+	req := backends.CreateVolumeRequest{Name: "copy", Size: 8 << 20}
+	if _, err := b.RestoreSnapshot(ctx, *s, req); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	if err := b.DeleteSnapshot(t.Context(), backends.DeleteSnapshotRequest{ID: s.ID}); err != nil {
+		t.Fatal(err)
+	}
+	b.jobs.Wait()
+	if _, err := b.RestoreSnapshot(t.Context(), *s, req); !errors.Is(err, backends.ErrNotFound) {
+		t.Error(err)
+	}
+	if ready, other := f.mine(); ready != 1 || other != 0 {
+		t.Errorf("%d ready, %d not", ready, other)
+	}
+}

@@ -408,5 +408,10 @@ func (b *Backend) DeleteGroupSnapshot(ctx context.Context, req backends.DeleteGr
 	if err := b.eraseMembers(ctx, all); err != nil {
 		return fmt.Errorf("delete group snapshot %s: %w", req.ID, err)
 	}
+	var uuids []string
+	for _, v := range all {
+		uuids = append(uuids, v.uuid)
+	}
+	b.orphans(ctx, uuids...)
 	return nil
 }

@@ -3,6 +3,7 @@ package lvm
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 
 	"github.com/csikit/csikit/backends"
@@ -101,12 +102,36 @@ func (b *Backend) DeleteSnapshot(ctx context.Context, req backends.DeleteSnapsho
 	if err := b.serves(ControllerHalf); err != nil {
 		return err
 	}
-	return b.delete(ctx, req.ID, kindSnapshot, func(v *volume) error {
+	uuid := ""
+	err := b.delete(ctx, req.ID, kindSnapshot, func(v *volume) error {
 		if v.own.Group != "" {
 			return fmt.Errorf("%w: snapshot %s is deleted with its group %s", backends.ErrPrecondition, req.ID, groupID(v.own.Group))
 		}
+		uuid = v.uuid
 		return nil
 	})
+	if err == nil {
+		b.orphans(ctx, uuid)
+	}
+	return err
+}
+
+// orphans takes away, in the background, the half-made copies of snapshots that are
+// gone: nobody can go on with them, and who asks for them again is told that there is
+// no such snapshot.
+func (b *Backend) orphans(ctx context.Context, uuids ...string) {
+	for _, c := range b.groups() {
+		g, err := b.peek(ctx, c)
+		if err != nil {
+			b.log.Warn("half-made copies stay until the next start", "vg", c.VG, "err", err)
+			continue
+		}
+		for _, v := range g.lvs {
+			if v.ours() && b.has(v) && v.own.State == stateCreating && slices.Contains(uuids, v.own.OriginUUID) {
+				b.jobs.Go(func() { b.finish(v) })
+			}
+		}
+	}
 }
 
 // ListSnapshots lists as ListVolumes does.
