@@ -237,8 +237,19 @@ func poolLife(t *testing.T) {
 	if err := fillDevice(t, src.Device.Path, 120<<20); err == nil {
 		t.Error("120 MiB fit into a pool of 100")
 	}
-	if got := field(t, "lv_size", testPool); got != "102400.00k" {
-		t.Errorf("the pool has %s, and its cap is 100 MiB", got)
+	// A full pool is extended when it is looked at next, and no further than to its cap.
+	got := ""
+	for range 100 {
+		if got = field(t, "lv_size", testPool); got == "102400.00k" {
+			break
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	if err := fillDevice(t, src.Device.Path, 120<<20); err == nil {
+		t.Error("120 MiB fit into a pool at its cap")
+	}
+	if now := field(t, "lv_size", testPool); got != "102400.00k" || now != got {
+		t.Errorf("the pool has %s and then %s, and its cap is 100 MiB", got, now)
 	}
 	closed(t, b, v.ID, src)
 	deleted(t, b, v.ID)
