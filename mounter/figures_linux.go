@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -18,31 +17,15 @@ import (
 )
 
 func (linux) StatFS(path string) (backends.VolumeStats, error) {
-	var st unix.Statfs_t
 	f, err := mnt.OpenAside(path)
 	if err != nil {
 		return backends.VolumeStats{}, err
 	}
-	for {
-		if err = unix.Fstatfs(int(f.Fd()), &st); !errors.Is(err, unix.EINTR) {
-			break
-		}
-	}
+	figures, err := mnt.Figures(f)
 	if err = errors.Join(err, f.Close()); err != nil {
 		return backends.VolumeStats{}, &fs.PathError{Op: "statfs", Path: path, Err: err}
 	}
-	unit := int64(st.Frsize) //nolint:unconvert // 32 bits on some platforms
-	if unit == 0 {
-		unit = int64(st.Bsize) //nolint:unconvert // 32 bits on some platforms
-	}
-	return backends.VolumeStats{
-		Total:      int64(st.Blocks) * unit,
-		Available:  int64(st.Bavail) * unit,
-		Used:       int64(st.Blocks-st.Bfree) * unit,
-		Inodes:     int64(st.Files),
-		InodesFree: int64(st.Ffree),
-		InodesUsed: int64(st.Files - st.Ffree),
-	}, nil
+	return figures, nil
 }
 
 // SetGroup changes the root of a volume only, and only once: whoever mounts it in
@@ -53,17 +36,7 @@ func (linux) SetGroup(path string, gid int) error {
 		return err
 	}
 	defer d.Close() //nolint:errcheck // opened for reading
-	st, err := d.Stat()
-	if err != nil {
-		return err
-	}
-	if own, ok := st.Sys().(*syscall.Stat_t); ok && uint64(own.Gid) == uint64(gid) && st.Mode()&fs.ModeSetgid != 0 {
-		return nil
-	}
-	if err := d.Chown(-1, gid); err != nil {
-		return err
-	}
-	return d.Chmod(st.Mode() | fs.ModeSetgid | 0o070)
+	return mnt.GiveToGroup(d, gid)
 }
 
 // FSSize asks the mounted file system: what is on the device may be older.

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/mounter/mnt"
 )
 
 // mountOptions are options of mount(8) for NFS, each known and once.
@@ -86,7 +87,7 @@ func parseOptions(lists ...[]string) (*mountOptions, error) {
 	o, rules := &mountOptions{}, optionRules()
 	var kinds []string
 	for _, list := range lists {
-		words, err := splitOptions(list)
+		words, err := mnt.SplitOptions(list)
 		if err != nil {
 			return nil, err
 		}
@@ -129,30 +130,6 @@ func checkOption(rules map[string]optionRule, w string) (kind string, err error)
 		name = r.kind
 	}
 	return name, nil
-}
-
-// splitOptions cuts at the commas outside of double quotes.
-func splitOptions(list []string) ([]string, error) {
-	var words []string
-	for _, s := range list {
-		quoted, start := false, 0
-		for i := 0; i <= len(s); i++ {
-			if i < len(s) && s[i] == '"' {
-				quoted = !quoted
-			}
-			if i < len(s) && (quoted || s[i] != ',') {
-				continue
-			}
-			if i > start {
-				words = append(words, s[start:i])
-			}
-			start = i + 1
-		}
-		if quoted {
-			return nil, fmt.Errorf("%w: a mount option has a quote without end", backends.ErrInvalid)
-		}
-	}
-	return words, nil
 }
 
 // value of the last of the named options; a word alone is its own.

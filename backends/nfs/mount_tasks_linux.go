@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"strings"
@@ -110,7 +109,7 @@ func nodeTasks() map[string]task {
 			if err := t.decode(&p); err != nil {
 				return nil, err
 			}
-			return nil, onRoot(p, func(d *os.File) error { return giveTo(d, p.GID) })
+			return nil, onRoot(p, func(d *os.File) error { return mnt.GiveToGroup(d, p.GID) })
 		},
 		opLook: func(_ context.Context, t *taskCall) (any, error) {
 			var p pathTask
@@ -165,22 +164,6 @@ func look(d *os.File) error {
 	return nil
 }
 
-// giveTo gives a directory, and what is made in it, to a group, once: its users may
-// take rights back.
-func giveTo(d *os.File, gid int) error {
-	st, err := d.Stat()
-	if err != nil {
-		return err
-	}
-	if own, ok := st.Sys().(*syscall.Stat_t); ok && uint64(own.Gid) == uint64(gid) && st.Mode()&fs.ModeSetgid != 0 {
-		return nil
-	}
-	if err := d.Chown(-1, gid); err != nil {
-		return err
-	}
-	return d.Chmod(st.Mode() | fs.ModeSetgid | 0o070)
-}
-
 // stats are the figures of the file system mounted at a path, and never those of the
 // directory below.
 func stats(p pathTask) (*backends.VolumeStats, error) {
@@ -195,21 +178,9 @@ func stats(p pathTask) (*backends.VolumeStats, error) {
 	case !is && p.Dir == "":
 		return nil, unavailable("nothing is mounted at %s", p.Path)
 	}
-	var st unix.Statfs_t
-	for {
-		if err = unix.Fstatfs(int(f.Fd()), &st); !errors.Is(err, unix.EINTR) {
-			break
-		}
-	}
+	figures, err := mnt.Figures(f)
 	if err != nil {
 		return nil, fmt.Errorf("statfs %s: %w", p.Path, err)
 	}
-	unit := int64(st.Frsize) //nolint:unconvert // 32 bits on some platforms
-	if unit == 0 {
-		unit = int64(st.Bsize) //nolint:unconvert // 32 bits on some platforms
-	}
-	return &backends.VolumeStats{
-		Total: int64(st.Blocks) * unit, Available: int64(st.Bavail) * unit, Used: int64(st.Blocks-st.Bfree) * unit,
-		Inodes: int64(st.Files), InodesFree: int64(st.Ffree), InodesUsed: int64(st.Files - st.Ffree),
-	}, nil
+	return &figures, nil
 }

@@ -62,5 +62,11 @@ func Detach(target string) (was bool, err error) { return false, unsupported() }
 // Unwind needs Linux.
 func Unwind(target string) (n int, err error) { return 0, unsupported() }
 
+// Figures needs Linux.
+func Figures(f *os.File) (backends.VolumeStats, error) { return backends.VolumeStats{}, unsupported() }
+
+// GiveToGroup needs Linux.
+func GiveToGroup(d *os.File, gid int) error { return unsupported() }
+
 // FindUsers needs Linux.
 func FindUsers(dev uint64) []string { return nil }
