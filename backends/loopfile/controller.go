@@ -66,24 +66,13 @@ func (b *Backend) FindVolume(_ context.Context, req backends.CreateVolumeRequest
 	return b.public(v), nil
 }
 
-// CheckVolume refuses parameters that are not known and sizes that mkfs would
-// refuse later, on the node, where nobody can help it any more.
+// CheckVolume refuses parameters that are not known and sizes that mkfs would refuse.
 func (b *Backend) CheckVolume(_ context.Context, req backends.CheckVolumeRequest) error {
 	m, err := b.params(req.Parameters, req.Mutable)
 	if err != nil {
 		return err
 	}
-	size := req.Size
-	if req.Volume != nil {
-		size = req.Volume.Capacity
-	}
-	for _, c := range req.Capabilities {
-		least := luks.LeastSize(c, m.encrypted())
-		if size > 0 && size < least {
-			return fmt.Errorf("%w: %d bytes: mkfs.%s makes nothing below %d", backends.ErrOutOfRange, size, c.FSType, least)
-		}
-	}
-	return nil
+	return luks.CheckSizes(req, m.encrypted())
 }
 
 // params are the parameters of a volume, with defaults.

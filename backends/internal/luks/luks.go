@@ -48,6 +48,21 @@ func LeastSize(c backends.Capability, encrypted bool) int64 {
 	return max(c.LeastSize(), least) + header
 }
 
+// CheckSizes refuses a size that the mkfs of one of the capabilities would refuse
+// later, on the node, where nobody can help it any more.
+func CheckSizes(req backends.CheckVolumeRequest, encrypted bool) error {
+	size := req.Size
+	if req.Volume != nil {
+		size = req.Volume.Capacity
+	}
+	for _, c := range req.Capabilities {
+		if least := LeastSize(c, encrypted); size > 0 && size < least {
+			return fmt.Errorf("%w: %d bytes: mkfs.%s makes nothing below %d", backends.ErrOutOfRange, size, c.FSType, least)
+		}
+	}
+	return nil
+}
+
 // Encryption is what the engine is told of an encrypted volume.
 func Encryption(id string, s backends.Secrets) (*backends.Encryption, error) {
 	key, _ := s.Lookup(SecretKey)
