@@ -86,21 +86,22 @@ func (b *Backend) public(v *volume) *backends.Volume {
 	}
 }
 
-// CheckVolume refuses parameters that are not known and sizes that mkfs would
-// refuse later, on the node, where nobody can help it any more.
+// CheckVolume refuses parameters that are not known and sizes that mkfs would refuse.
 func (b *Backend) CheckVolume(_ context.Context, req backends.CheckVolumeRequest) error {
 	m, _, err := b.params(req.Parameters, req.Mutable)
 	if err != nil {
 		return err
 	}
-	size := req.Size
-	if req.Volume != nil {
-		size = req.Volume.Capacity
-	}
-	for _, c := range req.Capabilities {
-		if least := luks.LeastSize(c, m.Encrypted); size > 0 && size < least {
-			return fmt.Errorf("%w: %d bytes: mkfs.%s makes nothing below %d", backends.ErrOutOfRange, size, c.FSType, least)
-		}
+	return luks.CheckSizes(req, m.Encrypted)
+}
+
+// checkName refuses a name or a fingerprint that a tag cannot hold.
+func checkName(name, fingerprint string) error {
+	switch {
+	case name == "" || len(name) > 512:
+		return fmt.Errorf("%w: a name of %d bytes", backends.ErrInvalid, len(name))
+	case !validPrint.MatchString(fingerprint):
+		return fmt.Errorf("%w: fingerprint %q", backends.ErrInvalid, fingerprint)
 	}
 	return nil
 }
@@ -123,15 +124,14 @@ func (p *plan) path() string { return p.c.VG + "/" + p.lv() }
 
 func (b *Backend) plan(req backends.CreateVolumeRequest) (*plan, error) {
 	m, c, err := b.params(req.Parameters, req.Mutable)
-	switch {
-	case err != nil:
+	if err == nil {
+		err = checkName(req.Name, req.Fingerprint)
+	}
+	if err != nil {
 		return nil, err
-	case req.Name == "" || len(req.Name) > 512:
-		return nil, fmt.Errorf("%w: a name of %d bytes", backends.ErrInvalid, len(req.Name))
-	case !req.Topology.Permits(b.segments()):
+	}
+	if !req.Topology.Permits(b.segments()) {
 		return nil, fmt.Errorf("%w: volumes of this driver are on node %s alone", backends.ErrNoSpace, b.o.Node)
-	case !validPrint.MatchString(req.Fingerprint):
-		return nil, fmt.Errorf("%w: fingerprint %q", backends.ErrInvalid, req.Fingerprint)
 	}
 	if err := b.canLimit(m.Mutable); err != nil {
 		return nil, err

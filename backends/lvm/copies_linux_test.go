@@ -23,10 +23,7 @@ func TestRealCopies(t *testing.T) {
 		return
 	}
 	makeVG(t, "/dev/ubdb", "/dev/ubdc", "/dev/ubdd")
-	for _, row := range []struct {
-		name string
-		run  func(t *testing.T)
-	}{
+	play(t, []vmRow{
 		{"thick snapshot: restored, byte by byte, in every class", restoredEverywhere},
 		{"thick snapshot: full is told, and never restored", snapshotFull},
 		{"thick snapshot: its volume grows at rest alone", grownWithSnapshot},
@@ -36,13 +33,7 @@ func TestRealCopies(t *testing.T) {
 		{"LVM create: copy half, and deleted", copyHalfDeleted},
 		{"copy: nothing stays active", nothingActive},
 		{"LVM: extents that held foreign data", foreignData},
-	} {
-		t.Run(row.name, func(t *testing.T) {
-			emptyVG(t)
-			makePool(t)
-			row.run(t)
-		})
-	}
+	})
 }
 
 // both is a driver with both halves that knows what is open: nothing.

@@ -57,22 +57,19 @@ type mapping struct {
 // mapped looks for the device of an LV in the kernel; nil: there is none. It needs
 // neither /dev nor lvm.
 func mapped(uuid string) (*mapping, error) {
-	entries, err := os.ReadDir("/sys/block")
+	names, err := mapperNames()
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", backends.ErrUnavailable, err)
+		return nil, err
 	}
-	for _, e := range entries {
-		if !strings.HasPrefix(e.Name(), "dm-") {
-			continue
-		}
-		got, err := attribute(e.Name(), "dm/uuid")
+	for _, name := range names {
+		got, err := attribute(name, "dm/uuid")
 		if err != nil {
 			return nil, err
 		}
 		if got != uuid {
 			continue
 		}
-		num, err := attribute(e.Name(), "dev")
+		num, err := attribute(name, "dev")
 		if err != nil {
 			return nil, err
 		}
@@ -80,11 +77,25 @@ func mapped(uuid string) (*mapping, error) {
 		ma, err1 := strconv.ParseUint(major, 10, 32)
 		mi, err2 := strconv.ParseUint(minor, 10, 32)
 		if err := errors.Join(err1, err2); err != nil {
-			return nil, fmt.Errorf("%w: device number of %s: %w", backends.ErrUnavailable, e.Name(), err)
+			return nil, fmt.Errorf("%w: device number of %s: %w", backends.ErrUnavailable, name, err)
 		}
-		return &mapping{name: e.Name(), num: unix.Mkdev(uint32(ma), uint32(mi))}, nil
+		return &mapping{name: name, num: unix.Mkdev(uint32(ma), uint32(mi))}, nil
 	}
 	return nil, nil
+}
+
+// mapperNames are the names of all device-mapper devices.
+func mapperNames() (names []string, err error) {
+	entries, err := os.ReadDir("/sys/block")
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", backends.ErrUnavailable, err)
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), "dm-") {
+			names = append(names, e.Name())
+		}
+	}
+	return names, nil
 }
 
 // attribute of a block device; "" when the device went away meanwhile.

@@ -22,10 +22,7 @@ func TestRealLVM(t *testing.T) {
 		return
 	}
 	makeVG(t, "/dev/ubdb", "/dev/ubdc", "/dev/ubdd", "/dev/ubde", "/dev/ubdf")
-	for _, row := range []struct {
-		name string
-		run  func(t *testing.T)
-	}{
+	play(t, []vmRow{
 		{"LVM: reboot, all LVs inactive", rebooted},
 		{"LVM: PV missing and back", diskMissing},
 		{"LVM: raid1 without a leg", legMissing},
@@ -37,13 +34,7 @@ func TestRealLVM(t *testing.T) {
 		{"LVM: capacity is what can be made", capacity},
 		{"LVM: device nodes that /dev lacks", ownNodes},
 		{"LVM: profiles", everyProfile},
-	} {
-		t.Run(row.name, func(t *testing.T) {
-			emptyVG(t)
-			makePool(t)
-			row.run(t)
-		})
-	}
+	})
 }
 
 func closed(t testing.TB, b *Backend, id string, src *backends.Source) {

@@ -25,22 +25,13 @@ func TestRealGroups(t *testing.T) {
 		return
 	}
 	makeVG(t, "/dev/ubdb", "/dev/ubdc")
-	for _, row := range []struct {
-		name string
-		run  func(t *testing.T)
-	}{
+	play(t, []vmRow{
 		{"group: one moment of mounted volumes, thick and thin", groupOfMounted},
 		{"group: raw devices that are written to", groupOfRaw},
 		{"group: frozen, and the driver and its child killed", frozenLeft},
 		{"changed blocks: against all bytes, at random", changedBlocks},
 		{"changed blocks: held by a driver that was killed", heldAndKilled},
-	} {
-		t.Run(row.name, func(t *testing.T) {
-			emptyVG(t)
-			makePool(t)
-			row.run(t)
-		})
-	}
+	})
 }
 
 // mountedVolume is a volume with an ext4, mounted.

@@ -142,11 +142,8 @@ func (b *Backend) CreateGroupSnapshot(ctx context.Context, req backends.CreateGr
 	if err := b.serves(ControllerHalf); err != nil {
 		return nil, err
 	}
-	switch {
-	case req.Name == "" || len(req.Name) > 512:
-		return nil, fmt.Errorf("%w: a name of %d bytes", backends.ErrInvalid, len(req.Name))
-	case !validPrint.MatchString(req.Fingerprint):
-		return nil, fmt.Errorf("%w: fingerprint %q", backends.ErrInvalid, req.Fingerprint)
+	if err := checkName(req.Name, req.Fingerprint); err != nil {
+		return nil, err
 	}
 	id := groupID(req.Name)
 	end, err := b.begin(ctx, id)

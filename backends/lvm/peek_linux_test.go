@@ -22,21 +22,12 @@ func TestPeek(t *testing.T) {
 		return
 	}
 	makeVG(t, "/dev/ubdb", "/dev/ubdc", "/dev/ubdd", "/dev/ubde", "/dev/ubdf")
-	for _, row := range []struct {
-		name string
-		run  func(t *testing.T)
-	}{
+	play(t, []vmRow{
 		{"as lvs", peekedAsReported},
 		{"doubts", peekDoubts},
 		{"commands", commands},
 		{"half made", halfClean},
-	} {
-		t.Run(row.name, func(t *testing.T) {
-			emptyVG(t)
-			makePool(t)
-			row.run(t)
-		})
-	}
+	})
 }
 
 // sameGroup compares the two, as far as peek promises.

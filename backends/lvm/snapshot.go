@@ -71,12 +71,10 @@ func (b *Backend) CreateSnapshot(ctx context.Context, req backends.CreateSnapsho
 	if err := b.serves(ControllerHalf); err != nil {
 		return nil, err
 	}
-	switch {
-	case req.Name == "" || len(req.Name) > 512:
-		return nil, fmt.Errorf("%w: a name of %d bytes", backends.ErrInvalid, len(req.Name))
-	case !validPrint.MatchString(req.Fingerprint):
-		return nil, fmt.Errorf("%w: fingerprint %q", backends.ErrInvalid, req.Fingerprint)
-	case !req.Topology.Permits(b.segments()):
+	if err := checkName(req.Name, req.Fingerprint); err != nil {
+		return nil, err
+	}
+	if !req.Topology.Permits(b.segments()) {
 		return nil, fmt.Errorf("%w: snapshots are where their volumes are, on node %s", backends.ErrNoSpace, b.o.Node)
 	}
 	c, origin, err := b.ready(ctx, req.VolumeID, kindVolume)

@@ -1,28 +1,19 @@
 package lvm
 
-import (
-	"fmt"
-	"os"
-	"strings"
-
-	"github.com/csikit/csikit/backends"
-)
+import "strings"
 
 // suspended are the UUIDs, with this prefix, of the devices that are suspended.
 func (*mapper) suspended(prefix string) (uuids []string, err error) {
-	entries, err := os.ReadDir("/sys/block")
+	names, err := mapperNames()
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", backends.ErrUnavailable, err)
+		return nil, err
 	}
-	for _, e := range entries {
-		if !strings.HasPrefix(e.Name(), "dm-") {
-			continue
-		}
-		is, err := attribute(e.Name(), "dm/suspended")
+	for _, name := range names {
+		is, err := attribute(name, "dm/suspended")
 		if err != nil || is != "1" {
 			continue
 		}
-		uuid, err := attribute(e.Name(), "dm/uuid")
+		uuid, err := attribute(name, "dm/uuid")
 		if err != nil {
 			return nil, err
 		}

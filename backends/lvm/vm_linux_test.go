@@ -72,3 +72,20 @@ func open(t testing.TB, o Options) *Backend {
 	t.Cleanup(func() { _ = b.Close() })
 	return b
 }
+
+// vmRow is a case of a test in the VM.
+type vmRow struct {
+	name string
+	run  func(t *testing.T)
+}
+
+// play runs each row on a volume group that is empty but for the thin pool.
+func play(t *testing.T, rows []vmRow) {
+	for _, r := range rows {
+		t.Run(r.name, func(t *testing.T) {
+			emptyVG(t)
+			makePool(t)
+			r.run(t)
+		})
+	}
+}
