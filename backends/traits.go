@@ -43,6 +43,14 @@ type Kubernetes struct {
 	// NodeLocal: each node's process makes, copies and deletes the volumes of its own
 	// node, and needs both halves there (distributed provisioning).
 	NodeLocal bool
+	// HostNetwork: nodes are in the network of the host, for connections of the kernel
+	// (NFS, iSCSI) that must outlive the driver's pod.
+	HostNetwork bool
+	// PrivilegedController: the controller half mounts, too.
+	PrivilegedController bool
+	// HostPaths are directories of the host that nodes need besides /dev and kubelet's,
+	// as /run/lock/lvm; they are made if they are not there.
+	HostPaths []string
 }
 
 // Parameter describes one parameter of CreateVolume (StorageClass) or, when

@@ -262,13 +262,18 @@ func TestManifest(t *testing.T) {
 	if !slices.Contains(strings.Split(lifecycle(backends.Persistent|backends.Ephemeral), ","), "Ephemeral") {
 		t.Error("no Ephemeral")
 	}
-	if _, ok := m[nodeLocalKey]; ok {
-		t.Error("nodeLocal was not asked for")
+	for key := range m {
+		if strings.HasPrefix(key, deploymentPrefix) {
+			t.Errorf("%s was not asked for", key)
+		}
 	}
-	cfg.Traits.Kubernetes = backends.Kubernetes{NodeLocal: true}
+	cfg.Traits.Kubernetes = backends.Kubernetes{NodeLocal: true, HostNetwork: true, PrivilegedController: true, HostPaths: []string{"/a", "/b"}}
 	cfg.Traits.Lifecycle = backends.Persistent | backends.Ephemeral
 	m = manifest(&cfg.Traits, false)
 	if m[nodeLocalKey] != "true" || m[manifestPrefix+"podInfoOnMount"] != "true" {
 		t.Errorf("ephemeral volumes are told by the pod's info alone: %v", m)
+	}
+	if m[deploymentPrefix+"hostNetwork"] != "true" || m[deploymentPrefix+"privilegedController"] != "true" || m[deploymentPrefix+"hostPaths"] != "/a,/b" {
+		t.Errorf("what the deployment must have: %v", m)
 	}
 }

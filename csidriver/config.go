@@ -137,6 +137,9 @@ func (c *complaints) kubernetes(t *backends.Traits) {
 	policies := []string{"", "ReadWriteOnceWithFSType", "File", "None"}
 	k := &t.Kubernetes
 	c.when(!slices.Contains(policies, k.FSGroupPolicy), "Traits.Kubernetes.FSGroupPolicy %q is not one of %s", k.FSGroupPolicy, strings.Join(policies[1:], ", "))
+	for _, p := range k.HostPaths {
+		c.when(!filepath.IsAbs(p) || strings.Contains(p, ","), "Traits.Kubernetes.HostPaths: %q is no absolute path, or has a comma", p)
+	}
 	c.when(!smallMap(manifest(t, true)), "Traits.Kubernetes does not fit into GetPluginInfo.manifest (%d bytes)", maxMap)
 }
 

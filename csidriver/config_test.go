@@ -155,6 +155,7 @@ func TestNewRefuses(t *testing.T) {
 		"mutable": {func(c *Config, _ *Options, _ *featured) {
 			c.Traits.Parameters = []backends.Parameter{{Name: "a", Mutable: true}}
 		}, "no Modifier"},
+		"host paths":     {func(c *Config, _ *Options, _ *featured) { c.Traits.Kubernetes.HostPaths = []string{"run/lock"} }, "HostPaths"},
 		"fsGroup policy": {func(c *Config, _ *Options, _ *featured) { c.Traits.Kubernetes.FSGroupPolicy = "Always" }, "FSGroupPolicy"},
 		"big manifest": {func(c *Config, _ *Options, _ *featured) {
 			c.Traits.Kubernetes.TokenAudiences = []string{strings.Repeat("a", 5000)}

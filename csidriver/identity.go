@@ -38,9 +38,12 @@ func (i *identity) Probe(ctx context.Context, _ *csi.ProbeRequest) (*csi.ProbeRe
 	return &csi.ProbeResponse{Ready: wrapperspb.Bool(ready)}, nil
 }
 
-// nodeLocalKey of GetPluginInfo.manifest says that each node provisions its own
-// volumes. It is no field of a CSIDriver object, but manifests are made from it.
-const nodeLocalKey = "kubernetes.deployment/nodeLocal"
+// deploymentPrefix stands before what is no field of a CSIDriver object, and manifests
+// are made from it.
+const deploymentPrefix = "kubernetes.deployment/"
+
+// nodeLocalKey says that each node provisions its own volumes.
+const nodeLocalKey = deploymentPrefix + "nodeLocal"
 
 // manifestPrefix stands before the fields of a CSIDriver object in
 // GetPluginInfo.manifest, from which manifests are made.
@@ -71,8 +74,17 @@ func manifest(t *backends.Traits, attach bool) map[string]string {
 			out[manifestPrefix+field] = v
 		}
 	}
-	if k.NodeLocal {
-		out[nodeLocalKey] = "true"
+	for key, yes := range map[string]bool{
+		nodeLocalKey:                              k.NodeLocal,
+		deploymentPrefix + "hostNetwork":          k.HostNetwork,
+		deploymentPrefix + "privilegedController": k.PrivilegedController,
+	} {
+		if yes {
+			out[key] = "true"
+		}
+	}
+	if len(k.HostPaths) > 0 {
+		out[deploymentPrefix+"hostPaths"] = strings.Join(k.HostPaths, ",")
 	}
 	return out
 }

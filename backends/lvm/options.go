@@ -161,8 +161,18 @@ func Traits(o Options) backends.Traits {
 		SizeMax:          maxSize,
 		SizeDefault:      1 << 30,
 		Parameters:       append([]backends.Parameter{class, luks.Parameter()}, mutableParameters(o)...),
-		Kubernetes:       backends.Kubernetes{FSGroupPolicy: "File", StorageCapacity: true, NodeLocal: true},
+		Kubernetes:       backends.Kubernetes{FSGroupPolicy: "File", StorageCapacity: true, NodeLocal: true, HostPaths: hostPaths(o)},
 	}
+}
+
+// hostPaths: with the host's locks and devices file, and its cgroups instead of the
+// container's.
+func hostPaths(o Options) []string {
+	paths := []string{"/run/lock/lvm", "/etc/lvm"}
+	if o.Cgroup != "" {
+		paths = append(paths, "/sys/fs/cgroup")
+	}
+	return paths
 }
 
 func lifecycle(o Options) backends.Lifecycle {

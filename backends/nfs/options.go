@@ -97,7 +97,8 @@ func Traits(o Options) backends.Traits {
 		Lifecycle:  backends.Persistent,
 		MountGroup: true,
 		Parameters: parameters(),
-		Kubernetes: backends.Kubernetes{FSGroupPolicy: "File", StorageCapacity: true},
+		// The controller mounts shares for itself, in mount namespaces of its own.
+		Kubernetes: backends.Kubernetes{FSGroupPolicy: "File", StorageCapacity: true, HostNetwork: true, PrivilegedController: true},
 	}
 	if o.Quota != QuotaNone {
 		t.SizeMin, t.SizeDefault, t.SizeStep = 1<<20, 1<<30, 4096

@@ -68,14 +68,16 @@ const usage = `csikit: the tool for authors of CSI drivers
         -image IMAGE [-namespace kube-system] [-registrar] [-single-node]
         [-host-path DIR]... [-fs ext4,xfs] [-parameters k=v,...]
         [-mutable-parameters k=v,...] [-controller-secrets]
-        [-kubelet-dir /var/lib/kubelet] [-plain] [-- ARGUMENTS OF THE DRIVER]
+        [-kubelet-dir /var/lib/kubelet] [-health-port 9808] [-plain]
+        [-- ARGUMENTS OF THE DRIVER]
         asks a running driver what it can do and prints what Kubernetes must have
         for it: CSIDriver, accounts and roles, DaemonSet and Deployment, classes.
         A driver whose volumes are local to nodes (backends.Kubernetes.NodeLocal)
         gets its sidecars on each node. -registrar takes node-driver-registrar and
         livenessprobe instead of what csidriver does itself. DIR is a directory of
         the host that the driver needs, as a pool. -controller-secrets lets sidecars
-        read secrets. -plain is for a driver without the flags of csikit's examples.
+        read secrets. Drivers whose nodes are in the host's network need different
+        health ports. -plain is for a driver without the flags of csikit's examples.
 
   csikit fuse-host -socket /run/my-driver/fuse.sock [-grace 5s]
         runs the servers of a driver's FUSE volumes, in a container of its own

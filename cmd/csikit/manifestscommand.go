@@ -29,6 +29,7 @@ func manifestsCommand(ctx context.Context, args []string, out io.Writer) error {
 	f.set.BoolVar(&o.SingleNode, "single-node", false, "")
 	f.set.BoolVar(&o.Plain, "plain", false, "")
 	f.set.BoolVar(&o.Secrets, "controller-secrets", false, "")
+	f.set.IntVar(&o.HealthPort, "health-port", 0, "")
 	f.set.Func("host-path", "", func(s string) error { o.HostPaths = append(o.HostPaths, s); return nil })
 	f.set.Func("fs", "", func(s string) error { o.FSTypes = strings.Split(s, ","); return nil })
 	if err := f.parse(args); err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/csikit/csikit/backends/lvm"
@@ -17,6 +18,8 @@ type settings struct {
 	lvm.Options
 	endpoint, stateDir string
 	sharedDirs         []string
+	registry           string // kubelet's, to register in
+	registered, health string
 	serve              csidriver.Services // 0: both halves
 }
 
@@ -26,6 +29,9 @@ func parse(args []string) (*settings, error) {
 	fs.StringVar(&s.endpoint, "endpoint", "", "unix:///path (default $CSI_ENDPOINT)")
 	fs.StringVar(&s.stateDir, "state-dir", "/var/lib/csi-lvm", "where the node keeps what is mounted; on the host's own disk")
 	kubelet := fs.String("kubelet-dir", "", "kubelet's directory as this container sees it: its mounts must reach the host (default: not checked)")
+	register := fs.Bool("register", false, "register with kubelet in -kubelet-dir, without a registrar")
+	fs.StringVar(&s.registered, "kubelet-endpoint", "", "the driver's socket as kubelet sees it (default: as it is served)")
+	fs.StringVar(&s.health, "health", "", "host:port for GET /healthz and /readyz (default: none)")
 	mode := fs.String("mode", "all", "controller, node or all")
 	fs.StringVar(&s.Driver, "driver", "lvm.csikit.dev", "name of the driver; logical volumes of another are left alone")
 	fs.StringVar(&s.Node, "node-id", "", "name of this node (default: host name)")
@@ -54,6 +60,12 @@ func parse(args []string) (*settings, error) {
 	}
 	if *kubelet != "" {
 		s.sharedDirs = []string{*kubelet}
+	}
+	switch {
+	case *register && *kubelet == "":
+		return nil, fmt.Errorf("-register needs -kubelet-dir")
+	case *register && *mode != "controller":
+		s.registry = filepath.Join(*kubelet, "plugins_registry")
 	}
 	switch *mode {
 	case "all":

@@ -18,12 +18,17 @@ func TestFlags(t *testing.T) {
 		"no such":    {"-classes", filepath.Join(t.TempDir(), "none")},
 		"unexpected": {"-vg", "vg0", "start"},
 		"no name of": {"-vg", "-ff"},
+		"-register":  {"-vg", "vg0", "-register"},
 	} {
 		if err := run(t.Context(), args); err == nil || !strings.Contains(err.Error(), what) {
 			t.Errorf("%q: %v", args, err)
 		}
 	}
-	s, err := parse([]string{"-vg", "vg0", "-set", "devices/use_devicesfile=0", "-cgroup", "/c", "-ephemeral-max", "1", "-max-volumes", "2"})
+	s, err := parse([]string{"-vg", "vg0", "-register", "-kubelet-dir", "/k", "-health", ":1", "-kubelet-endpoint", "/k/csi.sock"})
+	if err != nil || s.registry != "/k/plugins_registry" || s.health != ":1" || s.registered != "/k/csi.sock" {
+		t.Errorf("%+v, %v", s, err)
+	}
+	s, err = parse([]string{"-vg", "vg0", "-set", "devices/use_devicesfile=0", "-cgroup", "/c", "-ephemeral-max", "1", "-max-volumes", "2"})
 	if err != nil || s.Classes[0].VG != "vg0" || s.Settings["devices/use_devicesfile"] != "0" || s.Cgroup != "/c" || s.EphemeralMax != 1 || s.MaxVolumes != 2 {
 		t.Errorf("%+v, %v", s, err)
 	}

@@ -38,7 +38,10 @@ func run(ctx context.Context, args []string) error {
 	// What the driver advertises follows from what b implements.
 	d, err := csidriver.New(csidriver.Config{
 		Name: s.driver, Traits: b.Traits(), Controller: b, Node: b, Serve: s.serve,
-	}, &csidriver.Options{NodeID: s.node, StateDir: s.stateDir, SharedDirs: s.sharedDirs})
+	}, &csidriver.Options{
+		NodeID: s.node, StateDir: s.stateDir, SharedDirs: s.sharedDirs,
+		KubeletRegistry: s.registry, KubeletEndpoint: s.registered, HealthAddress: s.health,
+	})
 	if err != nil {
 		return err
 	}

@@ -41,7 +41,11 @@ func TestFlags(t *testing.T) {
 	if want := "[main (nfs1:/srv) six ([fd00::1]:/) /data] 1 2"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
-	for _, args := range [][]string{{"-share", "main"}, {"-share", "main=nfs1"}, {"-mode", "neither"}, {"-legacy", "perhaps"}, {"more"}, {"-shares", "/none"}} {
+	s, err = parse([]string{"-share", "here=/data", "-register", "-kubelet-dir", "/k", "-health", ":1", "-kubelet-endpoint", "/k/csi.sock"})
+	if err != nil || s.registry != "/k/plugins_registry" || s.health != ":1" || s.registered != "/k/csi.sock" {
+		t.Errorf("%+v, %v", s, err)
+	}
+	for _, args := range [][]string{{"-share", "main"}, {"-share", "main=nfs1"}, {"-mode", "neither"}, {"-legacy", "perhaps"}, {"more"}, {"-shares", "/none"}, {"-share", "here=/data", "-register"}} {
 		if _, err := parse(args); err == nil {
 			t.Errorf("%q is accepted", args)
 		}
@@ -55,7 +59,7 @@ func TestReadme(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, f := range []string{
-		"endpoint", "state-dir", "kubelet-dir", "mode", "driver", "node-id", "share", "shares", "any-share", "init", "installation",
+		"endpoint", "state-dir", "kubelet-dir", "register", "kubelet-endpoint", "health", "mode", "driver", "node-id", "share", "shares", "any-share", "init", "installation",
 		"on-delete", "legacy", "quota", "hook", "hook-snapshots", "ephemeral",
 	} {
 		if !strings.Contains(string(readme), "| `-"+f+"` |") {

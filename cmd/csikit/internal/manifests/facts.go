@@ -13,8 +13,8 @@ import (
 
 // Keys of GetPluginInfo.manifest that csidriver writes.
 const (
-	csiDriverPrefix = "kubernetes.csidriver/"
-	nodeLocalKey    = "kubernetes.deployment/nodeLocal"
+	csiDriverPrefix  = "kubernetes.csidriver/"
+	deploymentPrefix = "kubernetes.deployment/"
 )
 
 // Facts are what a driver says of itself.
@@ -168,7 +168,17 @@ func (f *Facts) capacity() bool {
 	return has && f.csiDriverBool("storageCapacity", f.topology())
 }
 
-func (f *Facts) nodeLocal() bool { return f.manifest[nodeLocalKey] == "true" }
+// deployment is what the driver says of how it is to be deployed.
+func (f *Facts) deployment(name string) bool { return f.manifest[deploymentPrefix+name] == "true" }
+
+func (f *Facts) nodeLocal() bool            { return f.deployment("nodeLocal") }
+func (f *Facts) hostNetwork() bool          { return f.deployment("hostNetwork") }
+func (f *Facts) privilegedController() bool { return f.deployment("privilegedController") }
+
+// hostPaths are directories that nodes need.
+func (f *Facts) hostPaths() []string {
+	return strings.FieldsFunc(f.manifest[deploymentPrefix+"hostPaths"], func(r rune) bool { return r == ',' })
+}
 
 // base is the driver's name in names of objects: csi.example.com is csi-example-com.
 func (f *Facts) base() string { return strings.ToLower(strings.ReplaceAll(f.Name, ".", "-")) }

@@ -265,6 +265,41 @@ func TestRegistrar(t *testing.T) {
 	}
 }
 
+// TestDeployment: what a driver says that its pods must have, they have, and only then.
+func TestDeployment(t *testing.T) {
+	f := memory(t)
+	for _, asked := range []bool{false, true} {
+		if asked {
+			maps.Copy(f.manifest, map[string]string{
+				"kubernetes.deployment/hostNetwork": "true", "kubernetes.deployment/privilegedController": "true", "kubernetes.deployment/hostPaths": "/run/lock/lvm,/etc/lvm",
+			})
+		}
+		_, kinds := write(t, f, Options{Image: "mem", Namespace: "default", HealthPort: 1234})
+		node, controller := kinds["DaemonSet"][0], kinds["Deployment"][0]
+		pod := at(t, node, "spec", "template", "spec").(map[string]any)
+		if pod["hostNetwork"] != nil != asked || at(t, controller, "spec", "template", "spec").(map[string]any)["hostNetwork"] != nil {
+			t.Errorf("hostNetwork %v: %v", asked, pod["hostNetwork"])
+		}
+		paths := map[any]any{}
+		for _, v := range pod["volumes"].([]any) {
+			if p, ok := v.(map[string]any)["hostPath"].(map[string]any); ok {
+				paths[p["path"]] = p["type"]
+			}
+		}
+		mounts, _ := yaml.Marshal(containers(t, node)["driver"]["volumeMounts"]) // of what was read from YAML
+		if paths["/etc/lvm"] != nil != asked || strings.Contains(string(mounts), "mountPath: /run/lock/lvm\n") != asked {
+			t.Errorf("host paths %v: %v\n%s", asked, paths, mounts)
+		}
+		driver := containers(t, controller)["driver"]
+		if at(t, driver, "securityContext", "privileged") != nil != asked {
+			t.Errorf("privileged %v: %v", asked, driver["securityContext"])
+		}
+		if at(t, driver, "livenessProbe", "httpGet", "port") != 1234 || !slices.Contains(driver["args"].([]any), any("-health=:1234")) {
+			t.Errorf("the port of its health: %v %v", driver["livenessProbe"], driver["args"])
+		}
+	}
+}
+
 func TestRefused(t *testing.T) {
 	f := memory(t, "Modifier")
 	err := Write(io.Discard, f, Options{Namespace: "A b", HostPaths: []string{"pool"}, Plain: true, Mutable: map[string]string{"a": "b"}})

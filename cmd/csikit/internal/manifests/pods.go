@@ -6,11 +6,10 @@ import (
 	"strconv"
 )
 
-// The driver's socket in each container, and its ports.
+// The driver's socket in each container.
 const (
 	socketDir   = "/csi"
 	socketInPod = socketDir + "/csi.sock"
-	healthPort  = 9808
 )
 
 func (w *writer) stateDir() string { return "/var/lib/csi-" + w.f.Name }
@@ -84,6 +83,8 @@ func (w *writer) pod(half string, api bool, containers, volumes list, priority s
 		{"spec", object{
 			{"serviceAccountName", w.base + "-" + half},
 			{"automountServiceAccountToken", api},
+			// Connections of the kernel outlive the driver's pod only there.
+			{"hostNetwork", only(half == "node" && w.f.hostNetwork(), true)},
 			{"priorityClassName", priority},
 			{"nodeSelector", object{{"kubernetes.io/os", "linux"}}},
 			{"tolerations", only(tolerations != nil, tolerations)},
@@ -100,8 +101,10 @@ func (w *writer) pod(half string, api bool, containers, volumes list, priority s
 func (w *writer) driver(mode string, node bool) object {
 	mounts := list{object{{"name", "socket"}, {"mountPath", socketDir}}}
 	security := confined()
-	if node {
+	if node || w.f.privilegedController() {
 		security = object{{"privileged", true}} // it mounts, and makes device nodes
+	}
+	if node {
 		mounts = append(mounts, w.nodeMounts()...)
 	}
 	for i, p := range w.o.HostPaths {
@@ -120,7 +123,7 @@ func (w *writer) driver(mode string, node bool) object {
 			fieldEnv("NODE_NAME", "spec.nodeName"),
 		}},
 		{"securityContext", security},
-		{"ports", only(!w.o.Registrar, list{object{{"name", "health"}, {"containerPort", healthPort}}})},
+		{"ports", only(!w.o.Registrar, list{object{{"name", "health"}, {"containerPort", w.o.HealthPort}}})},
 		// livenessprobe is not well while the driver starts: ten minutes for that.
 		{"startupProbe", only(w.o.Registrar, w.probe("/healthz", 60))},
 		{"livenessProbe", w.probe("/healthz", 5)},
@@ -144,7 +147,7 @@ func (w *writer) driverArgs(mode string, node bool) list {
 			}
 		}
 		if !w.o.Registrar {
-			args = append(args, "-health=:"+strconv.Itoa(healthPort))
+			args = append(args, "-health=:"+strconv.Itoa(w.o.HealthPort))
 		}
 	}
 	for _, a := range w.o.Args {
@@ -156,7 +159,7 @@ func (w *writer) driverArgs(mode string, node bool) list {
 // probe asks the driver, or livenessprobe beside it.
 func (w *writer) probe(path string, failures int) object {
 	return object{
-		{"httpGet", object{{"path", path}, {"port", healthPort}}},
+		{"httpGet", object{{"path", path}, {"port", w.o.HealthPort}}},
 		{"periodSeconds", 10},
 		{"timeoutSeconds", 5},
 		{"failureThreshold", failures},
@@ -164,12 +167,16 @@ func (w *writer) probe(path string, failures int) object {
 }
 
 func (w *writer) nodeMounts() list {
-	return list{
+	mounts := list{
 		// Mounts below it must reach the host, or pods see empty directories.
 		object{{"name", "kubelet"}, {"mountPath", w.o.Kubelet}, {"mountPropagation", "Bidirectional"}},
 		object{{"name", "state"}, {"mountPath", w.stateDir()}},
 		object{{"name", "dev"}, {"mountPath", "/dev"}},
 	}
+	for i, p := range w.f.hostPaths() {
+		mounts = append(mounts, object{{"name", "needed-" + strconv.Itoa(i)}, {"mountPath", p}})
+	}
+	return mounts
 }
 
 func (w *writer) nodeVolumes() list {
@@ -185,6 +192,9 @@ func (w *writer) nodeVolumes() list {
 	}
 	for i, p := range w.o.HostPaths {
 		volumes = append(volumes, hostPath("host-"+strconv.Itoa(i), p, "Directory"))
+	}
+	for i, p := range w.f.hostPaths() {
+		volumes = append(volumes, hostPath("needed-"+strconv.Itoa(i), p, "DirectoryOrCreate"))
 	}
 	return volumes
 }
@@ -237,7 +247,7 @@ func (w *writer) registrar() object {
 
 func (w *writer) livenessProbe() object {
 	return w.container(sidecar{name: "livenessprobe", args: []string{
-		"--csi-address=" + socketInPod, "--health-port=" + strconv.Itoa(healthPort), "--v=2",
+		"--csi-address=" + socketInPod, "--health-port=" + strconv.Itoa(w.o.HealthPort), "--v=2",
 	}})
 }
 

@@ -29,7 +29,10 @@ type Options struct {
 	Args  []string // of the driver, after those
 	// HostPaths are directories of the host that the driver needs: its pool, say.
 	HostPaths []string
-	Secrets   bool // classes refer to secrets of the controller's calls
+	// HealthPort of the driver's pods; 0: 9808. Drivers in the host's network must not
+	// have the same.
+	HealthPort int
+	Secrets    bool // classes refer to secrets of the controller's calls
 
 	FSTypes    []string // a StorageClass for each
 	Parameters map[string]string
@@ -59,6 +62,9 @@ func Write(out io.Writer, f *Facts, o Options) error {
 	w := &writer{f: f, o: o, base: f.base()}
 	if w.o.Kubelet == "" {
 		w.o.Kubelet = "/var/lib/kubelet"
+	}
+	if w.o.HealthPort == 0 {
+		w.o.HealthPort = 9808
 	}
 	if err := w.check(); err != nil {
 		return err
