@@ -26,8 +26,7 @@ type Backend struct {
 	copies chan int     // lanes for copies that nobody uses
 	purges purges       // trash that is being emptied
 	usage  usages       // of QuotaGuard
-
-	prepared sync.Map // names of shares that this process saw prepared
+	pins   *pins        // which shares the shares are
 }
 
 // New makes a Backend. It does not look at any share: those may come later.
@@ -36,7 +35,7 @@ func New(o Options) (*Backend, error) {
 	if err := o.check(); err != nil {
 		return nil, err
 	}
-	b := &Backend{o: o, log: o.Logger, workers: newWorkers(o.Logger)}
+	b := &Backend{o: o, log: o.Logger, workers: newWorkers(o.Logger), pins: newPins(&o)}
 	b.copies = make(chan int, maxCopies)
 	for n := range maxCopies {
 		b.copies <- n

@@ -98,12 +98,8 @@ func (b *Backend) RecoverController(ctx context.Context) error {
 }
 
 func (b *Backend) recoverShare(ctx context.Context, s Share) error {
-	ready, err := onShare[bool](ctx, b, s, "", opInit, initIn{b.initWhere(s)})
-	if err != nil {
+	if _, err := onShare[bool](ctx, b, s, "", opInit, initIn{b.initWhere()}); err != nil {
 		return err
-	}
-	if ready {
-		b.saw(s)
 	}
 	trash, err := onShare[bool](ctx, b, s, "", opTrash, trashIn{b.where()})
 	if err != nil {
@@ -115,21 +111,13 @@ func (b *Backend) recoverShare(ctx context.Context, s Share) error {
 	return b.resumeAll(ctx, s)
 }
 
-// initWhere is where for a call that may prepare the share. One that this process saw
-// prepared was: without its directory it is a disk that is not mounted any more.
-func (b *Backend) initWhere(s Share) where {
+// initWhere is where for a call that may prepare the share. One that is known already
+// nobody prepares again: see identity. Nodes prepare none: there are always new ones, of
+// which each would believe that an empty mount point is the share.
+func (b *Backend) initWhere() where {
 	w := b.where()
-	_, seen := b.prepared.Load(s.Name)
-	w.Init = b.o.Init && !seen
+	w.Init = b.o.Init && b.o.Half&ControllerHalf != 0
 	return w
-}
-
-// saw remembers that a share is prepared. Of those that any class may name nobody knows
-// how many there are.
-func (b *Backend) saw(s Share) {
-	if s.Name != "" {
-		b.prepared.Store(s.Name, true)
-	}
 }
 
 // resumeAll goes on with the snapshots of a share that are not whole.

@@ -24,13 +24,35 @@ func fresh() []string { return []string{"actimeo=0", "lookupcache=pos"} }
 // onShare runs a task on a share. lane "" is for what is quick; whatever may take long
 // has a lane of its own.
 func onShare[Out any](ctx context.Context, b *Backend, s Share, lane, op string, in any) (out Out, err error) {
+	which, err := b.pins.of(s)
+	if err != nil {
+		return out, err
+	}
+	raw, err := json.Marshal(in)
+	if err != nil {
+		return out, fmt.Errorf("%w: task %q: %w", backends.ErrInvalid, op, err)
+	}
+	answer, err := b.runTask(ctx, s, lane, op, siteCall{which, raw})
+	if err == nil && which.ID == "" {
+		err = b.pins.keep(s, answer.ID)
+	}
+	if err != nil || len(answer.Out) == 0 {
+		return out, err
+	}
+	return out, json.Unmarshal(answer.Out, &out)
+}
+
+func (b *Backend) runTask(ctx context.Context, s Share, lane, op string, in siteCall) (out siteAnswer, err error) {
 	if s.LocalDir == "" {
-		return far[Out](ctx, b.workers, placeOf(s.with(fresh())), lane, op, in)
+		return far[siteAnswer](ctx, b.workers, placeOf(s.with(fresh())), lane, op, in)
 	}
 	f := controllerTasks()[op]
+	if f == nil {
+		return out, fmt.Errorf("%w: task %q", backends.ErrInvalid, op)
+	}
 	raw, err := json.Marshal(in)
-	if err != nil || f == nil {
-		return out, fmt.Errorf("%w: task %q: %w", backends.ErrInvalid, op, err)
+	if err != nil {
+		return out, err
 	}
 	t := &taskCall{root: s.LocalDir, in: raw, progress: func(step string) { backends.Progress(ctx, step) }, step: b.step}
 	answer, err := f(ctx, t)
@@ -42,6 +64,17 @@ func onShare[Out any](ctx context.Context, b *Backend, s Share, lane, op string,
 		return out, err
 	}
 	return out, json.Unmarshal(raw, &out)
+}
+
+// siteCall is what a task of a share is given, and siteAnswer what it gives.
+type siteCall struct {
+	Share identity        `json:"share"`
+	In    json.RawMessage `json:"in"`
+}
+
+type siteAnswer struct {
+	ID  string          `json:"id,omitempty"` // of the share; "": it was not prepared
+	Out json.RawMessage `json:"out,omitempty"`
 }
 
 // where is in the arguments of each task: which installation's directory is meant.
@@ -70,7 +103,8 @@ func controllerTasks() map[string]task {
 type site struct {
 	root     *tree.Root
 	control  string // the directory of the installation
-	inode    uint64 // its inode; 0: it is missing
+	id       string // of the share; "": it was not prepared
+	inode    uint64 // of control; 0: it is missing
 	step     func(string)
 	progress func(string)
 }
@@ -83,11 +117,15 @@ func (w where) at() where { return w }
 // onSite makes a task of a function that works on a site.
 func onSite[In located, Out any](f func(ctx context.Context, s *site, in In) (Out, error)) task {
 	return func(ctx context.Context, t *taskCall) (any, error) {
+		var c siteCall
 		var in In
-		if err := t.decode(&in); err != nil {
+		if err := t.decode(&c); err != nil {
 			return nil, err
 		}
-		s, err := openSite(t, in.at())
+		if err := json.Unmarshal(c.In, &in); err != nil {
+			return nil, err
+		}
+		s, err := openSite(t, in.at(), c.Share)
 		if err != nil {
 			return nil, err
 		}
@@ -96,11 +134,12 @@ func onSite[In located, Out any](f func(ctx context.Context, s *site, in In) (Ou
 		if err != nil {
 			return nil, kindOf(err)
 		}
-		return out, nil
+		raw, err := json.Marshal(out)
+		return siteAnswer{s.id, raw}, err
 	}
 }
 
-func openSite(t *taskCall, w where) (*site, error) {
+func openSite(t *taskCall, w where, which identity) (*site, error) {
 	root, err := tree.Open(t.root)
 	if err != nil {
 		return nil, unavailable("%w", err)
@@ -114,7 +153,7 @@ func openSite(t *taskCall, w where) (*site, error) {
 		s.progress(at)
 		reach(at)
 	}
-	if err := s.look(w.Init); err != nil {
+	if err := s.identify(w.Init, which); err != nil {
 		_ = root.Close() // nothing was written by it
 		return nil, kindOf(err)
 	}

@@ -126,11 +126,10 @@ func (b *Backend) FindVolume(ctx context.Context, req backends.CreateVolumeReque
 	if err != nil {
 		return nil, err
 	}
-	out, err := onShare[findOut](ctx, b, pl.share, "", opFind, findIn{b.initWhere(pl.share), pl.handle.key})
+	out, err := onShare[findOut](ctx, b, pl.share, "", opFind, findIn{b.initWhere(), pl.handle.key})
 	if err != nil {
 		return nil, fmt.Errorf("volume %q: %w", req.Name, err)
 	}
-	b.saw(pl.share)
 	if out.Marker == nil || out.Marker.State != stateReady {
 		if err := b.dropOrphan(ctx, pl, out.Marker, req.Secrets); err != nil {
 			return nil, fmt.Errorf("volume %q: %w", req.Name, err)
@@ -206,7 +205,7 @@ func (b *Backend) makeVolume(ctx context.Context, pl plan, in makeIn) (*backends
 	if err := b.fits(ctx, pl.share, in.Marker.Size); err != nil {
 		return nil, err
 	}
-	in.where = b.initWhere(pl.share)
+	in.where = b.initWhere()
 	in.Adopt, in.Mode, in.UID, in.GID = pl.p.adopt, pl.p.mode, pl.p.uid, pl.p.gid
 	in.Project, in.Hold = b.o.Quota == QuotaProject, b.o.Quota == QuotaHook
 	m, err := b.makeTask(ctx, pl.share, in)

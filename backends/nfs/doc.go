@@ -35,9 +35,10 @@
 //
 // # What "not found" needs
 //
-// Each operation looks whether the share is there, with its share.json. A server
-// that does not answer, a share that is not mounted, a torn marker and one of a newer
-// version are ErrUnavailable, never not-found.
+// Each operation looks whether the share is there, with its share.json, and whether
+// that has the ID that it had before (Options.StateDir keeps it, or [Share] has it).
+// Another share in its place, a server that does not answer, a share that is not
+// mounted, a torn marker and one of a newer version are ErrUnavailable, never not-found.
 //
 // # What may hang
 //

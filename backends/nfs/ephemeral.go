@@ -52,14 +52,13 @@ func (b *Backend) CreateEphemeral(ctx context.Context, req backends.CreateEpheme
 	s = s.fromNode()
 	name := ephemeralName(req.ID)
 	h := handle{tag: volumeTag, share: s, key: keyOf(name)}
-	in := makeIn{where: b.initWhere(s), Mode: p.mode, UID: p.uid, GID: p.gid, Marker: marker{
+	in := makeIn{where: b.initWhere(), Mode: p.mode, UID: p.uid, GID: p.gid, Marker: marker{
 		Key: h.key, Name: name, SubDir: "ephemeral-" + h.key, OnDelete: onDeleteDelete, Ephemeral: req.ID,
 	}}
-	out, err := onShare[findOut](ctx, b, s, "", opFind, findIn{b.initWhere(s), h.key})
+	out, err := onShare[findOut](ctx, b, s, "", opFind, findIn{b.initWhere(), h.key})
 	if err != nil {
 		return nil, err
 	}
-	b.saw(s)
 	if m := out.Marker; m != nil && m.State == stateReady {
 		return b.public(m, s), nil
 	}

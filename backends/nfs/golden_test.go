@@ -19,6 +19,7 @@ func TestGolden(t *testing.T) {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 678, time.UTC)
 	for name, record := range map[string]any{
 		"share.v1": &siteInfo{Version: 1, ID: "ABCDEFGHIJKLMNOPQRSTUVWXYZ"},
+		"pin.v1":   &pin{Version: 1, Share: "main (nfs1:/srv)", ID: "ABCDEFGHIJKLMNOPQRSTUVWXYZ"},
 		"volume.v1": &marker{
 			Version: 1, Nonce: "abcdefgh", Key: keyOf("pv"), Name: "pv", SubDir: "ns/pv", State: stateArchiving,
 			OnDelete: onDeleteArchive, Size: 1 << 30, Fingerprint: "f.1", Created: at, Options: []string{"vers=4.2"},

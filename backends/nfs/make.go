@@ -24,7 +24,7 @@ const (
 type initIn struct{ where }
 
 // taskInit prepares the share. The answer is whether it is prepared.
-func taskInit(_ context.Context, s *site, _ initIn) (bool, error) { return s.inode != 0, nil }
+func taskInit(_ context.Context, s *site, _ initIn) (bool, error) { return s.id != "", nil }
 
 // findIn names a volume by key.
 type findIn struct {

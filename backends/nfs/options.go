@@ -61,8 +61,9 @@ type Options struct {
 	AnyShare bool
 	// Init prepares a share that was never used. Without it a share without the
 	// directory of this installation is a disk that is not mounted on its server, and
-	// every call answers ErrUnavailable: set it where that cannot happen, or once. One
-	// that a process has seen prepared it does not prepare again.
+	// every call answers ErrUnavailable. It is for the controller, and set once, or where
+	// that cannot happen: a share whose ID is known (Share.ID, StateDir) is not prepared
+	// again, but a new host knows none.
 	Init bool
 	// OnDelete is what becomes of a deleted volume, if its class does not say:
 	// "delete" (""), "retain" or "archive".
@@ -78,7 +79,10 @@ type Options struct {
 	// with their pod.
 	Ephemeral bool
 
-	// StateDir is a directory of this host that is the driver's alone; "": /run/csikit-nfs.
+	// StateDir is a directory of this host, on its own disk, that is the driver's alone;
+	// "": /var/lib/csikit-nfs. It keeps which share each one is, so that another disk in
+	// its place, or none, is not taken for it: that is ErrUnavailable, and not volumes
+	// that are not found.
 	StateDir string
 	Half     Half            // what this process serves; 0: both
 	Command  *command.Runner // nil: one of its own
@@ -127,7 +131,7 @@ func (o *Options) check() error {
 		o.OnDelete = onDeleteDelete
 	}
 	if o.StateDir == "" {
-		o.StateDir = "/run/csikit-nfs"
+		o.StateDir = "/var/lib/csikit-nfs"
 	}
 	bad(!installationName.MatchString(o.Installation), "Options.Installation %q: want %s", o.Installation, installationName)
 	bad(len(o.Shares) == 0 && !o.AnyShare, "Options.Shares is empty, and AnyShare is not set")

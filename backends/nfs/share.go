@@ -16,6 +16,9 @@ type Share struct {
 	Server  string   // a host name or an address; "" for a LocalDir that no server exports
 	Export  string   // the absolute path that is exported
 	Options []string // mount options, wherever it is mounted
+	// ID is what the share's share.json has as such ("": what the driver finds there first).
+	// With it no other disk is taken for the share, also by a host that has not seen it yet.
+	ID string
 	// LocalDir is where the share's root is on this host: of the controller on the
 	// server itself, and in tests. With an empty Server nodes bind from it, too.
 	LocalDir string
@@ -23,6 +26,7 @@ type Share struct {
 
 var (
 	shareName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,29}[a-z0-9])?$`)
+	shareID   = regexp.MustCompile(`^[A-Z2-7]{26}$`)
 	hostName  = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_.])?$`)
 )
 
@@ -35,6 +39,7 @@ func (s *Share) check() error {
 		}
 	}
 	bad(!shareName.MatchString(s.Name), "Name %q: want %s", s.Name, shareName)
+	bad(s.ID != "" && !shareID.MatchString(s.ID), "ID %q: want the id in the share's %s", s.ID, shareFile)
 	bad(s.Server == "" && s.LocalDir == "", "neither Server nor LocalDir is given")
 	bad(s.LocalDir != "" && !filepath.IsAbs(s.LocalDir), "LocalDir %q is no absolute path", s.LocalDir)
 	if s.Server != "" {

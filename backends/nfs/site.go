@@ -43,43 +43,11 @@ type siteInfo struct {
 	ID      string `json:"id"`
 }
 
-// look finds the installation's directory, or makes it. Without one s.inode is 0.
-func (s *site) look(create bool) error {
-	info, err := s.root.Lstat(s.control)
-	if notExist(err) && create {
-		if err := s.init(); err != nil {
-			return err
-		}
-		info, err = s.root.Lstat(s.control)
-	}
-	if notExist(err) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	var i siteInfo
-	if err := s.read(shareFile, &i); err != nil {
-		if notExist(err) && create {
-			return s.init()
-		}
-		if notExist(err) {
-			return unavailable("%s has no %s: it was not finished", s.control, shareFile)
-		}
-		return err
-	}
-	if i.Version != siteVersion {
-		return fmt.Errorf("%w: %s has version %d, this driver knows %d", backends.ErrPrecondition, s.control, i.Version, siteVersion)
-	}
-	s.inode = info.Ino
-	return nil
-}
-
 // need refuses a share that no controller has prepared: it may be the directory
 // beneath a disk that is not mounted.
 func (s *site) need() error {
-	if s.inode == 0 {
-		return unavailable("%s is not there: the share was not prepared, or is not what it was", path.Join(s.root.Name(), s.control))
+	if s.id == "" {
+		return unavailable("%s is not there: the share was not prepared, or is not what it was", s.full())
 	}
 	return nil
 }
@@ -101,16 +69,14 @@ func (s *site) init() error {
 	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	if err := errors.Join(s.root.Sync(s.control), s.root.Sync(".")); err != nil {
-		return err
-	}
-	info, err := s.root.Lstat(s.control)
-	s.inode = info.Ino
-	return err
+	return errors.Join(s.root.Sync(s.control), s.root.Sync("."))
 }
 
 // at is the path of something of the installation.
 func (s *site) at(parts ...string) string { return path.Join(append([]string{s.control}, parts...)...) }
+
+// full is at, for messages.
+func (s *site) full(parts ...string) string { return path.Join(s.root.Name(), s.at(parts...)) }
 
 // read reads a record. A torn one is ErrUnavailable.
 func (s *site) read(p string, v any) error {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/csikit/csikit/backends/nfs"
@@ -28,7 +29,7 @@ func parse(args []string) (*settings, error) {
 	s := &settings{Options: nfs.Options{Logger: slog.Default()}}
 	fs := flag.NewFlagSet("nfs", flag.ContinueOnError)
 	fs.StringVar(&s.endpoint, "endpoint", "", "unix:///path (default $CSI_ENDPOINT)")
-	fs.StringVar(&s.stateDir, "state-dir", "/var/lib/csi-nfs", "where the node keeps what is mounted; on the host's own disk")
+	fs.StringVar(&s.stateDir, "state-dir", "/var/lib/csi-nfs", "where the node keeps what is mounted, and each process which share is which; on the host's own disk")
 	kubelet := fs.String("kubelet-dir", "", "kubelet's directory as this container sees it: its mounts must reach the host (default: not checked)")
 	register := fs.Bool("register", false, "register with kubelet in -kubelet-dir, without a registrar")
 	fs.StringVar(&s.registered, "kubelet-endpoint", "", "the driver's socket as kubelet sees it (default: as it is served)")
@@ -37,9 +38,18 @@ func parse(args []string) (*settings, error) {
 	fs.StringVar(&s.driver, "driver", "nfs.csikit.dev", "name of the driver")
 	fs.StringVar(&s.node, "node-id", "", "name of this node (default: host name)")
 	fs.Func("share", "NAME=SERVER:/EXPORT[,OPTION...], or NAME=/DIRECTORY of this host; may be repeated, the default one first", s.addShare)
+	ids := map[string]string{}
+	fs.Func("share-id", "NAME=ID: the id in the share.json of a share, so that no other one is taken for it; may be repeated", func(v string) error {
+		name, id, ok := strings.Cut(v, "=")
+		if !ok || ids[name] != "" {
+			return fmt.Errorf("want NAME=ID, once for each share")
+		}
+		ids[name] = id
+		return nil
+	})
 	file := fs.String("shares", "", `JSON file with more: [{"Name": "main", "Server": "nfs1", "Export": "/srv", "Options": ["nconnect=4"]}]`)
 	fs.BoolVar(&s.AnyShare, "any-share", false, "let a class name any server and path, as csi-driver-nfs does")
-	fs.BoolVar(&s.Init, "init", false, "prepare shares that were never used; otherwise they are disks that their server has not mounted")
+	fs.BoolVar(&s.Init, "init", false, "prepare shares that were never used (controller); otherwise they are disks that their server has not mounted")
 	fs.StringVar(&s.Installation, "installation", "", "tells apart drivers that share an export (default csikit)")
 	fs.StringVar(&s.OnDelete, "on-delete", "", "what becomes of deleted volumes, if their class does not say: delete (default), retain or archive")
 	legacy := fs.String("legacy", "refuse", "volumes of csi-driver-nfs: refuse, use (but not delete) or delete, as their handle says")
@@ -84,7 +94,23 @@ func parse(args []string) (*settings, error) {
 	default:
 		return nil, fmt.Errorf("-mode %q: want controller, node or all", *mode)
 	}
-	return s, s.readShares(*file)
+	s.StateDir = filepath.Join(s.stateDir, "shares")
+	if err := s.readShares(*file); err != nil {
+		return nil, err
+	}
+	return s, s.setIDs(ids)
+}
+
+// setIDs gives shares the IDs of -share-id.
+func (s *settings) setIDs(ids map[string]string) error {
+	for name, id := range ids {
+		i := slices.IndexFunc(s.Shares, func(h nfs.Share) bool { return h.Name == name })
+		if i < 0 {
+			return fmt.Errorf("-share-id %s=%s: there is no share %q", name, id, name)
+		}
+		s.Shares[i].ID = id
+	}
+	return nil
 }
 
 // addShare reads a -share.

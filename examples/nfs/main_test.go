@@ -45,7 +45,11 @@ func TestFlags(t *testing.T) {
 	if err != nil || s.registry != "/k/plugins_registry" || s.health != ":1" || s.registered != "/k/csi.sock" {
 		t.Errorf("%+v, %v", s, err)
 	}
-	for _, args := range [][]string{{"-share", "main"}, {"-share", "main=nfs1"}, {"-mode", "neither"}, {"-legacy", "perhaps"}, {"more"}, {"-shares", "/none"}, {"-share", "here=/data", "-register"}} {
+	id := strings.Repeat("A", 26)
+	if s, err = parse([]string{"-share", "main=/data", "-share", "more=/more", "-share-id", "more=" + id, "-state-dir", "/d"}); err != nil || s.Shares[0].ID != "" || s.Shares[1].ID != id || s.StateDir != "/d/shares" {
+		t.Errorf("%+v, %v", s, err)
+	}
+	for _, args := range [][]string{{"-share", "main=/d", "-share-id", "other=" + id}, {"-share", "main=/d", "-share-id", "main"}, {"-share", "main"}, {"-share", "main=nfs1"}, {"-mode", "neither"}, {"-legacy", "perhaps"}, {"more"}, {"-shares", "/none"}, {"-share", "here=/data", "-register"}} {
 		if _, err := parse(args); err == nil {
 			t.Errorf("%q is accepted", args)
 		}
@@ -59,7 +63,7 @@ func TestReadme(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, f := range []string{
-		"endpoint", "state-dir", "kubelet-dir", "register", "kubelet-endpoint", "health", "mode", "driver", "node-id", "share", "shares", "any-share", "init", "installation",
+		"endpoint", "state-dir", "kubelet-dir", "register", "kubelet-endpoint", "health", "mode", "driver", "node-id", "share", "share-id", "shares", "any-share", "init", "installation",
 		"on-delete", "legacy", "quota", "hook", "hook-snapshots", "ephemeral",
 	} {
 		if !strings.Contains(string(readme), "| `-"+f+"` |") {
