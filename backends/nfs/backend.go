@@ -2,6 +2,7 @@ package nfs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -63,13 +64,38 @@ func (b *Backend) serves(h Half) error {
 	return nil
 }
 
+// parse is parseHandle by Options.Legacy. Who does not take volumes of csi-driver-nfs over
+// is not asked for them, but by a mistake; what is surely one is not forgotten by it.
+func (b *Backend) parse(id string) (handle, error) {
+	h, err := parseHandle(id)
+	if b.o.Legacy != LegacyRefuse || err == nil && !h.legacy() || errors.Is(err, errNoHandle) {
+		return h, err
+	}
+	if surelyLegacy(id) {
+		return handle{}, fmt.Errorf("%w: %q may be a volume of csi-driver-nfs, and this driver was not told to take those over (Options.Legacy)", backends.ErrPrecondition, id)
+	}
+	return handle{}, errNoHandle
+}
+
 // decode reads an ID of the kind that tag says; missing is the answer to one that is
-// nobody's. The share it names has to be configured, or AnyShare set: else what is
+// nobody's. What csi-driver-nfs has made is there, and has to be said so, also where this
+// driver does not touch it. The share it names has to be configured, or AnyShare set: else what is
 // there cannot be known, and "not found" would be a guess.
 func (b *Backend) decode(id, tag string, missing error) (handle, error) {
-	h, ok := parseHandle(id, tag == volumeTag && b.o.Legacy != LegacyRefuse)
-	if !ok || h.tag != tag && !h.legacy() {
+	h, err := b.parse(id)
+	ours := err == nil && !h.legacy()
+	switch {
+	case ours && h.tag != tag, errors.Is(err, errNoHandle):
 		return handle{}, missing
+	case !ours && tag == snapshotTag && legacySnapshot(id):
+		return handle{}, fmt.Errorf("%w: %q may be a snapshot of csi-driver-nfs, a tar file that this driver does not read: it is left alone", backends.ErrPrecondition, id)
+	case !ours && tag != volumeTag:
+		return handle{}, missing
+	case err != nil:
+		return handle{}, err
+	}
+	if h.legacy() && h.onDelete == "" {
+		h.onDelete = b.o.OnDelete
 	}
 	if h.share.Name != "" {
 		s, ok := b.configured(h.share.Name)

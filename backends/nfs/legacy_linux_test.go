@@ -1,6 +1,7 @@
 package nfs
 
 import (
+	"errors"
 	"os"
 	"strings"
 	"testing"
@@ -24,8 +25,8 @@ func TestLegacyVolumes(t *testing.T) {
 		f.write("pvc-1/data", "data")
 		v, err := f.b.Volume(t.Context(), backends.VolumeRequest{ID: id})
 		if policy == LegacyRefuse {
-			f.kind(err, backends.ErrNotFound)
-			f.kind(f.delete(id), backends.ErrNotFound)
+			f.kind(err, backends.ErrPrecondition) // not "not found": it is there
+			f.kind(f.delete(id), backends.ErrPrecondition)
 			f.holds("pvc-1/data", "data")
 			continue
 		}
@@ -48,6 +49,65 @@ func TestLegacyVolumes(t *testing.T) {
 		f.must(err)
 		f.holds("pvc-1/data", "")
 		f.kind(f.delete(id), backends.ErrNotFound)
+	}
+}
+
+// TestLegacyHandles: each form that csi-driver-nfs has written is its directory.
+func TestLegacyHandles(t *testing.T) {
+	for id, dir := range map[string]string{
+		"nfs.example.com#srv/nfs#pvc-1":                       "pvc-1",
+		"nfs.example.com#srv/nfs#pvc-1#":                      "pvc-1",
+		"nfs.example.com#srv/nfs#pvc-1##":                     "pvc-1",
+		"nfs.example.com#srv/nfs#ns/claim#pvc-1#":             "ns/claim",
+		"nfs.example.com#srv/nfs#ns//claim#pvc-1#":            "ns/claim",
+		"nfs.example.com#srv//nfs#ns///claim#pvc-1#Delete":    "ns/claim",
+		"nfs.example.com#srv/nfs#${pvc.metadata.name}#pvc-1#": "${pvc.metadata.name}",
+		"nfs.example.com/srv/nfs/pvc-1":                       "pvc-1",
+	} {
+		f := newFixture(t, served(LegacyDelete))
+		f.write(dir+"/data", "data")
+		f.write("other/data", "precious")
+		v, err := f.b.Volume(t.Context(), backends.VolumeRequest{ID: id})
+		f.must(err)
+		for _, context := range []map[string]string{v.Context, {"server": "nfs.example.com", "share": "/srv/nfs", "subDir": dir}, nil} {
+			s, sub, err := f.b.locate(id, context)
+			if err != nil || s.source(sub) != "nfs.example.com:/srv/nfs/"+dir {
+				t.Errorf("%s: %s, %q, %v", id, s, sub, err)
+			}
+		}
+		f.must(f.delete(id))
+		f.holds(dir+"/data", "")
+		f.kind(f.delete(id), backends.ErrNotFound)
+		f.holds("other/data", "precious")
+	}
+	f := newFixture(t, served(LegacyUse))
+	s, sub, err := f.b.locate("x", map[string]string{"server": "nfs.example.com", "share": "/srv/nfs", "subDir": "/ns//claim/"})
+	if err != nil || s.source(sub) != "nfs.example.com:/srv/nfs/ns/claim" {
+		t.Errorf("%s, %q, %v", s, sub, err)
+	}
+}
+
+// TestLegacyDefault: a handle that does not say what becomes of the volume leaves it to
+// the driver, as with csi-driver-nfs.
+func TestLegacyDefault(t *testing.T) {
+	f := newFixture(t, served(LegacyDelete), func(o *Options) { o.OnDelete = onDeleteRetain })
+	f.write("pvc-1/data", "data")
+	f.must(f.delete("nfs.example.com#srv/nfs#pvc-1##"))
+	f.holds("pvc-1/data", "data")
+}
+
+// TestLegacySnapshots: those of csi-driver-nfs are tar files, which this driver leaves
+// alone, and does not call deleted.
+func TestLegacySnapshots(t *testing.T) {
+	for _, policy := range []Legacy{LegacyRefuse, LegacyDelete} {
+		f := newFixture(t, served(policy))
+		const id = "nfs.example.com#srv/nfs#snapshot-1#snapshot-1#pvc-1"
+		f.write("snapshot-1/pvc-1.tar.gz", "precious")
+		f.kind(f.b.DeleteSnapshot(t.Context(), backends.DeleteSnapshotRequest{ID: id}), backends.ErrPrecondition)
+		_, err := f.b.Snapshot(t.Context(), backends.SnapshotRequest{ID: id})
+		f.kind(err, backends.ErrPrecondition)
+		f.kind(f.b.DeleteSnapshot(t.Context(), backends.DeleteSnapshotRequest{ID: "snapshot-1"}), backends.ErrNotFound)
+		f.holds("snapshot-1/pvc-1.tar.gz", "precious")
 	}
 }
 
@@ -89,29 +149,50 @@ func TestLegacyIsNoWayRound(t *testing.T) {
 	}
 }
 
-// badHandles are of nobody: CVE-2026-3864, and its relatives.
-var badHandles = []string{
-	"nfs.example.com#srv/nfs#..##", "nfs.example.com#srv/nfs#../other##", "nfs.example.com#srv/nfs#a/../../b##",
-	"nfs.example.com#srv/nfs#a/..##", "nfs.example.com#srv/nfs#.##", "nfs.example.com#srv/nfs###",
-	"nfs.example.com#srv/nfs#/etc##", "nfs.example.com#srv/nfs#a//b##", "nfs.example.com#srv/nfs#a/##",
-	"nfs.example.com#srv/nfs#a\\..\\b##", "nfs.example.com#srv/nfs#a\x00b##", "nfs.example.com#srv/nfs#a\nb##",
-	"nfs.example.com#srv/../etc#a##", "nfs.example.com#..#a##", "-o#srv/nfs#a##", "nfs.example.com,exec=x#srv#a##",
-	"nfs.example.com#srv/nfs#a##purge", "nfs.example.com#srv/nfs#a#b#delete#c", "nfs.example.com#srv/nfs#a#../b#delete",
-	"nfs.example.com#srv/nfs#.csi-csikit/v##", "nfs.example.com#srv/nfs#.CSI-csikit##",
-	"nfs.example.com/srv/nfs/..", "nfs.example.com/srv/../a", "../a/b", "/a/b", "n1#share#..", "n1#share#" + strings.Repeat("A", 26),
+// noHandles are of nobody: csi-driver-nfs has not made a volume by such names.
+var noHandles = []string{
+	"nothing", "a#b", "#srv/nfs#a##", " #srv/nfs#a##", "nfs.example.com#srv/nfs#a\x00b##", "-o#srv/nfs#a##", "../a/b", "/a/b", "..#srv#a##",
+	"nfs example#srv#a##", "nfs.example.com/x#srv#a##", "n1#share#..", "n1#share#..##purge", "n1#share#" + strings.Repeat("A", 26), "s1#share#" + keyOf("a"),
 }
 
+// unsafeHandles may be of volumes of csi-driver-nfs, and lead, or may lead, elsewhere:
+// CVE-2026-3864, and its relatives; names with a # in them; all of a share; and what is
+// not known of that driver.
+var unsafeHandles = []string{
+	"nfs.example.com#srv/nfs#..##", "nfs.example.com#srv/nfs#../other##", "nfs.example.com#srv/nfs#a/../../b##",
+	"nfs.example.com#srv/nfs#a/..##", "nfs.example.com#srv/nfs#.##", "nfs.example.com#srv/nfs###", "nfs.example.com#srv/nfs##pvc-1#",
+	"nfs.example.com#srv/nfs#/etc##", "nfs.example.com#srv/nfs#//##", "nfs.example.com#srv/nfs#a/##",
+	"nfs.example.com#srv/nfs#a\\..\\b##", "nfs.example.com#srv/nfs#a\nb##", "nfs.example.com#srv/nfs# a##",
+	"nfs.example.com#srv/../etc#a##", "nfs.example.com#..#a##", "nfs.example.com,exec=x#srv#a##", "nfs1,nfs2#srv#a##",
+	"nfs.example.com#srv/nfs#a##purge", "nfs.example.com#srv/nfs#a#b#delete#c", "nfs.example.com#srv/nfs#a#b#pvc-1#", "nfs.example.com#srv/nfs#a#../b#delete",
+	"nfs.example.com#srv/nfs#.csi-csikit/v##", "nfs.example.com#srv/nfs#.CSI-csikit##", "nfs.example.com#srv/nfs#a//../b#pvc-1#",
+	"nfs.example.com/srv/nfs/..", "nfs.example.com/srv/../a", "nfs.example.com/share##", "n1#srv#..#pvc-1#delete",
+}
+
+// TestBadHandles: what is nobody's is not found, and what may be somebody's is neither
+// touched nor forgotten, whether or not this driver takes such volumes over.
 func TestBadHandles(t *testing.T) {
-	f := newFixture(t, served(LegacyDelete))
-	f.write("a/data", "precious")
-	f.write("etc/data", "precious")
-	for _, id := range badHandles {
-		f.kind(f.delete(id), backends.ErrNotFound)
-		_, err := f.b.Volume(t.Context(), backends.VolumeRequest{ID: id})
-		f.kind(err, backends.ErrNotFound)
+	for _, policy := range []Legacy{LegacyRefuse, LegacyUse, LegacyDelete} {
+		f := newFixture(t, served(policy), func(o *Options) { o.AnyShare = true })
+		f.write("a/data", "precious")
+		f.write("etc/data", "precious")
+		for kind, ids := range map[error][]string{backends.ErrNotFound: noHandles, backends.ErrPrecondition: unsafeHandles} {
+			for _, id := range ids {
+				want := kind
+				if policy == LegacyRefuse && !surelyLegacy(id) {
+					want = backends.ErrNotFound
+				}
+				f.kind(f.delete(id), want)
+				_, err := f.b.Volume(t.Context(), backends.VolumeRequest{ID: id})
+				f.kind(err, want)
+				_, _, err = f.b.locate(id, nil)
+				f.kind(err, want)
+			}
+		}
+		f.holds("a/data", "precious")
+		f.holds("etc/data", "precious")
 	}
-	f.holds("a/data", "precious")
-	f.holds("etc/data", "precious")
+	f := newFixture(t)
 	for _, sub := range []string{"..", "../x", "a/../b", "a/./b", ".csi-csikit", ".csi-csikit/v", "/..", "a//b", "a\x00", "${pvc.metadata.uid}", "${pv.metadata.name", strings.Repeat("a/", 40) + "a"} {
 		_, err := f.b.CreateVolume(t.Context(), request("pv", paramSubDir, sub))
 		f.kind(err, backends.ErrInvalid)
@@ -125,16 +206,20 @@ func TestBadHandles(t *testing.T) {
 // FuzzHandle: a handle that is accepted names a path below its share, and reads the
 // same again.
 func FuzzHandle(f *testing.F) {
-	for _, id := range badHandles {
+	for _, id := range append(noHandles, unsafeHandles...) {
 		f.Add(id)
 	}
+	f.Add("nfs.example.com#srv//nfs#ns//claim#pvc-1#")
 	f.Add("nfs.example.com#srv/nfs#ns/pvc#pvc-1#archive")
 	f.Add("nfs.example.com/srv/nfs/pvc-1")
 	f.Add("n1#share#" + keyOf("pv"))
 	f.Add("n1#10.0.0.1:/srv#" + keyOf("pv"))
 	f.Fuzz(func(t *testing.T, id string) {
-		h, ok := parseHandle(id, true)
-		if !ok {
+		h, err := parseHandle(id)
+		if err != nil {
+			if errors.Is(err, errNoHandle) == errors.Is(err, backends.ErrPrecondition) {
+				t.Errorf("%q: %v", id, err)
+			}
 			return
 		}
 		if !h.legacy() {

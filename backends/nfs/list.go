@@ -26,8 +26,7 @@ func (b *Backend) pages(ctx context.Context, tag, op string, page backends.Page,
 	}
 	var after handle
 	if page.Token != "" {
-		var ok bool
-		if after, ok = parseHandle(page.Token, false); !ok || after.tag != tag || after.share.Name == "" {
+		if after, err = parseHandle(page.Token); err != nil || after.tag != tag || after.share.Name == "" {
 			return "", fmt.Errorf("%w: %q", backends.ErrStaleToken, page.Token)
 		}
 	}

@@ -1,6 +1,7 @@
 package nfs
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -10,7 +11,11 @@ import (
 // locate says where a volume lies, by what the node was given of it; no I/O. The
 // directory is "" for a whole share, which only a volume that was written by hand is.
 func (b *Backend) locate(id string, context map[string]string) (s Share, subDir string, err error) {
-	h, ours := parseHandle(id, b.o.Legacy != LegacyRefuse)
+	h, err := b.parse(id)
+	ours := err == nil
+	if len(context) == 0 && errors.Is(err, backends.ErrPrecondition) {
+		return Share{}, "", err
+	}
 	if len(context) == 0 && (!ours || !h.legacy()) {
 		// No volume comes without: this is the ID of none that a node can find.
 		return Share{}, "", backends.VolumeNotFound(id)
@@ -26,7 +31,7 @@ func (b *Backend) locate(id string, context map[string]string) (s Share, subDir 
 	if err != nil {
 		return Share{}, "", fmt.Errorf("%w: volume context: %w", backends.ErrInvalid, err)
 	}
-	if subDir = strings.Trim(c[strings.ToLower(ctxSubDir)], "/"); subDir != "" {
+	if subDir = oneSlash(strings.Trim(c[strings.ToLower(ctxSubDir)], "/")); subDir != "" {
 		if err := checkSubDir(subDir); err != nil {
 			return Share{}, "", fmt.Errorf("%w: volume context: subDir: %w", backends.ErrInvalid, err)
 		}

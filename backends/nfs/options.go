@@ -44,7 +44,7 @@ type Legacy uint8
 
 // What may be done to volumes of csi-driver-nfs.
 const (
-	LegacyRefuse Legacy = iota // their handles are unknown
+	LegacyRefuse Legacy = iota // their handles are unknown; what is surely one is ErrPrecondition
 	LegacyUse                  // used, but not deleted: ErrPrecondition, unless the handle says retain
 	LegacyDelete               // deleted, archived or retained, as their handle says
 )

@@ -49,6 +49,15 @@ func cleanComponent(c string) bool {
 		strings.TrimSpace(c) == c
 }
 
+// oneSlash makes one slash of several between components, as the file system does:
+// csi-driver-nfs leaves those of a template whose values were empty.
+func oneSlash(p string) string {
+	for strings.Contains(p, "//") {
+		p = strings.ReplaceAll(p, "//", "/")
+	}
+	return p
+}
+
 // defaultSubDir is where a volume without subDir lies: at its name, as with
 // csi-driver-nfs, if that can be one.
 func defaultSubDir(name string) string {
