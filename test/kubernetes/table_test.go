@@ -2,6 +2,7 @@ package kubernetes
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -27,10 +28,8 @@ func note(flow, driver, result string) {
 }
 
 func appendNew(list []string, s string) []string {
-	for _, e := range list {
-		if e == s {
-			return list
-		}
+	if slices.Contains(list, s) {
+		return list
 	}
 	return append(list, s)
 }
