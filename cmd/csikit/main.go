@@ -68,6 +68,7 @@ const usage = `csikit: the tool for authors of CSI drivers
         -image IMAGE [-namespace kube-system] [-registrar] [-single-node]
         [-host-path DIR]... [-fs ext4,xfs] [-parameters k=v,...]
         [-mutable-parameters k=v,...] [-controller-secrets]
+        [-snapshot-metadata-tls SECRET -snapshot-metadata-ca FILE]
         [-kubelet-dir /var/lib/kubelet] [-health-port 9808] [-plain]
         [-- ARGUMENTS OF THE DRIVER]
         asks a running driver what it can do and prints what Kubernetes must have
@@ -77,7 +78,9 @@ const usage = `csikit: the tool for authors of CSI drivers
         livenessprobe instead of what csidriver does itself. DIR is a directory of
         the host that the driver needs, as a pool. -controller-secrets lets sidecars
         read secrets. Drivers whose nodes are in the host's network need different
-        health ports. -plain is for a driver without the flags of csikit's examples.
+        health ports. SECRET holds the certificate with which external-snapshot-metadata
+        serves backup programs, FILE (PEM) is the CA that they check it by. -plain is
+        for a driver without the flags of csikit's examples.
 
   csikit fuse-host -socket /run/my-driver/fuse.sock [-grace 5s]
         runs the servers of a driver's FUSE volumes, in a container of its own

@@ -30,6 +30,8 @@ func manifestsCommand(ctx context.Context, args []string, out io.Writer) error {
 	f.set.BoolVar(&o.Plain, "plain", false, "")
 	f.set.BoolVar(&o.Secrets, "controller-secrets", false, "")
 	f.set.IntVar(&o.HealthPort, "health-port", 0, "")
+	f.set.StringVar(&o.MetadataTLS, "snapshot-metadata-tls", "", "")
+	f.set.Func("snapshot-metadata-ca", "", func(path string) (err error) { o.MetadataCA, err = os.ReadFile(path); return err })
 	f.set.Func("host-path", "", func(s string) error { o.HostPaths = append(o.HostPaths, s); return nil })
 	f.set.Func("fs", "", func(s string) error { o.FSTypes = strings.Split(s, ","); return nil })
 	if err := f.parse(args); err != nil {

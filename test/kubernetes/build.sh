@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds every binary from Go modules (through the Go module proxy only) into $CSIK8S_BIN.
-# usage: build.sh [all|missing|etcd|kube|sidecars|images|e2e|agnhost|snapmd ...]  (all = etcd to images)   NICE=10 JOBS=2
+# usage: build.sh [all|missing|etcd|kube|sidecars|images|snapmd|e2e|agnhost|hostpath ...]  (all = etcd to snapmd)   NICE=10 JOBS=2
 # About 20 CPU-minutes cold. "missing" builds of all that of which a program is not there yet.
 set -euo pipefail
 . "$(dirname "$0")/env.sh"
@@ -102,17 +102,27 @@ do_sidecars() {
   gob csi-resizer $g/external-resizer/v2/cmd/csi-resizer "$STATIC"
   gob csi-snapshotter $g/external-snapshotter/v8/cmd/csi-snapshotter "$STATIC"
   gob snapshot-controller $g/external-snapshotter/v8/cmd/snapshot-controller
-  rm -rf "$CSIK8S_BIN/crd"; mkdir -p "$CSIK8S_BIN/crd"
+  mkdir -p "$CSIK8S_BIN/crd"
   cp "$(go list -m -f '{{.Dir}}' $g/external-snapshotter/client/v8)"/config/crd/*.yaml "$CSIK8S_BIN/crd/"
   chmod -R u+w "$CSIK8S_BIN/crd"; rm -f "$CSIK8S_BIN/crd/kustomization.yaml"
 }
-do_snapmd() { # v0.2.0 needs csi-test v5.4.0 and spec v1.12.0; snapshotter v8.4.0 has no checksum here
-  mkdir -p "$CSIK8S_SRC/snapmd"; cd "$CSIK8S_SRC/snapmd"; local g=github.com/kubernetes-csi
-  printf 'module smbuild\n\ngo 1.26.0\n\nrequire (\n%s v0.2.0\n%s v8.6.0\n)\nreplace (\n%s => %s v5.4.0\n%s => %s v1.12.0\n)\n' $g/external-snapshot-metadata $g/external-snapshotter/v8 \
-    $g/csi-test/v5 $g/csi-test/v5 github.com/container-storage-interface/spec github.com/container-storage-interface/spec > go.mod
-  printf '//go:build tools\n\npackage tools\n\nimport _ "%s/external-snapshot-metadata/cmd/csi-snapshot-metadata"\n' $g > tools.go
-  go mod tidy 2>&1 | grep -v downloading || true
-  gob csi-snapshot-metadata $g/external-snapshot-metadata/cmd/csi-snapshot-metadata
+same() { cmp -s "$CSIK8S_HERE/_build/$1/main.go" "$CSIK8S_SRC/sidecars/$1/main.go"; } # a stand-in, as it was built
+do_snapmd() { # the module asks for a version of its client module that is not served, and takes it from its own tree
+  cd "$CSIK8S_SRC"; mkdir -p snapmd/lister; cd snapmd; local g=github.com/kubernetes-csi/external-snapshot-metadata
+  cp "$CSIK8S_HERE/_build/lister/main.go" lister/
+  printf 'module snapmdbuild\n\ngo 1.26.0\n\nrequire %s %s\n\nreplace %s/client => %s/client %s\n' \
+    $g "${SNAPMD_VERSION:-v1.1.0}" $g $g "${SNAPMD_CLIENT_VERSION:-v1.0.0}" > go.mod.new
+  printf '//go:build tools\n\npackage tools\n\nimport _ "%s/cmd/csi-snapshot-metadata"\n' $g > tools.go
+  tidy
+  CGO_ENABLED=0 gob snapshot-metadata-lister ./lister
+  CGO_ENABLED=0 gob csi-snapshot-metadata $g/cmd/csi-snapshot-metadata
+  mkdir -p "$CSIK8S_BIN/crd"; cp "$(go list -m -f '{{.Dir}}' $g/client)"/config/crd/*.yaml "$CSIK8S_BIN/crd/"; chmod -R u+w "$CSIK8S_BIN/crd"
+}
+do_hostpath() { # csi-driver-host-path, to compare with: its module is not served; HOSTPATH_SRC is a clone of it, bare or not
+  local v=${HOSTPATH_VERSION:-v1.18.0} d=$CSIK8S_SRC/hostpath
+  [ -n "${HOSTPATH_SRC:-}" ] || die "HOSTPATH_SRC: no clone of csi-driver-host-path"
+  rm -rf "$d"; mkdir -p "$d"; git -C "$HOSTPATH_SRC" archive "$v" | tar -x -C "$d"; cd "$d"
+  CGO_ENABLED=0 gob hostpathplugin ./cmd/hostpathplugin "-X main.version=$v"
 }
 do_images() { mod_kube; CGO_ENABLED=0 gob pause ./pause; }
 do_agnhost() { mod_kube; gob agnhost k8s.io/kubernetes/test/images/agnhost "$STATIC"; } # static via cgo: reuses the cache of the kube build
@@ -128,10 +138,11 @@ for x in "$@"; do
     missing)
       [ -e "$CSIK8S_BIN/etcd" ] || do_etcd
       [ -e "$CSIK8S_BIN/kubectl" ] && [ -e "$CSIK8S_BIN/kubelet" ] || do_kube
-      [ -e "$CSIK8S_BIN/livenessprobe" ] && [ -d "$CSIK8S_BIN/crd" ] || do_sidecars
-      [ -e "$CSIK8S_BIN/pause" ] || do_images ;;
-    all) do_etcd; do_kube; do_sidecars; do_images ;;
-    etcd|kube|sidecars|snapmd|images|agnhost|e2e) do_$x ;;
+      { [ -e "$CSIK8S_BIN/livenessprobe" ] && [ -d "$CSIK8S_BIN/crd" ] && same registrar && same livenessprobe; } || do_sidecars
+      [ -e "$CSIK8S_BIN/pause" ] || do_images
+      [ -e "$CSIK8S_BIN/csi-snapshot-metadata" ] && [ -e "$CSIK8S_BIN/snapshot-metadata-lister" ] && compgen -G "$CSIK8S_BIN/crd/cbt*" >/dev/null || do_snapmd ;;
+    all) do_etcd; do_kube; do_sidecars; do_images; do_snapmd ;;
+    etcd|kube|sidecars|snapmd|images|agnhost|e2e|hostpath) do_$x ;;
     *) die "unknown target $x" ;;
   esac
 done

@@ -142,6 +142,10 @@ func (f *Facts) groups() bool {
 	return f.group[csi.GroupControllerServiceCapability_RPC_CREATE_DELETE_GET_VOLUME_GROUP_SNAPSHOT]
 }
 
+func (f *Facts) metadata() bool {
+	return f.service[csi.PluginCapability_Service_SNAPSHOT_METADATA_SERVICE]
+}
+
 func (f *Facts) topology() bool {
 	return f.service[csi.PluginCapability_Service_VOLUME_ACCESSIBILITY_CONSTRAINTS]
 }

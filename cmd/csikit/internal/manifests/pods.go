@@ -10,6 +10,8 @@ import (
 const (
 	socketDir   = "/csi"
 	socketInPod = socketDir + "/csi.sock"
+	// How long a probe may take. The driver answers within a second of CPU that it gets.
+	probeSeconds = 10
 )
 
 func (w *writer) stateDir() string { return "/var/lib/csi-" + w.f.Name }
@@ -59,6 +61,7 @@ func (w *writer) deployment() object {
 	for i, p := range w.o.HostPaths {
 		volumes = append(volumes, hostPath("host-"+strconv.Itoa(i), p, "Directory"))
 	}
+	volumes = append(volumes, w.metadataVolume()...)
 	return object{
 		{"apiVersion", "apps/v1"},
 		{"kind", "Deployment"},
@@ -126,9 +129,11 @@ func (w *writer) driver(mode string, node bool) object {
 		{"ports", only(!w.o.Registrar, list{object{{"name", "health"}, {"containerPort", w.o.HealthPort}}})},
 		// livenessprobe is not well while the driver starts: ten minutes for that.
 		{"startupProbe", only(w.o.Registrar, w.probe("/healthz", 60))},
-		{"livenessProbe", w.probe("/healthz", 5)},
+		{"livenessProbe", w.probe("/healthz", 6)},
 		{"readinessProbe", only(!w.o.Registrar, w.probe("/readyz", 1))},
-		{"resources", resources("20m", "64Mi")},
+		// The request is also its weight when the node has more to do than it can: with
+		// 20m the driver's probes were not answered in time at 12 processes a CPU.
+		{"resources", resources("50m", "64Mi")},
 		{"volumeMounts", mounts},
 	}
 }
@@ -156,12 +161,13 @@ func (w *writer) driverArgs(mode string, node bool) list {
 	return args
 }
 
-// probe asks the driver, or livenessprobe beside it.
+// probe asks the driver, or livenessprobe beside it. What it looks for is rare, and
+// a restart is dear: a node that is busy for a minute is no reason for one.
 func (w *writer) probe(path string, failures int) object {
 	return object{
 		{"httpGet", object{{"path", path}, {"port", w.o.HealthPort}}},
 		{"periodSeconds", 10},
-		{"timeoutSeconds", 5},
+		{"timeoutSeconds", probeSeconds},
 		{"failureThreshold", failures},
 	}
 }
@@ -196,6 +202,9 @@ func (w *writer) nodeVolumes() list {
 	for i, p := range w.f.hostPaths() {
 		volumes = append(volumes, hostPath("needed-"+strconv.Itoa(i), p, "DirectoryOrCreate"))
 	}
+	if w.layout != split {
+		volumes = append(volumes, w.metadataVolume()...)
+	}
 	return volumes
 }
 
@@ -216,7 +225,7 @@ func (w *writer) container(s sidecar) object {
 		{"env", only(len(s.env) > 0, unique(s.env))},
 		{"securityContext", confined()},
 		{"resources", resources("10m", "32Mi")},
-		{"volumeMounts", list{object{{"name", "socket"}, {"mountPath", socketDir}}}},
+		{"volumeMounts", append(list{object{{"name", "socket"}, {"mountPath", socketDir}}}, s.mounts...)},
 	}...)
 }
 
@@ -248,6 +257,7 @@ func (w *writer) registrar() object {
 func (w *writer) livenessProbe() object {
 	return w.container(sidecar{name: "livenessprobe", args: []string{
 		"--csi-address=" + socketInPod, "--health-port=" + strconv.Itoa(w.o.HealthPort), "--v=2",
+		"--probe-timeout=" + strconv.Itoa(probeSeconds-2) + "s", // a second, else
 	}})
 }
 

@@ -8,6 +8,7 @@ var images = map[string]string{
 	"csi-snapshotter":           "registry.k8s.io/sig-storage/csi-snapshotter:v8.7.0",
 	"csi-node-driver-registrar": "registry.k8s.io/sig-storage/csi-node-driver-registrar:v2.16.0",
 	"livenessprobe":             "registry.k8s.io/sig-storage/livenessprobe:v2.18.0",
+	"csi-snapshot-metadata":     "registry.k8s.io/sig-storage/csi-snapshot-metadata:v1.1.0",
 }
 
 // sidecar is a container beside the driver's that serves a part of Kubernetes' API.
@@ -18,7 +19,8 @@ type sidecar struct {
 	note       string
 	cluster    []rule // in all namespaces
 	namespaced []rule // in the driver's
-
+	mounts     list   // besides the socket
+	everywhere bool   // each replica serves: no leader is elected
 }
 
 // rule is one of RBAC.
@@ -50,9 +52,12 @@ func (w *writer) sidecars() []sidecar {
 	if w.f.snapshots() {
 		all = append(all, w.snapshotter())
 	}
+	if w.o.MetadataTLS != "" {
+		all = append(all, w.snapshotMetadata())
+	}
 	for i := range all {
 		all[i].args = append([]string{"--csi-address=" + socketInPod, "--v=2"}, all[i].args...)
-		if w.layout == split {
+		if w.layout == split && !all[i].everywhere {
 			all[i].args = append(all[i].args, "--leader-election", "--leader-election-namespace=$(NAMESPACE)")
 			all[i].env = append(all[i].env, fieldEnv("NAMESPACE", "metadata.namespace"))
 			all[i].namespaced = append(all[i].namespaced, leases)

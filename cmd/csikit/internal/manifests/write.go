@@ -34,6 +34,12 @@ type Options struct {
 	HealthPort int
 	Secrets    bool // classes refer to secrets of the controller's calls
 
+	// MetadataTLS is a secret of type kubernetes.io/tls in Namespace, which has
+	// external-snapshot-metadata serve; its certificate is for the name
+	// (driver's name with dashes)-snapshot-metadata.(Namespace), and from MetadataCA, in PEM.
+	MetadataTLS string
+	MetadataCA  []byte
+
 	FSTypes    []string // a StorageClass for each
 	Parameters map[string]string
 	Mutable    map[string]string // a VolumeAttributesClass
@@ -66,14 +72,14 @@ func Write(out io.Writer, f *Facts, o Options) error {
 	if w.o.HealthPort == 0 {
 		w.o.HealthPort = 9808
 	}
-	if err := w.check(); err != nil {
-		return err
-	}
 	switch {
 	case o.SingleNode:
 		w.layout = together
 	case f.nodeLocal():
 		w.layout = distributed
+	}
+	if err := w.check(); err != nil {
+		return err
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "# %s %s, as the driver says of itself: csikit manifests\n", f.Name, f.Version)
@@ -100,7 +106,7 @@ func (w *writer) check() error {
 	}
 	when(w.o.Plain && !w.o.Registrar, "plain: who does not know csikit's flags needs a registrar")
 	when(len(w.o.Mutable) > 0 && !w.f.modifies(), "mutable parameters, but the driver does not modify volumes")
-	return errors.Join(errs...)
+	return errors.Join(append(errs, w.checkMetadata()...)...)
 }
 
 func (w *writer) objects() []object {
@@ -118,7 +124,7 @@ func (w *writer) objects() []object {
 	if w.layout == split && w.f.hasController() {
 		all = append(all, w.deployment())
 	}
-	return append(all, w.classes()...)
+	return append(append(all, w.metadataService()...), w.classes()...)
 }
 
 func (w *writer) csiDriver() object {

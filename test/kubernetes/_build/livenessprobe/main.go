@@ -1,6 +1,6 @@
 // livenessprobe stands in for kubernetes-csi/livenessprobe, which the module proxy
 // does not serve at its current version: /healthz is 200 when the driver's Probe
-// says ready within 3 s, else 500.
+// says ready in time, else 500.
 package main
 
 import (
@@ -19,6 +19,7 @@ import (
 func main() {
 	address := flag.String("csi-address", "/run/csi/socket", "the driver's socket")
 	port := flag.Int("health-port", 9808, "")
+	limit := flag.Duration("probe-timeout", time.Second, "")
 	flag.Int("v", 0, "")
 	flag.Parse()
 	conn, err := grpc.NewClient("unix://"+*address, grpc.WithTransportCredentials(insecure.NewCredentials()))
@@ -26,7 +27,7 @@ func main() {
 		log.Fatal(err)
 	}
 	http.HandleFunc("/healthz", func(w http.ResponseWriter, r *http.Request) {
-		ctx, cancel := context.WithTimeout(r.Context(), 3*time.Second)
+		ctx, cancel := context.WithTimeout(r.Context(), *limit)
 		defer cancel()
 		resp, err := csi.NewIdentityClient(conn).Probe(ctx, &csi.ProbeRequest{})
 		if err != nil || resp.GetReady() != nil && !resp.GetReady().GetValue() {
