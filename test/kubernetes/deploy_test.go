@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -27,14 +28,16 @@ type variant struct {
 	flags  []string // of csikit manifests
 	args   []string // of the driver
 	attach bool
-	local  bool              // each node's sidecars serve its own volumes
-	edit   *strings.Replacer // of the manifests; nil: none
+	// with external-snapshot-metadata, where it is built
+	metadata bool
+	local    bool              // each node's sidecars serve its own volumes
+	edit     *strings.Replacer // of the manifests; nil: none
 }
 
 var variants = []variant{
 	{
 		// attachRequired, the driver registers by itself, sidecars for all.
-		name: "loopfile, attach", attach: true,
+		name: "loopfile, attach", attach: true, metadata: true,
 		flags: []string{"-single-node", "-mutable-parameters", "read-bps=max"},
 		args:  []string{"-attach", "-io-cgroup=/sys/fs/cgroup/pods", "-ephemeral-max=1073741824", "-thin", "-init-pool"},
 	},
@@ -109,6 +112,9 @@ func manifests(t *testing.T, v variant) string {
 // knows it.
 func deploy(t *testing.T, v variant) *deployed {
 	t.Helper()
+	if v.metadata && metadataBuilt() {
+		v.flags = append(slices.Clone(v.flags), metadataFlags(t)...)
+	}
 	d := &deployed{v, manifests(t, v)}
 	if out, err := try(d.manifests, "apply", "--dry-run=server", "-f", "-"); err != nil {
 		t.Fatalf("the apiserver refuses the manifests: %v\n%s", err, out)

@@ -46,27 +46,6 @@ func republish(s *space) {
 	}
 }
 
-// forceDeleted: the pod leaves the API at once, so that DeleteVolume may come while
-// the volume is published; it is refused until kubelet has unpublished.
-func forceDeleted(s *space) {
-	s.claim("a", "immediate", xfsSize)
-	s.pod("p", "a")
-	s.ready("p")
-	s.sh("p", "echo one > /data/f")
-	pv := s.volume("a")
-	kubectl(s.T, "-n", s.ns, "delete", "pod", "p", "--force", "--grace-period=0")
-	kubectl(s.T, "-n", s.ns, "delete", "pvc", "a", "--wait=false")
-	gone(s.T, "pv", pv)
-	log := s.d.log(-1)
-	if strings.Contains(log, "DeleteVolume") && strings.Contains(log, "FAILED_PRECONDITION") {
-		s.Log("DeleteVolume came while the volume was published, and was refused")
-	}
-	b, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil || strings.Contains(string(b), pv) {
-		s.Errorf("a mount is left: %v", err)
-	}
-}
-
 // restartDriver: its process is killed while volumes are made, staged and deleted.
 func restartDriver(s *space) {
 	s.claim("held", xfs, xfsSize)
@@ -138,15 +117,9 @@ func restartKubelet(s *space) {
 	}
 	s.ready("pa", "pb")
 	s.sh("pa", "echo one > /data/f && sync")
-	if out, err := script("kubelet.sh", "stop"); err != nil {
-		s.Fatalf("%v\n%s", err, out)
-	}
+	start := stopKubelet(s)
 	kubectl(s.T, "-n", s.ns, "delete", "pod", "pb", "--force", "--grace-period=0")
-	if out, err := script("kubelet.sh", "start"); err != nil {
-		s.Fatalf("%v\n%s", err, out)
-	}
-	is(s.T, "True", `{.status.conditions[?(@.type=="Ready")].status}`, "node", "csi-node")
-	s.d.waitReady(s.T)
+	start()
 	s.ready("pa")
 	s.want(s.sh("pa", "cat /data/f"), "one")
 	s.claim("c", xfs, xfsSize)

@@ -29,6 +29,7 @@ var flows = []flow{
 	{"expansion of an unused volume", "resizer, kubelet", never, expandOffline},
 	{"snapshot, restore, clone", "snapshot-controller, snapshotter, provisioner, kubelet", never, snapshots},
 	{"group snapshot", "snapshot-controller, snapshotter, provisioner", groupOnly, groups},
+	{"snapshot metadata", "snapshot-controller, snapshotter, snapshot-metadata", metadataOnly, snapshotMetadata},
 	{"inline ephemeral", "kubelet", never, ephemeral},
 	{"VolumeAttributesClass", "resizer, provisioner", modifyOnly, modify},
 	{"fsGroup", "kubelet", never, fsGroup},

@@ -26,6 +26,7 @@ trap "kill -TERM \$p 2>/dev/null" TERM INT
 "$@" & p=$!
 set +e
 while :; do wait $p; rc=$?; kill -0 $p 2>/dev/null || exit $rc; done' in-ns "$@" & u=$!
+trap '' PIPE # who reads our output may have been ended by the same signal
 # unshare itself ignores signals: they are for what runs inside.
 trap 'kill -TERM $(pgrep -P $u) 2>/dev/null' TERM INT HUP
 while :; do wait $u; rc=$?; kill -0 $u 2>/dev/null || break; done

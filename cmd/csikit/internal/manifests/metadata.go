@@ -12,6 +12,9 @@ import (
 // metadataPort is where external-snapshot-metadata answers backup programs.
 const metadataPort = 50051
 
+// metadataHealth is where it tells that it does.
+const metadataHealth = 8080
+
 // Certificates of external-snapshot-metadata in its container.
 const metadataCerts = "/certificates"
 
@@ -50,16 +53,19 @@ func (w *writer) snapshotMetadata() sidecar {
 	s := sidecar{
 		name: "csi-snapshot-metadata",
 		args: []string{
-			"--port=" + strconv.Itoa(metadataPort), "--audience=" + w.f.Name,
-			"--tls-cert=" + metadataCerts + "/tls.crt", "--tls-key=" + metadataCerts + "/tls.key", "--disable-metrics",
+			"--port=" + strconv.Itoa(metadataPort),
+			"--tls-cert=" + metadataCerts + "/tls.crt", "--tls-key=" + metadataCerts + "/tls.key",
+			"--http-endpoint=:" + strconv.Itoa(metadataHealth), "--disable-metrics",
 		},
 		mounts: list{object{{"name", "snapshot-metadata"}, {"mountPath", metadataCerts}, {"readOnly", true}}},
 		cluster: []rule{
+			{"cbt.storage.k8s.io", []string{"snapshotmetadataservices"}, []string{"get"}}, // for the audience: v1.1.0 does not look at its flag
 			{"authentication.k8s.io", []string{"tokenreviews"}, []string{"create"}},
 			{"authorization.k8s.io", []string{"subjectaccessreviews"}, []string{"create"}},
 			{group, []string{"volumesnapshots", "volumesnapshotcontents"}, []string{"get"}},
 			{group, []string{"volumesnapshotclasses"}, []string{"get", "list"}},
 		},
+		ready:      object{{"httpGet", object{{"path", "/health"}, {"port", metadataHealth}}}, {"periodSeconds", 10}, {"timeoutSeconds", probeSeconds}},
 		everywhere: true,
 	}
 	if w.o.Secrets {

@@ -224,6 +224,7 @@ func (w *writer) container(s sidecar) object {
 		{"args", args},
 		{"env", only(len(s.env) > 0, unique(s.env))},
 		{"securityContext", confined()},
+		{"readinessProbe", only(s.ready != nil, s.ready)},
 		{"resources", resources("10m", "32Mi")},
 		{"volumeMounts", append(list{object{{"name", "socket"}, {"mountPath", socketDir}}}, s.mounts...)},
 	}...)

@@ -20,6 +20,7 @@ type sidecar struct {
 	cluster    []rule // in all namespaces
 	namespaced []rule // in the driver's
 	mounts     list   // besides the socket
+	ready      object // its readiness probe; nil: none
 	everywhere bool   // each replica serves: no leader is elected
 }
 
