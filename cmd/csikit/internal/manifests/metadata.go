@@ -13,7 +13,7 @@ import (
 const metadataPort = 50051
 
 // metadataHealth is where it tells that it does.
-const metadataHealth = 8080
+const metadataHealth = 9810
 
 // Certificates of external-snapshot-metadata in its container.
 const metadataCerts = "/certificates"
