@@ -11,7 +11,7 @@ MODULES := idempotency/etcdlock idempotency/etcdlock/replicas
 # test/kubernetes is vetted and linted with them; its tests want a cluster (make kubernetes).
 VETTED  := $(MODULES) test/kubernetes
 
-.PHONY: demo test kubernetes mutants soak crash lvm unit bench bench-lvm lint cross fmt setup clean
+.PHONY: demo test kubernetes kubernetes-timing mutants soak crash lvm unit bench bench-lvm lint cross fmt setup clean
 
 ## demo: one volume through its life on real disks, printed step by step
 demo:
@@ -52,6 +52,12 @@ kubernetes:
 	@bash test/kubernetes/setup.sh
 	test/kubernetes/build.sh missing
 	cd test/kubernetes && CSIKIT_REQUIRE=kubernetes $(GO) test -count=1 -v -timeout 60m -run '^(TestManifests|TestSmoke|TestFlows)$$' .
+
+## kubernetes-timing: examples/loopfile timed there beside csi-driver-host-path, of which HOSTPATH_SRC is a clone
+kubernetes-timing:
+	@bash test/kubernetes/setup.sh
+	test/kubernetes/build.sh missing $(if $(HOSTPATH_SRC),hostpath)
+	cd test/kubernetes && CSIKIT_TIMING=1 CSIKIT_REQUIRE=kubernetes $(GO) test -count=1 -v -timeout 60m -run '^TestTiming$$' .
 
 ## unit: what needs neither root nor a VM
 unit:

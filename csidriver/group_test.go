@@ -54,7 +54,7 @@ func TestGroupTwice(t *testing.T) {
 		t.Errorf("made %v", first)
 	}
 	for _, q := range []*csi.CreateVolumeGroupSnapshotRequest{groupReq("g", "id-v", "id-w"), groupReq("g", "id-v", "id-w", "id-v")} {
-		q.Secrets, q.Parameters = map[string]string{"a": "b"}, map[string]string{"csi.storage.k8s.io/x": "y"}
+		q.Secrets, q.Parameters = map[string]string{"a": "b"}, map[string]string{"csi.storage.k8s.io/x": "y", "deletionPolicy": "Retain"}
 		second, err := r.CreateVolumeGroupSnapshot(t.Context(), q)
 		wantCode(t, err, codes.OK)
 		if !proto.Equal(first, second.GetGroupSnapshot()) {
@@ -124,6 +124,7 @@ func TestGroupRefuses(t *testing.T) {
 	for field, q := range map[string]*csi.CreateVolumeGroupSnapshotRequest{
 		"source_volume_ids": groupReq("g", "id-v"),
 		"parameters":        {Name: "g", SourceVolumeIds: []string{"id-v", "id-w"}, Parameters: map[string]string{"a": "b"}},
+		"by its parameters": {Name: "g", SourceVolumeIds: []string{"id-v", "id-w"}, Parameters: map[string]string{"deletionPolicy": "b"}},
 	} {
 		_, err := r.CreateVolumeGroupSnapshot(t.Context(), q)
 		wantCode(t, err, codes.AlreadyExists, field, `group snapshot "g"`)

@@ -1,6 +1,7 @@
 package kubernetes
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -59,9 +60,13 @@ func forceDeleted(s *space) {
 		s.Errorf("the volume's image is gone: %v", err)
 	}
 	start()
-	if log := s.d.log(-1); !regexp.MustCompile(`method=` + call + ` .*code=FailedPrecondition`).MatchString(log) {
-		s.Errorf("the driver's log does not say that it refused %s:\n%s", call, s.d.log(20))
-	}
+	said := regexp.MustCompile(`method=` + call + ` .*code=FailedPrecondition`)
+	eventually(s.T, "the driver's log says that it refused "+call, func() error {
+		if log := s.d.log(-1); !said.MatchString(log) { // a kubelet that has just started has no logs
+			return errors.New(s.d.log(20))
+		}
+		return nil
+	})
 	gone(s.T, "pv", pv)
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil || strings.Contains(string(mounts), pv) {

@@ -36,9 +36,18 @@ func Snapshot(s *backends.Snapshot) *csi.Snapshot {
 	}
 }
 
+// deletionPolicy is a field of Kubernetes' classes, and no parameter.
+const deletionPolicy = "deletionPolicy"
+
 // CreateGroupSnapshot converts a CreateVolumeGroupSnapshotRequest.
 func CreateGroupSnapshot(in *csi.CreateVolumeGroupSnapshotRequest) backends.CreateGroupSnapshotRequest {
 	params, owner := Split(in.GetParameters())
+	// Kubernetes' suite for storage drivers writes the class's deletionPolicy among its
+	// parameters too. What becomes of the group is the CO's business, and a driver that
+	// refuses parameters that it does not know would fail there.
+	if p := params[deletionPolicy]; p == "Delete" || p == "Retain" {
+		delete(params, deletionPolicy)
+	}
 	secrets := Secrets(in.GetSecrets(), &owner)
 	volumes := slices.Clone(in.GetSourceVolumeIds())
 	slices.Sort(volumes)
