@@ -2,6 +2,9 @@ package manifests
 
 import "maps"
 
+// fsTypeKey is external-provisioner's.
+const fsTypeKey = "csi.storage.k8s.io/fstype"
+
 // classes are what users choose from.
 func (w *writer) classes() []object {
 	var all []object
@@ -39,7 +42,7 @@ func (w *writer) storageClass(fs string) object {
 		if parameters == nil {
 			parameters = map[string]string{}
 		}
-		parameters["csi.storage.k8s.io/fstype"] = fs
+		parameters[fsTypeKey] = fs
 	}
 	binding := "Immediate"
 	if w.f.topology() {

@@ -127,7 +127,8 @@ func (f *Facts) attaches() bool {
 }
 
 func (f *Facts) expands() bool {
-	return f.controller[csi.ControllerServiceCapability_RPC_EXPAND_VOLUME] || f.nodeExpand
+	// external-resizer wants a Controller service also where it has nothing to ask it.
+	return f.hasController() && (f.controller[csi.ControllerServiceCapability_RPC_EXPAND_VOLUME] || f.nodeExpand)
 }
 
 func (f *Facts) modifies() bool {

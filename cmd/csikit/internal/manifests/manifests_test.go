@@ -174,6 +174,10 @@ func TestGolden(t *testing.T) {
 		"metadata": {memory(t), Options{
 			Image: "registry.example.com/mem:v1", Namespace: "storage", Secrets: true, MetadataTLS: "mem-tls", MetadataCA: []byte(certificate),
 		}},
+		"nodes": {nodes(t), Options{
+			Image: "registry.example.com/x@sha256:" + strings.Repeat("0", 64), Namespace: "0-a", Registrar: true, Plain: true,
+			Args: []string{"", "-x=$(NODE_NAME) y", "# no", "{a: b}", "'", "\\", "é\n"},
+		}},
 		"registrar": {loop(t), Options{Image: "loopfile:v1", Namespace: "kube-system", Registrar: true, SingleNode: true, Secrets: true, Kubelet: "/data/kubelet"}},
 	} {
 		got, _ := write(t, tt.facts, tt.o)
@@ -303,69 +307,6 @@ func TestDeployment(t *testing.T) {
 		if at(t, driver, "livenessProbe", "httpGet", "port") != 1234 || !slices.Contains(driver["args"].([]any), any("-health=:1234")) {
 			t.Errorf("the port of its health: %v %v", driver["livenessProbe"], driver["args"])
 		}
-	}
-}
-
-func TestRefused(t *testing.T) {
-	f := memory(t, "Modifier")
-	err := Write(io.Discard, f, Options{Namespace: "A b", HostPaths: []string{"pool"}, Plain: true, Mutable: map[string]string{"a": "b"}})
-	for _, want := range []string{"no image", "namespace", "absolute", "registrar", "does not modify"} {
-		if err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%v does not say %q", err, want)
-		}
-	}
-}
-
-// TestMetadata: the sidecar of backup programs is there when it is asked for, by name
-// of its certificate, and refused where it could not serve.
-func TestMetadata(t *testing.T) {
-	o := Options{Image: "mem", Namespace: "default", MetadataTLS: "tls", MetadataCA: []byte(certificate)}
-	for _, single := range []bool{false, true} {
-		o.SingleNode = single
-		_, kinds := write(t, memory(t), o)
-		workload, other := "Deployment", "DaemonSet"
-		if single {
-			workload, other = other, workload
-		}
-		c := containers(t, kinds[workload][0])["csi-snapshot-metadata"]
-		if c == nil || slices.Contains(c["args"].([]any), any("--leader-election")) {
-			t.Errorf("single node %v: %v", single, c)
-		}
-		for _, w := range kinds[other] {
-			if containers(t, w)["csi-snapshot-metadata"] != nil {
-				t.Errorf("single node %v: a second one", single)
-			}
-		}
-		selector := at(t, kinds["Service"][0], "spec", "selector")
-		if labels := at(t, kinds[workload][0], "spec", "template", "metadata", "labels"); !maps.Equal(selector.(map[string]any), labels.(map[string]any)) {
-			t.Errorf("the Service selects %v, and pods have %v", selector, labels)
-		}
-		address := at(t, kinds["SnapshotMetadataService"][0], "spec", "address")
-		if want := at(t, kinds["Service"][0], "metadata", "name").(string) + ".default:50051"; address != want {
-			t.Errorf("programs are told %v, want %s", address, want)
-		}
-	}
-	for _, tt := range []struct {
-		f    *Facts
-		o    Options
-		want []string
-	}{
-		{loop(t), Options{MetadataTLS: "tls"}, []string{"which node", "PEM"}},
-		{memory(t, "ChangedBlockTracker"), Options{MetadataTLS: "tls", MetadataCA: []byte("x")}, []string{"does not say", "PEM"}},
-		{memory(t), Options{MetadataCA: []byte(certificate)}, []string{"no secret"}},
-	} {
-		tt.o.Image, tt.o.Namespace = "x", "default"
-		err := Write(io.Discard, tt.f, tt.o)
-		for _, want := range tt.want {
-			if err == nil || !strings.Contains(err.Error(), want) {
-				t.Errorf("%v does not say %q", err, want)
-			}
-		}
-	}
-	f := memory(t)
-	f.Name = "1." + strings.Repeat("a", 58) + ".io"
-	if err := Write(io.Discard, f, o); err == nil || !strings.Contains(err.Error(), "no name of a Service") {
-		t.Errorf("a name that no Service can have: %v", err)
 	}
 }
 

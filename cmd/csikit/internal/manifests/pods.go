@@ -179,7 +179,7 @@ func (w *writer) nodeMounts() list {
 		object{{"name", "state"}, {"mountPath", w.stateDir()}},
 		object{{"name", "dev"}, {"mountPath", "/dev"}},
 	}
-	for i, p := range w.f.hostPaths() {
+	for i, p := range w.needed() {
 		mounts = append(mounts, object{{"name", "needed-" + strconv.Itoa(i)}, {"mountPath", p}})
 	}
 	return mounts
@@ -199,7 +199,7 @@ func (w *writer) nodeVolumes() list {
 	for i, p := range w.o.HostPaths {
 		volumes = append(volumes, hostPath("host-"+strconv.Itoa(i), p, "Directory"))
 	}
-	for i, p := range w.f.hostPaths() {
+	for i, p := range w.needed() {
 		volumes = append(volumes, hostPath("needed-"+strconv.Itoa(i), p, "DirectoryOrCreate"))
 	}
 	if w.layout != split {

@@ -1,11 +1,8 @@
 package manifests
 
 import (
-	"errors"
 	"fmt"
 	"io"
-	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 )
@@ -61,13 +58,16 @@ type writer struct {
 	base   string
 }
 
-var namespaces = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
-
 // Write writes the manifests of a driver to out.
 func Write(out io.Writer, f *Facts, o Options) error {
 	w := &writer{f: f, o: o, base: f.base()}
 	if w.o.Kubelet == "" {
 		w.o.Kubelet = "/var/lib/kubelet"
+	}
+	// The apiserver takes no "..", and a path that has two names is mounted twice.
+	w.o.Kubelet, w.o.HostPaths = clean(w.o.Kubelet), slices.Clone(o.HostPaths)
+	for i, p := range w.o.HostPaths {
+		w.o.HostPaths[i] = clean(p)
 	}
 	if w.o.HealthPort == 0 {
 		w.o.HealthPort = 9808
@@ -82,31 +82,12 @@ func Write(out io.Writer, f *Facts, o Options) error {
 		return err
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "# %s %s, as the driver says of itself: csikit manifests\n", f.Name, f.Version)
+	fmt.Fprintf(&b, "# %s %s, as the driver says of itself: csikit manifests\n", f.Name, oneLine(f.Version))
 	for _, o := range w.objects() {
 		b.WriteString(document(o))
 	}
 	_, err := io.WriteString(out, b.String())
 	return err
-}
-
-func (w *writer) check() error {
-	var errs []error
-	when := func(wrong bool, format string, args ...any) {
-		if wrong {
-			errs = append(errs, fmt.Errorf(format, args...))
-		}
-	}
-	when(w.o.Image == "", "no image of the driver")
-	when(!namespaces.MatchString(w.o.Namespace), "%q is no name of a namespace", w.o.Namespace)
-	when(!w.f.node, "the driver has no Node service there: nothing would be mounted")
-	when(w.f.Name != strings.ToLower(w.f.Name), "%s has upper-case letters: Kubernetes has no CSIDriver object of that name", w.f.Name)
-	for _, p := range append([]string{w.o.Kubelet}, w.o.HostPaths...) {
-		when(!filepath.IsAbs(p), "%q is no absolute path", p)
-	}
-	when(w.o.Plain && !w.o.Registrar, "plain: who does not know csikit's flags needs a registrar")
-	when(len(w.o.Mutable) > 0 && !w.f.modifies(), "mutable parameters, but the driver does not modify volumes")
-	return errors.Join(append(errs, w.checkMetadata()...)...)
 }
 
 func (w *writer) objects() []object {
