@@ -91,7 +91,7 @@ func manifests(t *testing.T, v variant) string {
 	if err := errors.Join(os.MkdirAll(filepath.Join(work(), "ask"), 0o700), cmd.Start()); err != nil {
 		t.Fatal(err)
 	}
-	args := append([]string{"manifests", "-endpoint", "unix://" + socket, "-image", driverImage, "-host-path", "/srv", "-fs", "ext4,xfs"}, v.flags...)
+	args := append([]string{"manifests", "-endpoint", "unix://" + socket, "-image", driverImage, "-host-path", "/srv", "-fs", "ext4,xfs,btrfs"}, v.flags...)
 	args = append(append(args, "--", "-pool="+pool), v.args...)
 	var out, said bytes.Buffer
 	ask := exec.Command(csikit, args...)
