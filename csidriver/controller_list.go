@@ -80,7 +80,8 @@ func (c *controller) capacityRequest(in *csi.GetCapacityRequest) (*backends.Capa
 		return nil, err
 	}
 	place := pbconv.Segments(in.GetAccessibleTopology())
-	if in.GetAccessibleTopology() != nil && !c.features.topology() {
+	// external-provisioner asks with an empty one where a driver has no topology.
+	if len(place) > 0 && !c.features.topology() {
 		return nil, invalid("accessible_topology: this driver has no VOLUME_ACCESSIBILITY_CONSTRAINTS")
 	}
 	if err := checkSegments(&c.traits, place); err != nil {

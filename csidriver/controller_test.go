@@ -141,6 +141,11 @@ func TestGetCapacity(t *testing.T) {
 	plain := startRig(t, nil)
 	_, err := plain.GetCapacity(ctx, &csi.GetCapacityRequest{AccessibleTopology: in("a.b/zone", "one")})
 	wantCode(t, err, codes.InvalidArgument, "VOLUME_ACCESSIBILITY_CONSTRAINTS")
+	// As external-provisioner asks a driver without topology.
+	free, err := plain.GetCapacity(ctx, &csi.GetCapacityRequest{AccessibleTopology: &csi.Topology{}})
+	if wantCode(t, err, codes.OK); free.GetAvailableCapacity() != 5*gi {
+		t.Errorf("nowhere in particular: %v", free)
+	}
 }
 
 func TestExpand(t *testing.T) {

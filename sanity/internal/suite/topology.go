@@ -27,6 +27,9 @@ func topologyChecks() []Check {
 		{ID: "H-24/capacity-refused", Title: "accessible_topology of GetCapacity without VOLUME_ACCESSIBILITY_CONSTRAINTS is refused", Clauses: "GC-08", Needs: "GET_CAPACITY", Run: func(t *T) {
 			notWith(t)
 			t.Refused("GC-08", "with accessible_topology", &csi.GetCapacityRequest{AccessibleTopology: &csi.Topology{Segments: map[string]string{"csikit.example.com/zone": "a"}}}, codes.InvalidArgument)
+			if _, err := check.Try[*csi.GetCapacityResponse](t, &csi.GetCapacityRequest{AccessibleTopology: &csi.Topology{}, Parameters: t.Config().Parameters}); err != nil {
+				t.Warnf("GC-08", "GetCapacity with an accessible_topology of no segments: got %s; external-provisioner asks so, and no pod with a claim that waits for it is scheduled then", check.Describe(err))
+			}
 		}},
 	}
 }

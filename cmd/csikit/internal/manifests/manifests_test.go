@@ -233,6 +233,16 @@ func TestSidecars(t *testing.T) {
 	}
 }
 
+// TestCapacityWithoutTopology: the provisioner looks at nodes for that too.
+func TestCapacityWithoutTopology(t *testing.T) {
+	text, _ := write(t, memory(t, "TopologyReporter"), Options{Image: "mem", Namespace: "default"})
+	for _, want := range []string{"--enable-capacity", "resources: [csinodes]", "resources: [nodes]"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("there is no %q", want)
+		}
+	}
+}
+
 // TestNodeLocal: a driver with the storage on its nodes has its sidecars there.
 func TestNodeLocal(t *testing.T) {
 	_, kinds := write(t, loop(t), Options{Image: "loopfile", Namespace: "x"})

@@ -79,6 +79,9 @@ func (w *writer) provisioner() sidecar {
 		s.env = append(s.env, fieldEnv("NODE_NAME", "spec.nodeName"))
 	} else if w.f.topology() {
 		s.args = append(s.args, "--strict-topology")
+	}
+	// To track capacity it looks where the driver runs, also without topology.
+	if w.layout != distributed && (w.f.topology() || w.f.capacity()) {
 		s.cluster = append(s.cluster, rule{"storage.k8s.io", []string{"csinodes"}, read}, rule{"", []string{"nodes"}, read})
 	}
 	if w.f.attaches() {
