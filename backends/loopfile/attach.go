@@ -8,10 +8,29 @@ import (
 	"github.com/csikit/csikit/backends"
 )
 
-// attachment is the node that a volume is attached to.
+// attachment is the node that a volume is attached to, and how. What an older
+// release attached has no mode.
 type attachment struct {
 	Node     string `json:"node"`
 	ReadOnly bool   `json:"readOnly,omitempty"`
+	Mode     string `json:"mode,omitempty"` // of CSI
+	Block    bool   `json:"block,omitempty"`
+}
+
+func attachmentOf(req backends.AttachVolumeRequest) attachment {
+	a := attachment{Node: req.NodeID, ReadOnly: req.ReadOnly}
+	if req.Capability.Mode != 0 {
+		a.Mode, a.Block = req.Capability.Mode.String(), req.Capability.Block
+	}
+	return a
+}
+
+func (a *attachment) String() string {
+	how := "mounted"
+	if a.Block {
+		how = "raw"
+	}
+	return fmt.Sprintf("to node %s as %s, %s, with read-only %v", a.Node, a.Mode, how, a.ReadOnly)
 }
 
 // publishNode is the key in the publish context.
@@ -38,16 +57,18 @@ func (b *Backend) AttachVolume(ctx context.Context, req backends.AttachVolumeReq
 	if req.NodeID != b.o.Node {
 		return nil, backends.NodeNotFound(req.NodeID)
 	}
-	want := attachment{Node: req.NodeID, ReadOnly: req.ReadOnly}
-	switch have := v.meta.Attached; {
-	case have == nil:
+	want := attachmentOf(req)
+	have := v.meta.Attached
+	old := have != nil && have.Mode == "" && *have == attachment{Node: want.Node, ReadOnly: want.ReadOnly}
+	switch {
+	case have == nil || old && *have != want:
 		m := *v.meta
 		m.Attached = &want
 		if err := v.saveMeta(m); err != nil {
 			return nil, err
 		}
 	case *have != want:
-		return nil, fmt.Errorf("%w: volume %s is attached to node %s with read-only %v", backends.ErrIncompatible, v.id, have.Node, have.ReadOnly)
+		return nil, fmt.Errorf("%w: volume %s is attached %v; asked for: %v", backends.ErrIncompatible, v.id, have, &want)
 	}
 	return map[string]string{publishNode: req.NodeID}, nil
 }

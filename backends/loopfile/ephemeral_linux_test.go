@@ -102,6 +102,7 @@ func TestAttach(t *testing.T) {
 	b := openNode(t, o)
 	v := create(t, b, "v", mib, paramType, typeThin)
 	req := backends.AttachVolumeRequest{ID: v.ID, NodeID: "node-1"}
+	req.Capability.Mode = backends.SingleNodeWriter
 	if _, err := b.OpenVolume(t.Context(), backends.OpenVolumeRequest{ID: v.ID}); !errors.Is(err, backends.ErrPrecondition) {
 		t.Errorf("opened before it was attached: %v", err)
 	}
@@ -110,12 +111,18 @@ func TestAttach(t *testing.T) {
 			t.Fatalf("%v, %v", pc, err)
 		}
 	}
-	other := req
-	other.ReadOnly = true
-	if _, err := b.AttachVolume(t.Context(), other); !errors.Is(err, backends.ErrIncompatible) {
-		t.Errorf("with other arguments: %v", err)
+	for what, change := range map[string]func(*backends.AttachVolumeRequest){
+		"read-only":          func(r *backends.AttachVolumeRequest) { r.ReadOnly = true },
+		"another mode":       func(r *backends.AttachVolumeRequest) { r.Capability.Mode = backends.SingleNodeMultiWriter },
+		"a raw block device": func(r *backends.AttachVolumeRequest) { r.Capability.Block = true },
+	} {
+		other := req
+		change(&other)
+		if _, err := b.AttachVolume(t.Context(), other); !errors.Is(err, backends.ErrIncompatible) {
+			t.Errorf("attached, and asked for as %s: %v", what, err)
+		}
 	}
-	other = req
+	other := req
 	other.NodeID = "node-2"
 	var nf *backends.NotFoundError
 	if _, err := b.AttachVolume(t.Context(), other); !errors.As(err, &nf) || nf.Kind != backends.KindNode {
@@ -142,6 +149,30 @@ func TestAttach(t *testing.T) {
 	}
 	if got, err := b.Volume(t.Context(), backends.VolumeRequest{ID: v.ID}); err != nil || len(got.Nodes) != 0 {
 		t.Errorf("%+v, %v", got, err)
+	}
+	remove(t, b, v.ID)
+}
+
+// TestAttachOld: what an older release attached says not how; the next call does.
+func TestAttachOld(t *testing.T) {
+	testenv.Root(t)
+	o := testOptions(t)
+	o.Attach = true
+	b := openNode(t, o)
+	v := create(t, b, "v", mib, paramType, typeThin)
+	req := backends.AttachVolumeRequest{ID: v.ID, NodeID: "node-1"}
+	for _, mode := range []backends.AccessMode{0, backends.SingleNodeWriter, backends.SingleNodeWriter} {
+		req.Capability.Mode = mode
+		if _, err := b.AttachVolume(t.Context(), req); err != nil {
+			t.Fatalf("%v: %v", mode, err)
+		}
+	}
+	req.Capability.Mode = backends.SingleNodeMultiWriter
+	if _, err := b.AttachVolume(t.Context(), req); !errors.Is(err, backends.ErrIncompatible) {
+		t.Errorf("in another way than the last call said: %v", err)
+	}
+	if err := b.DetachVolume(t.Context(), backends.DetachVolumeRequest{ID: v.ID, NodeID: "node-1"}); err != nil {
+		t.Error(err)
 	}
 	remove(t, b, v.ID)
 }

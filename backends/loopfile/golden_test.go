@@ -46,6 +46,11 @@ var (
 		Created: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Format: "done", FSType: "ext4",
 		Parameters: map[string]string{"encrypted": "true"},
 	}
+	goldenMeta5 = meta{
+		Version: 5, ID: "disk1." + dirOf("pvc-5"), Name: "pvc-5", Type: typeThin, BlockSize: 512, Size: 1 << 30,
+		Created: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Format: "raw",
+		Attached: &attachment{Node: "node-1", ReadOnly: true, Mode: "SINGLE_NODE_MULTI_WRITER", Block: true},
+	}
 	goldenSet = setMeta{
 		Version: 1, ID: "disk1.g." + dirOf("group"), Name: "group", Fingerprint: "1.abc",
 		Created: time.Date(2026, 1, 2, 3, 4, 5, 6000, time.UTC),
@@ -61,7 +66,7 @@ var (
 )
 
 func TestGoldenMeta(t *testing.T) {
-	for file, want := range map[string]meta{"meta-v1.json": goldenMeta, "meta-v2.json": goldenMeta2, "meta-v3.json": goldenMeta3, "meta-v4.json": goldenMeta4} {
+	for file, want := range map[string]meta{"meta-v1.json": goldenMeta, "meta-v2.json": goldenMeta2, "meta-v3.json": goldenMeta3, "meta-v4.json": goldenMeta4, "meta-v5.json": goldenMeta5} {
 		got, err := decodeMeta(golden(t, file), want.ID)
 		if err != nil || !reflect.DeepEqual(*got, want) {
 			t.Errorf("read %+v, %v\nwant %+v", got, err, want)
@@ -69,7 +74,7 @@ func TestGoldenMeta(t *testing.T) {
 		wantWritten(t, file, func(root *os.Root) error { return writeMeta(root, &want) })
 	}
 	// An older driver may drop nothing: what is new is in the newer version alone.
-	for version, id := range map[int]string{2: goldenMeta2.ID, 3: goldenMeta3.ID, 4: goldenMeta4.ID} {
+	for version, id := range map[int]string{2: goldenMeta2.ID, 3: goldenMeta3.ID, 4: goldenMeta4.ID, 5: goldenMeta5.ID} {
 		mixed := strings.Replace(string(golden(t, fmt.Sprintf("meta-v%d.json", version))), fmt.Sprintf(`"version": %d`, version), fmt.Sprintf(`"version": %d`, version-1), 1)
 		if m, err := decodeMeta([]byte(mixed), id); !errors.Is(err, backends.ErrUnavailable) {
 			t.Errorf("read %+v, %v", m, err)

@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	metaVersion = 4 // the newest; see meta.version
+	metaVersion = 5 // the newest; see meta.version
 	metaFile    = "meta.json"
 	metaNew     = "meta.json.new"
 	imgFile     = "img"
@@ -49,7 +49,7 @@ type meta struct {
 	Ephemeral string      `json:"ephemeral,omitempty"` // the CO's ID of a volume that lives as long as a pod
 	Attached  *attachment `json:"attached,omitempty"`  // see Options.Attach
 
-	// Version 3.
+	// Version 5 has a mode in Attached. Version 4 is of encrypted volumes, version 3:
 	Mutable map[string]string `json:"mutable,omitempty"` // as they were asked for last, see package iolimit
 }
 
@@ -61,6 +61,9 @@ type origin struct {
 
 // version is the oldest that holds what m says.
 func (m *meta) version() int {
+	if m.Attached != nil && m.Attached.Mode != "" {
+		return 5
+	}
 	if m.encrypted() {
 		return 4 // an older driver would give it away unencrypted
 	}
