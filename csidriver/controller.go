@@ -93,9 +93,15 @@ func (c *controller) DeleteVolume(ctx context.Context, in *csi.DeleteVolumeReque
 }
 
 // deleteVolume refuses a volume that this process has staged or published: a
-// backend that shares its node may not see it. That no volume has the ID is
+// backend that shares its node may not see it. What was so before a reboot is not any
+// more, and a CO may have forgotten it. That no volume has the ID is
 // success, that anything else is missing is not.
 func (c *controller) deleteVolume(ctx context.Context, req backends.DeleteVolumeRequest) error {
+	if c.engine != nil {
+		if err := c.engine.Release(ctx, req.ID); err != nil {
+			return aboutVolume(err, req.ID)
+		}
+	}
 	if err := c.unused(req.ID); err != nil {
 		return err
 	}

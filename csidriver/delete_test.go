@@ -37,6 +37,46 @@ func TestDeleteNegatesCreate(t *testing.T) {
 	wantCode(t, <-created, codes.Aborted)
 }
 
+// TestDeleteAfterReboot: what was staged before a reboot of the node is not in use; what
+// cannot be given back is, and the backend is not asked.
+func TestDeleteAfterReboot(t *testing.T) {
+	asked := 0
+	r := startRig(t, func(s *setup) {
+		s.backend.hook = func(_ context.Context, method string) error {
+			if method == "DeleteVolume" {
+				asked++
+			}
+			return nil
+		}
+	})
+	made, err := r.CreateVolume(t.Context(), createReq("v"))
+	wantCode(t, err, codes.OK)
+	id := made.GetVolume().GetVolumeId()
+	_, err = r.NodeStageVolume(t.Context(), &csi.NodeStageVolumeRequest{VolumeId: id, StagingTargetPath: "/s/1", VolumeCapability: mountCap()})
+	wantCode(t, err, codes.OK)
+	del := &csi.DeleteVolumeRequest{VolumeId: id}
+	_, err = r.DeleteVolume(t.Context(), del)
+	wantCode(t, err, codes.FailedPrecondition, "in use at /")
+	r.engine.hook = func(_ context.Context, method string) error {
+		if method == "Release" {
+			return fmt.Errorf("%w: the disk of the records is full", backends.ErrUnavailable)
+		}
+		return nil
+	}
+	_, err = r.DeleteVolume(t.Context(), del)
+	wantCode(t, err, codes.Unavailable, "full")
+	if asked > 0 {
+		t.Error("the backend was asked to delete a volume in use")
+	}
+	r.engine.hook = nil
+	r.engine.reboot()
+	_, err = r.DeleteVolume(t.Context(), del)
+	wantCode(t, err, codes.OK)
+	if asked != 1 {
+		t.Errorf("the backend was asked %d times", asked)
+	}
+}
+
 func TestDelete(t *testing.T) {
 	for name, tc := range map[string]struct {
 		failure error

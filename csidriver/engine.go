@@ -25,6 +25,9 @@ type Engine interface {
 	Health(ctx context.Context, req mounter.HealthRequest) ([]backends.Health, error)
 	// InUse gives a path at which the volume is staged or published here.
 	InUse(id string) (path string, used bool)
+	// Release unstages a volume that was staged before a reboot of the node, and not
+	// again since.
+	Release(ctx context.Context, id string) error
 	// State is what the backend gave with the volume when it was opened here
 	// (backends.Source), nil when it is not known.
 	State(id string) []byte

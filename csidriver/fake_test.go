@@ -212,6 +212,8 @@ type fakeEngine struct {
 	hang  func(id string) // what figures and health wait for; nil ok
 	hook  func(ctx context.Context, method string) error
 	last  any // the last request
+
+	rebooted bool // since all was staged
 }
 
 func newFakeEngine() *fakeEngine { return &fakeEngine{paths: make(map[string]string)} }
@@ -293,6 +295,23 @@ func (e *fakeEngine) InUse(id string) (string, bool) {
 		}
 	}
 	return "", false
+}
+
+// Release forgets the paths that a reboot left.
+func (e *fakeEngine) Release(ctx context.Context, id string) error {
+	return e.do(ctx, "Release", id, func() {
+		for path, owner := range e.paths {
+			if owner == id && e.rebooted {
+				delete(e.paths, path)
+			}
+		}
+	})
+}
+
+func (e *fakeEngine) reboot() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.rebooted = true
 }
 
 func (e *fakeEngine) OwnID(id string) string { return strings.Replace(id, "csi-", "own-", 1) }

@@ -163,6 +163,8 @@ func (e *memEngine) Stats(ctx context.Context, r mounter.StatsRequest) (*mounter
 	return &mounter.Stats{VolumeStats: *s}, nil
 }
 
+func (e *memEngine) Release(context.Context, string) error { return nil }
+
 func (e *memEngine) InUse(id string) (string, bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

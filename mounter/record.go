@@ -109,6 +109,9 @@ type record struct {
 	Mounted     *mountedRecord `json:"mounted,omitempty"`
 	Format      *formatRecord  `json:"format,omitempty"`
 	State       []byte         `json:"state,omitempty"` // Source.State
+	// Rebooted: a reboot has ended what it speaks of, and nobody has staged or
+	// unstaged the volume since; an older reader waits for the CO.
+	Rebooted bool `json:"rebooted,omitempty"`
 	// Rebind: a dead FUSE mount was here, and the new one is to be bound in its
 	// place; an older reader lets the CO do it.
 	Rebind *rebindRecord `json:"rebind,omitempty"`

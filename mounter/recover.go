@@ -125,7 +125,7 @@ func (e *Engine) recoverRecord(ctx context.Context, s *store, r *record) error {
 		}
 	case rebooted:
 		e.log.InfoContext(ctx, "volume was staged before a reboot", "volume", r.Volume, "path", r.Path)
-		r.BootID, r.Phase, r.Mounted, r.Mapping = e.boot, phaseOpening, nil, nil
+		r.BootID, r.Phase, r.Mounted, r.Mapping, r.Rebooted = e.boot, phaseOpening, nil, nil, true
 		if r.Device != nil {
 			r.Device.Num, r.Device.DiskSeq = 0, 0
 		}

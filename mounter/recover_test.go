@@ -74,6 +74,42 @@ func TestReboot(t *testing.T) {
 	}
 }
 
+// TestReleaseAfterReboot: what a reboot left of a volume is given back when it is to be
+// deleted; what was staged in this boot is not, and neither is what somebody mounted.
+func TestReleaseAfterReboot(t *testing.T) {
+	r := newRig(t, nil)
+	release := func(want bool) {
+		t.Helper()
+		must(t, r.Release(t.Context(), "v"))
+		if path, used := r.InUse("v"); used == want {
+			t.Errorf("used at %q: %v", path, used)
+		}
+	}
+	r.stage()
+	r.publish()
+	release(false)
+	r.Kernel.Reboot()
+	must(t, r.Restart())
+	if _, used := r.InUse("v"); !used {
+		t.Error("the record went by itself: with it what is known of the volume's format")
+	}
+	release(true)
+	if string(r.node.states["v"]) != "state of v" {
+		t.Errorf("CloseVolume got state %q", r.node.states["v"])
+	}
+	release(true)
+	r.stage()
+	r.Kernel.Reboot()
+	must(t, r.Restart())
+	must(t, r.Restart()) // the driver alone, in the same boot
+	r.stage()
+	release(false)
+	r.publish()
+	r.unpublish()
+	r.unstage()
+	r.clean()
+}
+
 // TestLostRecords: the kernel is the truth; what is lost is State.
 func TestLostRecords(t *testing.T) {
 	lose := func(t *testing.T, r *rig) {

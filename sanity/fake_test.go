@@ -213,6 +213,8 @@ func (s engine) Health(_ context.Context, r mounter.HealthRequest) ([]backends.H
 	return nil, nil
 }
 
+func (s engine) Release(context.Context, string) error { return nil }
+
 func (s engine) InUse(id string) (string, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

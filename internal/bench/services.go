@@ -56,6 +56,7 @@ func (idleEngine) Unstage(context.Context, mounter.UnstageRequest) error     { r
 func (idleEngine) Publish(context.Context, mounter.PublishRequest) error     { return nil }
 func (idleEngine) Unpublish(context.Context, mounter.UnpublishRequest) error { return nil }
 func (idleEngine) InUse(string) (path string, used bool)                     { return "", false }
+func (idleEngine) Release(context.Context, string) error                     { return nil }
 func (idleEngine) State(string) []byte                                       { return nil }
 func (idleEngine) OwnID(id string) string                                    { return id }
 func (idleEngine) Close() error                                              { return nil }
