@@ -175,16 +175,11 @@ func TestRealDirDoesNotAnswer(t *testing.T) {
 	s.quiet.Store(true)
 	n.src.Dir = r.path("fuse/volume")
 	answer := make(chan error, 2)
-	ask := func(f func(context.Context) error) {
-		ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
-		defer cancel()
-		answer <- f(ctx)
-	}
+	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	defer cancel()
 	go func() {
-		ask(func(ctx context.Context) error { return r.Stage(ctx, r.stageReq("v", "")) })
-		ask(func(ctx context.Context) error {
-			return r.Unstage(ctx, mounter.UnstageRequest{ID: "v", Path: r.path("staging-v")})
-		})
+		answer <- r.Stage(ctx, r.stageReq("v", ""))
+		answer <- r.Unstage(context.Background(), mounter.UnstageRequest{ID: "v", Path: r.path("staging-v")})
 	}()
 	until(t, "both calls have ended", func() bool { return len(answer) == 2 })
 	if err := <-answer; err == nil {

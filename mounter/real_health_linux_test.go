@@ -1,7 +1,6 @@
 package mounter_test
 
 import (
-	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -184,10 +183,9 @@ func TestRealHealthHangs(t *testing.T) {
 	r.stage("v", "")
 	r.ails()
 	s.quiet.Store(true)
-	for range 10 {
-		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
-		found, err := r.Health(ctx, mounter.HealthRequest{ID: "v"})
-		cancel()
+	r.within(time.Second, n)
+	for range 3 {
+		found, err := r.Health(t.Context(), mounter.HealthRequest{ID: "v"})
 		if err != nil || len(found) != 1 || found[0].Reason != "NotAnswering" {
 			t.Errorf("found %+v, %v", found, err)
 		}
@@ -197,6 +195,7 @@ func TestRealHealthHangs(t *testing.T) {
 	}
 	s.die()
 	until(t, "the thread ends", func() bool { return inStatfs(t) == 0 })
+	r.within(0, n)
 	r.ails("FilesystemFailing")
 	r.unstage("v")
 }

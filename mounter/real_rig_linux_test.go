@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -141,6 +142,17 @@ type realRig struct {
 	node  *loopNode
 	dir   string
 	state string
+	wait  time.Duration // Options.StatsTimeout
+}
+
+// within has the engine wait for so long, and no longer, for what does not answer. The
+// callers of a test have all the time: on a busy machine a short context ends before
+// an engine that does as it should.
+func (r *realRig) within(d time.Duration, node backends.Node) {
+	r.t.Helper()
+	must(r.t, r.Close())
+	r.wait = d
+	r.start(node)
 }
 
 func newRealRig(t testing.TB, node backends.Node, loops *loopNode) *realRig {
@@ -184,7 +196,7 @@ func (r *realRig) holds(name, want string) {
 
 func (r *realRig) start(node backends.Node) {
 	r.t.Helper()
-	e, err := mounter.New(node, &mounter.Options{StateDir: r.state, AllowVolatileState: true})
+	e, err := mounter.New(node, &mounter.Options{StateDir: r.state, AllowVolatileState: true, StatsTimeout: r.wait})
 	must(r.t, err)
 	must(r.t, e.Start(r.t.Context()))
 	r.Engine = e

@@ -1,7 +1,6 @@
 package mounter_test
 
 import (
-	"context"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -50,15 +49,14 @@ func until(t *testing.T, what string, is func() bool) {
 func TestRealStatsHang(t *testing.T) {
 	n, loops := &fixed{}, newLoopNode(t)
 	r := newRealRig(t, n, loops)
+	r.within(4*time.Second, n)
 	n.src.Dir = r.path("fuse")
 	must(t, os.Mkdir(n.src.Dir, 0o755))
 	s := serveFUSE(t, n.src.Dir)
 	r.stage("v", "")
 	r.publish("v", "t")
 	ask := func() (*mounter.Stats, error) {
-		ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second) // half of it is the kernel's
-		defer cancel()
-		return r.Stats(ctx, mounter.StatsRequest{ID: "v", Path: r.path("t")})
+		return r.Stats(t.Context(), mounter.StatsRequest{ID: "v", Path: r.path("t")})
 	}
 	if st, err := ask(); err != nil || st.Age != 0 || st.Total != 1000*4096 {
 		t.Fatalf("of the healthy one: %+v, %v", st, err)
@@ -78,9 +76,8 @@ func TestRealStatsHang(t *testing.T) {
 	}
 	n.src.Dir = t.TempDir()
 	r.stage("w", "")
-	start := time.Now()
-	if st, err := r.Stats(t.Context(), mounter.StatsRequest{ID: "w", Path: r.path("staging-w")}); err != nil || st.Age != 0 || time.Since(start) > 5*time.Second {
-		t.Errorf("of another volume: %+v, %v after %s", st, err, time.Since(start))
+	if st, err := r.Stats(t.Context(), mounter.StatsRequest{ID: "w", Path: r.path("staging-w")}); err != nil || st.Age != 0 {
+		t.Errorf("of another volume: %+v, %v", st, err)
 	}
 	r.unstage("w")
 	if os.Getenv(envAPI) == "old" {
