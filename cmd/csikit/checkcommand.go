@@ -33,6 +33,7 @@ type checkFlags struct {
 	otherNode         string
 	attachLimit       bool
 	seed              uint64
+	restarts          restarts
 }
 
 func newCheckFlags() *checkFlags {
@@ -50,7 +51,9 @@ func newCheckFlags() *checkFlags {
 	f.set.BoolVar(&f.attachLimit, "attach-limit", false, "")
 	f.set.Uint64Var(&f.seed, "seed", 0, "")
 	f.set.Func("only", "", func(s string) error {
-		f.only = append(f.only, strings.Split(s, ",")...)
+		for o := range strings.SplitSeq(s, ",") {
+			f.only = append(f.only, strings.TrimSpace(o))
+		}
 		return nil
 	})
 	return f
@@ -86,13 +89,15 @@ func (f *checkFlags) config() (sanity.Config, error) {
 // runRestart runs the command that restarts the driver. It is no shell's line: what
 // needs a shell is a script.
 func (f *checkFlags) runRestart(ctx context.Context) error {
-	words := strings.Fields(f.restart)
+	words := strings.Fields(f.restart) // there are some: see usable
 	cmd := exec.CommandContext(ctx, words[0], words[1:]...)
 	cmd.WaitDelay = 5 * time.Second // a driver that it starts may hold on to its output
 	out, err := cmd.CombinedOutput()
 	if err != nil && !errors.Is(err, exec.ErrWaitDelay) {
-		return fmt.Errorf("%s: %w\n%s", f.restart, err, out)
+		f.restarts.err = fmt.Errorf("%s: %w\n%s", f.restart, err, out)
+		return f.restarts.err
 	}
+	f.restarts.worked = true
 	return nil
 }
 
@@ -134,6 +139,9 @@ func check(ctx context.Context, args []string, out io.Writer) error {
 	if err := f.parse(args); err != nil {
 		return err
 	}
+	if err := f.usable(); err != nil {
+		return err
+	}
 	cfg, err := f.config()
 	if err != nil {
 		return err
@@ -147,12 +155,15 @@ func check(ctx context.Context, args []string, out io.Writer) error {
 	}
 	r, err := f.runChecks(ctx, cfg, out)
 	r.Command = f.reproduce("")
-	if err != nil {
+	if errors.Is(err, errUsage) {
+		return errors.Join(err, files.discard())
+	}
+	if err = errors.Join(err, f.restarts.trouble()); err != nil {
 		r.Trouble = err.Error()
 		fmt.Fprintf(out, "FAIL  the run: %s\n", walk.Printable(err.Error()))
 	}
 	summary(out, r)
-	return errors.Join(writeFile(files[0], r.WriteJSON), writeFile(files[1], r.WriteJUnit), writeFile(files[2], f.writeHTML(r)), outcome(r))
+	return errors.Join(writeFile(files.files[0], r.WriteJSON), writeFile(files.files[1], r.WriteJUnit), writeFile(files.files[2], f.writeHTML(r)), outcome(r))
 }
 
 // outcome is the exit code: 1 for what failed, 2 when nothing could be run.
@@ -162,6 +173,8 @@ func outcome(r *sanity.Report) error {
 		return errNotRun
 	case !r.OK():
 		return errSaid
+	case r.Count(sanity.NotRun) == len(r.Results):
+		return errNotRun
 	}
 	return nil
 }
@@ -183,7 +196,10 @@ func (f *checkFlags) runChecks(ctx context.Context, cfg sanity.Config, out io.Wr
 		if err != nil {
 			return nobody(f), err
 		}
-		if err := conn.Close(); err != nil {
+		if target == f.endpoint {
+			err = f.refusesParameters(ctx, conn)
+		}
+		if err := errors.Join(err, conn.Close()); err != nil {
 			return nobody(f), err
 		}
 	}
@@ -199,28 +215,4 @@ func nobody(f *checkFlags) *sanity.Report {
 	r := &sanity.Report{Endpoint: csiclient.Endpoint(f.endpoint), NodeEndpoint: csiclient.Endpoint(f.node), Access: f.access, Started: time.Now()}
 	r.End()
 	return r
-}
-
-// createAll makes the named files; nil is one that nobody wants.
-func createAll(names ...string) ([]*os.File, error) {
-	files := make([]*os.File, len(names))
-	for i, name := range names {
-		if name == "" {
-			continue
-		}
-		f, err := os.Create(name)
-		if err != nil {
-			return nil, err
-		}
-		files[i] = f
-	}
-	return files, nil
-}
-
-// writeFile writes a report, if there is a file to write it to.
-func writeFile(f *os.File, write func(io.Writer) error) error {
-	if f == nil {
-		return nil
-	}
-	return errors.Join(write(f), f.Close())
 }

@@ -105,6 +105,9 @@ func firstLine(message string) string {
 func summary(out io.Writer, r *sanity.Report) {
 	fmt.Fprintf(out, "\n%d passed, %d failed, %d warnings, %d not run, %d not applicable, %v\n", r.Count(sanity.Pass), r.Count(sanity.Fail),
 		r.Count(sanity.Warn), r.Count(sanity.NotRun), r.Count(sanity.NotApplicable), time.Duration(r.Seconds*float64(time.Second)).Round(10*time.Millisecond))
+	if n := r.Count(sanity.NotRun); n > 0 && n == len(r.Results) {
+		fmt.Fprintln(out, "  nothing could be run, for the reasons above")
+	}
 	for _, f := range r.With(sanity.Fail) {
 		fmt.Fprintf(out, "  failed: %s: %s\n", f.ID, walk.Printable(firstLine(f.Message)))
 	}

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -38,7 +39,13 @@ func newEndpointFlags(command string) *endpointFlags {
 	f.set.Func("parameters", "", func(s string) (err error) { f.parameters, err = pairs(s); return err })
 	f.set.Func("mutable-parameters", "", func(s string) (err error) { f.mutable, err = pairs(s); return err })
 	f.set.StringVar(&f.secretFile, "secrets", "", "")
-	f.set.Int64Var(&f.size, "size", 1<<30, "")
+	f.size = 1 << 30
+	f.set.Func("size", "", func(s string) (err error) {
+		if f.size, err = strconv.ParseInt(s, 10, 64); err != nil {
+			return fmt.Errorf("%q is no number of bytes", s)
+		}
+		return nil
+	})
 	f.set.StringVar(&f.dir, "dir", "", "")
 	f.set.DurationVar(&f.timeout, "timeout", 0, "")
 	return f
@@ -69,7 +76,10 @@ func (f *endpointFlags) parse(args []string) error {
 		}
 		*e = target
 	}
-	return f.readSecrets()
+	if err := f.readSecrets(); err != nil {
+		return fmt.Errorf("%w: -secrets: %w", errUsage, err)
+	}
+	return nil
 }
 
 // readSecrets reads a JSON object of strings: on a command line anybody could
