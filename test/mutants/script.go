@@ -55,8 +55,9 @@ func script() []section {
 		{"topology", mem, topologySection, false}, {"attach", mem, attachSection, false}, {"lists", mem, listSection, false},
 		{"snapshots", mem, snapshotSection, false}, {"groups", mem, groupSection, false}, {"metadata", mem, metadataSection, false},
 		{"health", mem, healthSection, false}, {"node", mem, nodeSection, false}, {"copies", mem, copySection, false},
-		{"conditions", mem, conditionSection, false},
+		{"conditions", mem, conditionSection, false}, {"clients", mem, clientSection, false},
 		{"block", loop, blockSection, false}, {"disks", loop, diskSection, false}, {"restart", loop, restartSection, false},
+		{"clients of disks", loop, diskClientSection, false},
 		{"at once", mem, atOnceSection, false}, {"given up", mem, givenUpSection, false},
 		{"leaks", mem, leakSection, true},
 	}

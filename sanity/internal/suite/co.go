@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/csikit/csikit/mounter/mnt"
 	"github.com/csikit/csikit/sanity/internal/check"
 )
 
@@ -98,6 +99,10 @@ func republish(t *T) {
 			t.Warnf("NP-01", "NodePublishVolume again, with a new token: %s; kubelet does that for drivers with requiresRepublish", check.Describe(err))
 		}
 	}
+	if stack, err := mnt.At(p.GetTargetPath()); t.Config().Host && err == nil && len(stack) > 1 {
+		t.Failf("NP-01", "after NodePublishVolume with a new token %d mounts lie on each other at the target; kubelet does that every few minutes", len(stack))
+	}
+	v.Unpublish(p.GetTargetPath())
 }
 
 func podInfo(t *T) {

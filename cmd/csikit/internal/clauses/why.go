@@ -31,7 +31,6 @@ var reasons = map[string]string{
 	"CP-17":  lenient,
 	"NH-02":  lenient,
 	"CV-17":  "which parameters mean something only the driver knows, and many ignore the others",
-	"CV-41":  "H-03/without-context asks by the id alone; a driver that needs more cannot answer any CO",
 	"CP-08":  "H-18/controller writes to such a volume; on the node it is published readonly too, as COs do, so that a driver that forgets it here is safe all the same",
 	"LH-03":  notToKnow,
 	"LH-09":  notToKnow,
