@@ -125,12 +125,16 @@ func (s *space) close() {
 		}
 	}
 	_, _ = try("", "delete", "namespace", s.ns, "--wait=false")
-	mounts, err := os.ReadFile("/proc/self/mountinfo")
-	for v := range strings.FieldsSeq(volumes) {
-		if err != nil || bytes.Contains(mounts, []byte(v)) {
-			s.Errorf("a mount of %s is left: %v", v, err)
+	// What nobody refuses to delete may go before kubelet has unstaged it.
+	eventually(s.T, "the flow's mounts go", func() error {
+		mounts, err := os.ReadFile("/proc/self/mountinfo")
+		for v := range strings.FieldsSeq(volumes) {
+			if bytes.Contains(mounts, []byte(v)) {
+				err = errors.Join(err, fmt.Errorf("a mount of %s is left", v))
+			}
 		}
-	}
+		return err
+	})
 }
 
 func (s *space) events() string {
@@ -182,7 +186,7 @@ spec:
   storageClassName: %s
   resources: {requests: {storage: %s}}
   %s
-`, name, class, size, strings.Join(withAccess(more), "\n  ")))
+`, name, s.d.class(class), size, strings.Join(withAccess(more), "\n  ")))
 }
 
 // withAccess adds the usual mode.

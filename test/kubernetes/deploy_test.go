@@ -2,8 +2,10 @@ package kubernetes
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,93 +16,92 @@ import (
 	"time"
 )
 
-// The driver as it is deployed.
-const (
-	driverName  = "loopfile.csikit.dev"
-	driverBase  = "loopfile-csikit-dev"
-	driverImage = "docker.io/csikit/loopfile:test"
-	pool        = "/srv/volumes"
-)
-
-// variant is a way to deploy the example.
-type variant struct {
-	name   string
-	flags  []string // of csikit manifests
-	args   []string // of the driver
-	attach bool
-	// with external-snapshot-metadata, where it is built
-	metadata bool
-	local    bool              // each node's sidecars serve its own volumes
-	edit     *strings.Replacer // of the manifests; nil: none
-}
-
-var variants = []variant{
-	{
-		// attachRequired, the driver registers by itself, sidecars for all.
-		name: "loopfile, attach", attach: true, metadata: true,
-		flags: []string{"-single-node", "-mutable-parameters", "read-bps=max"},
-		args:  []string{"-attach", "-io-cgroup=/sys/fs/cgroup/pods", "-ephemeral-max=1073741824", "-thin", "-init-pool"},
-	},
-	{
-		// Distributed provisioning, no attaching, node-driver-registrar and livenessprobe.
-		name: "loopfile, distributed, registrar", local: true,
-		flags: []string{"-registrar"},
-		args:  []string{"-thin", "-init-pool", "-ephemeral-max=1073741824"},
-	},
-}
-
 // deployed is a driver in the cluster.
 type deployed struct {
 	variant
 	manifests string
 }
 
-// build makes the driver, csikit, and the driver's image; once.
-func build(t *testing.T) (driver, csikit string) {
-	t.Helper()
-	dir := filepath.Join(work(), "bin")
-	for name, pkg := range map[string]string{"loopfile": "./examples/loopfile", "csikit": "./cmd/csikit"} {
-		if _, err := os.Stat(filepath.Join(dir, name)); err == nil {
-			continue
-		}
-		cmd := exec.Command("go", "build", "-trimpath", "-tags", "grpcnotrace", "-o", filepath.Join(dir, name), pkg)
-		cmd.Dir = "../.."
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("%v: %v\n%s", cmd, err, out)
-		}
-		if name == "loopfile" {
-			if out, err := script("images.sh", "driver", filepath.Join(dir, name), driverImage); err != nil {
-				t.Fatalf("images.sh: %v\n%s", err, out)
-			}
-		}
+func (d *deployed) base() string { return d.driver.base() }
+
+// class is the name of a class: of a file system, or as it is.
+func (d *deployed) class(name string) string {
+	switch {
+	case name != ext4 && name != xfs:
+		return name
+	case slices.Contains(d.driver.flags, "-fs"):
+		return d.base() + "-" + name
+	default:
+		return d.base() // its volumes have no file system of their own
 	}
-	return filepath.Join(dir, "loopfile"), filepath.Join(dir, "csikit")
+}
+
+// binary builds a command of the repository, once.
+func binary(t *testing.T, pkg string) string {
+	t.Helper()
+	file := filepath.Join(work(), "bin", filepath.Base(pkg))
+	if _, err := os.Stat(file); err == nil {
+		return file
+	}
+	if built := filepath.Join(os.Getenv(builtFor), filepath.Base(pkg)); inVM() {
+		return built // the VM would take minutes
+	}
+	if err := build(file, pkg); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+func build(file, pkg string) error {
+	cmd := exec.Command("go", "build", "-trimpath", "-tags", "grpcnotrace", "-o", file, "./"+pkg)
+	cmd.Dir = "../.."
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%v: %w\n%s", cmd, err, out)
+	}
+	return nil
+}
+
+// images that containerd has.
+var images = map[string]bool{}
+
+// load makes a driver's image, once.
+func (d *driver) load(t *testing.T) {
+	t.Helper()
+	if images[d.image()] {
+		return
+	}
+	if out, err := script("images.sh", "driver", binary(t, d.pkg), d.image()); err != nil {
+		t.Fatalf("images.sh: %v\n%s", err, out)
+	}
+	images[d.image()] = true
 }
 
 // manifests asks a driver with these arguments what Kubernetes must have for it.
 func manifests(t *testing.T, v variant) string {
 	t.Helper()
-	driver, csikit := build(t)
 	dir := t.TempDir()
-	socket := filepath.Join(dir, "csi.sock")
+	socket, ask := filepath.Join(dir, "csi.sock"), filepath.Join(work(), "ask")
 	var log bytes.Buffer
-	cmd := exec.Command(driver, append([]string{"-endpoint", "unix://" + socket, "-node-id", "x", "-allow-root-fs",
-		"-pool", filepath.Join(dir, "pool"), "-state-dir", filepath.Join(work(), "ask")}, v.args...)...)
+	asked := append([]string{"-endpoint", "unix://" + socket, "-node-id", "x", "-state-dir", ask}, v.driver.asked(dir)...)
+	cmd := exec.Command(binary(t, v.driver.pkg), append(asked, v.args...)...)
 	cmd.Stderr = &log
-	if err := errors.Join(os.MkdirAll(filepath.Join(work(), "ask"), 0o700), cmd.Start()); err != nil {
+	if err := errors.Join(os.MkdirAll(ask, 0o700), cmd.Start()); err != nil {
 		t.Fatal(err)
 	}
-	args := append([]string{"manifests", "-endpoint", "unix://" + socket, "-image", driverImage, "-host-path", "/srv", "-fs", "ext4,xfs,btrfs"}, v.flags...)
-	args = append(append(args, "--", "-pool="+pool), v.args...)
+	args := []string{"manifests", "-endpoint", "unix://" + socket, "-image", v.driver.image()}
+	for k, value := range v.parameters {
+		args = append(args, "-parameters", k+"="+value)
+	}
+	args = slices.Concat(args, v.driver.flags, v.flags, []string{"--"}, v.driver.there, v.args)
 	var out, said bytes.Buffer
-	ask := exec.Command(csikit, args...)
-	ask.Stdout, ask.Stderr = &out, &said
-	err := ask.Run()
+	csikit := exec.Command(binary(t, "cmd/csikit"), args...)
+	csikit.Stdout, csikit.Stderr = &out, &said
+	err := csikit.Run()
 	_ = cmd.Process.Signal(syscall.SIGTERM)
 	_ = cmd.Wait() // it was told to stop
 	if err != nil {
-		t.Fatalf("%v: %v\n%s\n%s", ask.Args, err, &said, &log)
+		t.Fatalf("%v: %v\n%s\n%s", csikit.Args, err, &said, &log)
 	}
 	if v.edit != nil {
 		return v.edit.Replace(out.String())
@@ -112,6 +113,7 @@ func manifests(t *testing.T, v variant) string {
 // knows it.
 func deploy(t *testing.T, v variant) *deployed {
 	t.Helper()
+	v.driver.load(t)
 	if v.metadata && metadataBuilt() {
 		v.flags = append(slices.Clone(v.flags), metadataFlags(t)...)
 	}
@@ -120,32 +122,45 @@ func deploy(t *testing.T, v variant) *deployed {
 		t.Fatalf("the apiserver refuses the manifests: %v\n%s", err, out)
 	}
 	apply(t, d.manifests)
-	apply(t, d.class("immediate", "xfs", "Immediate", "Delete"))
-	apply(t, d.class("retain", "xfs", "Immediate", "Retain"))
+	apply(t, d.newClass("immediate", "Immediate", "Delete", nil))
+	apply(t, d.newClass("retain", "Immediate", "Retain", nil))
 	t.Cleanup(func() { d.remove(t) })
 	d.waitReady(t)
 	return d
 }
 
-func (d *deployed) class(name, fs, binding, reclaim string) string {
+// newClass is a StorageClass with the variant's parameters, and more.
+func (d *deployed) newClass(name, binding, reclaim string, more map[string]string) string {
+	parameters := maps.Clone(d.parameters)
+	if parameters == nil {
+		parameters = map[string]string{}
+	}
+	if d.class(xfs) != d.base() {
+		parameters["csi.storage.k8s.io/fstype"] = xfs
+	}
+	maps.Copy(parameters, more)
+	written, _ := json.Marshal(parameters) // strings
 	return fmt.Sprintf(`---
 apiVersion: storage.k8s.io/v1
 kind: StorageClass
 metadata: {name: %s}
 provisioner: %s
-parameters: {csi.storage.k8s.io/fstype: %s}
+parameters: %s
 volumeBindingMode: %s
 reclaimPolicy: %s
 allowVolumeExpansion: true
-`, name, driverName, fs, binding, reclaim)
+`, name, d.driver.name, written, binding, reclaim)
 }
 
 func (d *deployed) waitReady(t *testing.T) {
 	t.Helper()
-	is(t, "1", "{.status.numberReady}", "-n", "kube-system", "daemonset", driverBase+"-node")
+	is(t, "1", "{.status.numberReady}", "-n", "kube-system", "daemonset", d.base()+"-node")
+	if strings.Contains(d.manifests, "\nkind: Deployment\n") {
+		is(t, "1", "{.status.readyReplicas}", "-n", "kube-system", "deployment", d.base()+"-controller")
+	}
 	eventually(t, "kubelet registers the driver", func() error {
 		out, err := try("", "get", "csinode", "csi-node", "-o", "jsonpath={.spec.drivers[*].name}")
-		if err == nil && !strings.Contains(out, driverName) {
+		if err == nil && !strings.Contains(out, d.driver.name) {
 			err = fmt.Errorf("CSINode has %q\n%s", out, d.log(10))
 		}
 		return err
@@ -155,7 +170,7 @@ func (d *deployed) waitReady(t *testing.T) {
 func (d *deployed) remove(t *testing.T) {
 	t.Helper()
 	if t.Failed() {
-		out, _ := try("", "-n", "kube-system", "describe", "pod", "-l", "app.kubernetes.io/name="+driverBase)
+		out, _ := try("", "-n", "kube-system", "describe", "pod", "-l", "app.kubernetes.io/name="+d.base())
 		t.Logf("%s\n%s", out, d.log(40))
 	}
 	if _, err := try(d.manifests, "delete", "--ignore-not-found", "--timeout=120s", "-f", "-"); err != nil {
@@ -163,7 +178,7 @@ func (d *deployed) remove(t *testing.T) {
 	}
 	_, _ = try("", "delete", "sc", "immediate", "retain", "--ignore-not-found")
 	eventually(t, "the driver's pod ends", func() error {
-		out, err := try("", "-n", "kube-system", "get", "pod", "-l", "app.kubernetes.io/name="+driverBase, "--no-headers")
+		out, err := try("", "-n", "kube-system", "get", "pod", "-l", "app.kubernetes.io/name="+d.base(), "--no-headers")
 		if err == nil && out != "" && !strings.Contains(out, "No resources") {
 			err = errors.New(out)
 		}
@@ -175,7 +190,10 @@ func (d *deployed) remove(t *testing.T) {
 // leftovers: nothing of the driver's stays when its volumes are gone.
 func (d *deployed) leftovers(t *testing.T) {
 	t.Helper()
-	for _, pattern := range []string{pool + "/v/*/img", "/var/lib/kubelet/plugins_registry/*.sock", "/var/lib/kubelet/plugins/" + driverName + "/csi.sock"} {
+	if left, err := d.driver.left(); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+	for _, pattern := range []string{"/var/lib/kubelet/plugins_registry/*.sock", "/var/lib/kubelet/plugins/" + d.driver.name + "/csi.sock"} {
 		left, err := filepath.Glob(pattern)
 		if err != nil || len(left) > 0 {
 			t.Errorf("left behind: %v, %v", left, err)
@@ -183,15 +201,15 @@ func (d *deployed) leftovers(t *testing.T) {
 	}
 }
 
-// pod is the driver's.
+// pod is the first of the driver's.
 func (d *deployed) pod() string {
-	out, _ := try("", "-n", "kube-system", "get", "pod", "-l", "app.kubernetes.io/name="+driverBase, "-o", "jsonpath={.items[0].metadata.name}")
+	out, _ := try("", "-n", "kube-system", "get", "pod", "-l", "app.kubernetes.io/name="+d.base(), "-o", "jsonpath={.items[0].metadata.name}")
 	return out
 }
 
-// log is the end of the driver's log, by lines.
+// log is the end of the driver's log, by lines, of each of its pods.
 func (d *deployed) log(lines int) string {
-	out, err := try("", "-n", "kube-system", "logs", d.pod(), "-c", "driver", fmt.Sprintf("--tail=%d", lines))
+	out, err := try("", "-n", "kube-system", "logs", "-l", "app.kubernetes.io/name="+d.base(), "-c", "driver", fmt.Sprintf("--tail=%d", lines))
 	if err != nil {
 		return err.Error()
 	}
@@ -241,18 +259,18 @@ func runFlows(t *testing.T, d *deployed, flows []flow) {
 
 // TestFlows walks every flow with every way to deploy the driver.
 func TestFlows(t *testing.T) {
-	for _, v := range variants {
+	for _, v := range variants() {
 		t.Run(strings.NewReplacer(" ", "", ",", "-").Replace(v.name), func(t *testing.T) {
 			d := deploy(t, v)
-			runFlows(t, d, flows)
+			runFlows(t, d, v.flows)
 		})
 	}
 }
 
 // TestSmoke is what .ci/run has time for: one driver, a volume through its life.
 func TestSmoke(t *testing.T) {
-	runFlows(t, deploy(t, variants[0]), smoke)
-	for _, v := range variants[1:] {
+	runFlows(t, deploy(t, variants()[0]), smoke)
+	for _, v := range variants()[1:] {
 		for _, f := range smoke {
 			note(f.name, v.name, "- it is of steps that the flows have")
 		}

@@ -30,13 +30,17 @@ func TestExternalStorage(t *testing.T) {
 			t.Skipf("%s is not built: build.sh e2e agnhost", p)
 		}
 	}
-	v := variants[0]
+	name, _, _ := strings.Cut(kind, "-")
+	v, err := variantOf(name)
+	if err != nil {
+		t.Skip(err)
+	}
 	// Each spec has a class of its own, which no pod is scheduled for before the
 	// provisioner has said how much space there is; it says one thing a second.
 	v.edit = strings.NewReplacer(`- "--enable-capacity"`, `- "--enable-capacity"
         - "--kube-api-capacity-qps=50"
         - "--kube-api-capacity-burst=100"`)
-	deploy(t, v)
+	d := deploy(t, v)
 	out, runErr := script("e2e.sh", "e2e/"+kind+".yaml", focus)
 	t.Log(out)
 	report := readReport(t, filepath.Join(state(), "e2e", "junit.xml"))
@@ -50,9 +54,9 @@ func TestExternalStorage(t *testing.T) {
 				_ = os.WriteFile(filepath.Join(dir, f), b, 0o644)
 			}
 		}
-		_ = os.WriteFile(filepath.Join(dir, "driver.log"), []byte((&deployed{}).log(-1)), 0o644)
+		_ = os.WriteFile(filepath.Join(dir, "driver.log"), []byte(d.log(-1)), 0o644)
 	}
-	note("External.Storage: specs that ran", variants[0].name, fmt.Sprintf("%d, %d failed", report.ran, len(report.failed)))
+	note("External.Storage: specs that ran", v.name, fmt.Sprintf("%d, %d failed", report.ran, len(report.failed)))
 	if len(report.failed) > 0 || runErr != nil {
 		t.Errorf("%v: %v", runErr, report.failed)
 	}

@@ -15,7 +15,7 @@ import (
 // does not notice. The driver itself needs no tokens: its CSIDriver is told so for
 // the flow.
 func republish(s *space) {
-	set := func(spec string) { kubectl(s.T, "patch", "csidriver", driverName, "--type=merge", "-p", spec) }
+	set := func(spec string) { kubectl(s.T, "patch", "csidriver", s.d.driver.name, "--type=merge", "-p", spec) }
 	set(`{"spec":{"requiresRepublish":true,"tokenRequests":[{"audience":"a","expirationSeconds":600}]}}`)
 	s.Cleanup(func() { set(`{"spec":{"requiresRepublish":false,"tokenRequests":[]}}`) })
 	s.claim("a", ext4, "64Mi")
@@ -137,7 +137,7 @@ func restartKubelet(s *space) {
 
 // registrationRemoved: the driver puts its socket back, and kubelet has it again.
 func registrationRemoved(s *space) {
-	socket := "/var/lib/kubelet/plugins_registry/" + driverName + "-reg.sock"
+	socket := "/var/lib/kubelet/plugins_registry/" + s.d.driver.name + "-reg.sock"
 	registered := func() int { return strings.Count(s.d.log(-1), "registered with kubelet") }
 	before := registered()
 	if err := os.Remove(socket); err != nil {
@@ -195,7 +195,7 @@ spec:
   dnsPolicy: Default
   containers: [{name: c, image: %[3]q, imagePullPolicy: Never, command: [sleep, "100000"], volumeMounts: [{name: v, mountPath: /data}]}]
   volumes: [{name: v, persistentVolumeClaim: {claimName: %[1]s}}]
-`, name, ext4, image)
+`, name, s.d.class(ext4), image)
 	}
 	began := time.Now()
 	s.apply(yaml.String())

@@ -6,9 +6,10 @@ import (
 	"strings"
 )
 
+// Classes, as deployed.class calls them.
 const (
-	ext4 = driverBase + "-ext4"
-	xfs  = driverBase + "-xfs"
+	ext4 = "ext4"
+	xfs  = "xfs"
 	// xfsSize is about the least that mkfs.xfs takes.
 	xfsSize = "320Mi"
 )
@@ -41,7 +42,11 @@ var flows = []flow{
 	{"kubelet restarted", "kubelet", never, restartKubelet},
 	{"registration socket removed", "kubelet", builtInOnly, registrationRemoved},
 	{"sidecars killed", "provisioner, snapshotter", never, killSidecars},
-	{"100 volumes and pods at once", "all", never, hundred},
+	{"100 volumes and pods at once", "all", hostOnly, hundred},
+	{"ReadWriteMany, ReadOnlyMany", "provisioner, kubelet", sharedOnly, shared},
+	{"subDir by the claim's name, archived", "provisioner", sharedOnly, subDir},
+	{"a handle of csi-driver-nfs", "PV controller, kubelet", sharedOnly, legacy},
+	{"pods that go while the server is away", "kubelet", sharedOnly, serverAway},
 }
 
 func groupOnly(d *deployed) string {
@@ -52,8 +57,8 @@ func groupOnly(d *deployed) string {
 }
 
 func modifyOnly(d *deployed) string {
-	if !strings.Contains(strings.Join(d.args, " "), "-io-cgroup") {
-		return "the driver is deployed without I/O limits"
+	if d.second == "" {
+		return "nothing of the driver's can be modified"
 	}
 	return ""
 }
@@ -112,9 +117,9 @@ func immediate(s *space) {
 func waitForConsumer(s *space) {
 	eventually(s.T, "the provisioner says how much space there is", func() error {
 		out, err := try("", "-n", "kube-system", "get", "csistoragecapacities", "-o",
-			`jsonpath={range .items[?(@.storageClassName=="`+xfs+`")]}{.capacity}{end}`)
+			`jsonpath={range .items[?(@.storageClassName=="`+s.d.class(xfs)+`")]}{.capacity}{end}`)
 		if err == nil && out == "" {
-			err = fmt.Errorf("no CSIStorageCapacity of %s", xfs)
+			err = fmt.Errorf("no CSIStorageCapacity of %s", s.d.class(xfs))
 		}
 		return err
 	})
@@ -132,7 +137,7 @@ func waitForConsumer(s *space) {
 		return nil
 	})
 	topology := kubectl(s.T, "get", "pv", s.volume("a"), "-o", "jsonpath={.spec.nodeAffinity.required.nodeSelectorTerms[0].matchExpressions[0].key}")
-	s.want(topology, "topology.loopfile.csikit.dev/node")
+	s.want(topology, "topology."+s.d.driver.name+"/node")
 }
 
 // static: a volume that somebody knows by its handle alone.
@@ -153,8 +158,8 @@ spec:
   storageClassName: by-hand
   claimRef: {namespace: %s, name: a}
   csi: {driver: %s, volumeHandle: %s, fsType: xfs}
-  nodeAffinity: {required: {nodeSelectorTerms: [{matchExpressions: [{key: topology.loopfile.csikit.dev/node, operator: In, values: [csi-node]}]}]}}
-`, xfsSize, s.ns, driverName, handle))
+  nodeAffinity: {required: {nodeSelectorTerms: [{matchExpressions: [{key: topology.%[3]s/node, operator: In, values: [csi-node]}]}]}}
+`, xfsSize, s.ns, s.d.driver.name, handle))
 	s.claim("a", "by-hand", xfsSize)
 	s.bound("a")
 	s.pod("p", "a")
@@ -162,7 +167,7 @@ spec:
 	s.sh("p", "echo one > /data/f")
 	s.remove("pod", "p")
 	// "Delete" is the provisioner's word, who did not make it: by its annotation.
-	kubectl(s.T, "annotate", "pv", "static-volume", "pv.kubernetes.io/provisioned-by="+driverName)
+	kubectl(s.T, "annotate", "pv", "static-volume", "pv.kubernetes.io/provisioned-by="+s.d.driver.name)
 }
 
 func attach(s *space) {
@@ -231,7 +236,7 @@ func grow(s *space, claim, pod, size string, bytes int) {
 
 func (s *space) sees(pod string, bytes int) {
 	s.Helper()
-	got, err := strconv.Atoi(s.sh(pod, "df -k /data | awk 'END{print $2}'"))
+	got, err := strconv.Atoi(s.sh(pod, "df -k /data | awk 'END{print $(NF-4)}'"))
 	if err != nil || got<<10 < bytes {
 		s.Errorf("the pod sees %d KiB, %v", got, err)
 	}
@@ -268,7 +273,7 @@ func snapshot(s *space, name, claim string) {
 kind: VolumeSnapshot
 metadata: {name: %s}
 spec: {volumeSnapshotClassName: %s, source: {persistentVolumeClaimName: %s}}
-`, name, driverBase, claim))
+`, name, s.d.base(), claim))
 	s.is("true", "{.status.readyToUse}", "volumesnapshot", name)
 }
 
@@ -302,7 +307,7 @@ func groups(s *space) {
 kind: VolumeGroupSnapshot
 metadata: {name: g}
 spec: {volumeGroupSnapshotClassName: %s, source: {selector: {matchLabels: {group: g}}}}
-`, driverBase))
+`, s.d.base()))
 	s.is("true", "{.status.readyToUse}", "volumegroupsnapshot", "g")
 	members := strings.Fields(s.get("{.items[*].metadata.name}", "volumesnapshot"))
 	if len(members) != 2 {
@@ -318,7 +323,11 @@ spec: {volumeGroupSnapshotClassName: %s, source: {selector: {matchLabels: {group
 }
 
 func ephemeral(s *space) {
-	const volume = "csi: {driver: " + driverName + ", fsType: ext4, volumeAttributes: {size: 64Mi}}"
+	fs := ", fsType: ext4"
+	if s.d.class(ext4) == s.d.base() {
+		fs = "" // its volumes have no file system of their own
+	}
+	volume := "csi: {driver: " + s.d.driver.name + fs + ", volumeAttributes: {" + s.d.inline + "}}"
 	for _, p := range []string{"p", "q"} {
 		s.podOf(p, volume, "volumeMounts: [{name: v, mountPath: /data}]")
 	}
@@ -331,13 +340,13 @@ func modify(s *space) {
 	s.apply(`apiVersion: storage.k8s.io/v1
 kind: VolumeAttributesClass
 metadata: {name: second}
-driverName: ` + driverName + `
-parameters: {write-iops: "max"}
+driverName: ` + s.d.driver.name + `
+parameters: {` + s.d.second + `}
 `)
 	s.Cleanup(func() { _, _ = try("", "delete", "volumeattributesclass", "second", "--wait=false") })
-	s.claim("a", "immediate", xfsSize, "volumeAttributesClassName: "+driverBase)
+	s.claim("a", "immediate", xfsSize, "volumeAttributesClassName: "+s.d.base())
 	s.bound("a")
-	s.is(driverBase, "{.status.currentVolumeAttributesClassName}", "pvc", "a")
+	s.is(s.d.base(), "{.status.currentVolumeAttributesClassName}", "pvc", "a")
 	kubectl(s.T, "-n", s.ns, "patch", "pvc", "a", "--type=merge", "-p", `{"spec":{"volumeAttributesClassName":"second"}}`)
 	s.is("second", "{.status.currentVolumeAttributesClassName}", "pvc", "a")
 }
@@ -382,7 +391,7 @@ func statistics(s *space) {
 			return fmt.Errorf("no %s", want)
 		}
 		used, err := strconv.ParseFloat(strings.SplitN(rest, "\n", 2)[0], 64)
-		if err == nil && (used < 8<<20 || used > 64<<20) {
+		if err == nil && (used < 8<<20 || used > 64<<20 && s.d.driver != nfs) { // of NFS it is the whole share
 			err = fmt.Errorf("%v bytes are used", used)
 		}
 		return err

@@ -55,9 +55,8 @@ func forceDeleted(s *space) {
 	if b, err := os.ReadFile(file); err != nil || string(b) != "one\n" {
 		s.Errorf("the pod's file holds %q, %v", b, err)
 	}
-	images, err := filepath.Glob(pool + "/v/*/img")
-	if err != nil || len(images) == 0 {
-		s.Errorf("the volume's image is gone: %v", err)
+	if left, err := s.d.driver.left(); err != nil || len(left) == 0 {
+		s.Errorf("what was the volume is gone: %v", err)
 	}
 	start()
 	said := regexp.MustCompile(`method=` + call + ` .*code=FailedPrecondition`)

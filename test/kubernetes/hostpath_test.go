@@ -17,11 +17,11 @@ const hostPathImage = "docker.io/csikit/hostpath:test"
 // it says of itself: a driver that does not know csikit. Its class is timing-hostpath.
 func deployHostPath(t *testing.T) {
 	t.Helper()
-	binary := filepath.Join(binaries(), "hostpathplugin")
-	if out, err := script("images.sh", "driver", binary, hostPathImage); err != nil {
+	plugin := filepath.Join(binaries(), "hostpathplugin")
+	if out, err := script("images.sh", "driver", plugin, hostPathImage); err != nil {
 		t.Fatalf("images.sh: %v\n%s", err, out)
 	}
-	yaml := hostPathManifests(t, binary)
+	yaml := hostPathManifests(t, plugin)
 	apply(t, yaml)
 	t.Cleanup(func() {
 		if _, err := try(yaml, "delete", "--ignore-not-found", "--timeout=120s", "-f", "-"); err != nil {
@@ -44,17 +44,16 @@ provisioner: hostpath.csi.k8s.io
 	})
 }
 
-func hostPathManifests(t *testing.T, binary string) string {
+func hostPathManifests(t *testing.T, plugin string) string {
 	t.Helper()
-	_, csikit := build(t)
 	dir := t.TempDir()
 	var log, out, said bytes.Buffer
-	cmd := exec.Command(binary, "--endpoint", "unix://"+filepath.Join(dir, "s"), "--nodeid", "x", "--statedir", filepath.Join(dir, "state"), "--enable-attach")
+	cmd := exec.Command(plugin, "--endpoint", "unix://"+filepath.Join(dir, "s"), "--nodeid", "x", "--statedir", filepath.Join(dir, "state"), "--enable-attach")
 	cmd.Stderr = &log
 	if err := errors.Join(os.Mkdir(filepath.Join(dir, "state"), 0o700), cmd.Start()); err != nil {
 		t.Fatal(err)
 	}
-	ask := exec.Command(csikit, "manifests", "-endpoint", "unix://"+filepath.Join(dir, "s"), "-image", hostPathImage, "-plain", "-registrar", "-single-node",
+	ask := exec.Command(binary(t, "cmd/csikit"), "manifests", "-endpoint", "unix://"+filepath.Join(dir, "s"), "-image", hostPathImage, "-plain", "-registrar", "-single-node",
 		"-host-path", "/srv", "--", "--drivername=hostpath.csi.k8s.io", "--endpoint=$(CSI_ENDPOINT)", "--nodeid=$(NODE_NAME)", "--statedir=/srv/hostpath", "--enable-attach")
 	ask.Stdout, ask.Stderr = &out, &said
 	err := ask.Run()

@@ -35,7 +35,7 @@ driver() {
   local r t l; r=$(mktemp -d "$W/r.XXXX"); chmod 755 "$r"; base "$r"; rm -f "$r"/bin/{mount,umount,mke2fs,mkfs.ext2,fsck,fstrim,blkid,losetup,flock,tune2fs}
   mkdir -p "$r"/{etc,run,var/lib,lib64}; cp "$1" "$r/driver"
   for t in mkfs.ext4 mke2fs e2fsck resize2fs tune2fs dumpe2fs debugfs mkfs.xfs xfs_growfs xfs_db xfs_repair xfs_admin xfs_io mkfs.btrfs btrfs btrfstune fsck flock fsfreeze fstrim \
-    mount umount blkid losetup cryptsetup bash sh grep mknod; do
+    mount umount blkid losetup cryptsetup lvm thin_check thin_dump thin_delta thin_repair thin_restore bash sh grep mknod; do
     t=$(PATH=$PATH:/usr/sbin:/sbin command -v $t 2>/dev/null) || continue
     rm -f "$r/bin/${t##*/}"; cp -L "$t" "$r/bin/${t##*/}"
     for l in $(ldd "$t" 2>/dev/null | grep -o '/[^ ]*' | sort -u); do [ -e "$r$l" ] || { mkdir -p "$r$(dirname "$l")"; cp -L "$l" "$r$l"; }; done
@@ -62,7 +62,7 @@ for i in ${SHELL_IMAGES-registry.k8s.io/e2e-test-images/nginx:1.15-4 registry.k8
   for l in $({ ldd /bin/dd; ldd /bin/sh; } | grep -o '/[^ ]*' | sort -u); do mkdir -p "$r$(dirname "$l")"; cp -L "$l" "$r$l"; done
   pack "$i" "$r" '[]' '["sh"]'; rm -rf "$r"
 done
-if [ -x "$CSIK8S_BIN/agnhost" ] && ! have "$AGNHOST_IMAGE"; then
+if [ -z "${NO_AGNHOST:-}" ] && [ -x "$CSIK8S_BIN/agnhost" ] && ! have "$AGNHOST_IMAGE"; then
   r=$(mktemp -d "$W/r.XXXX"); chmod 755 "$r"; base "$r"; cp "$CSIK8S_BIN/agnhost" "$r/agnhost"; ln -s agnhost "$r/agnhost-2"
   # bash is asked for by name in some specs; busybox's ash stands in
   ln -s busybox "$r/bin/bash" 2>/dev/null || true

@@ -36,6 +36,9 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	if os.Getenv("CSIKIT_KUBERNETES") == "vm" {
+		os.Exit(enterVM())
+	}
 	os.Exit(enter())
 }
 
@@ -81,20 +84,26 @@ func enter() int {
 	}
 	cmd := exec.Command("./in-ns.sh", append([]string{self}, os.Args[1:]...)...)
 	cmd.Env = append(os.Environ(), inside+"=1", "CSIK8S_BIN="+binaries())
+	return exitCode(follow(cmd))
+}
+
+// follow runs a command that takes back what it made; a signal is for it.
+func follow(cmd *exec.Cmd) error {
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-	// The script takes everything back; a signal is for the test.
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
 	if err := cmd.Start(); err != nil {
-		fmt.Println(err)
-		return 1
+		return err
 	}
 	go func() {
 		for s := range signals {
 			_ = cmd.Process.Signal(s)
 		}
 	}()
-	err = cmd.Wait()
+	return cmd.Wait()
+}
+
+func exitCode(err error) int {
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		return exit.ExitCode()
 	}
@@ -115,6 +124,9 @@ func run(m *testing.M) int {
 	fmt.Printf("kubernetes: up in %.1f s\n", time.Since(began).Seconds())
 	code := m.Run()
 	printTable()
+	if inVM() {
+		return code // which ends with all that is in it
+	}
 	if out, err := script("down.sh"); err != nil {
 		fmt.Printf("down.sh: %v\n%s\n", err, out)
 		code = max(code, 1)

@@ -20,7 +20,7 @@ import (
 
 const (
 	metadataSecret = "snapshot-metadata"
-	metadataHost   = driverBase + "-snapshot-metadata.kube-system"
+	metadataHost   = "loopfile-csikit-dev-snapshot-metadata.kube-system"
 )
 
 func metadataBuilt() bool {
@@ -36,6 +36,8 @@ func metadataOnly(d *deployed) string {
 	switch {
 	case d.local:
 		return "a Service cannot tell which node's sidecar to ask"
+	case !d.metadata:
+		return "deployed without its sidecar"
 	case !metadataBuilt():
 		return "csi-snapshot-metadata is not built (build.sh snapmd)"
 	}

@@ -1,7 +1,11 @@
 package kubernetes
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -36,10 +40,58 @@ func appendNew(list []string, s string) []string {
 
 func passed(d time.Duration) string { return fmt.Sprintf("pass (%.1f s)", d.Seconds()) }
 
+// tableFile names a file with the table of an earlier run, which is printed with that
+// of this one, and written again.
+const tableFile = "CSIKIT_KUBERNETES_TABLE"
+
+// saved is a table as JSON.
+type saved struct {
+	Flows, Drivers []string
+	Cells          []cell
+}
+
+type cell struct{ Flow, Driver, Result string }
+
+// merge puts what an earlier run saw before what this one saw.
+func merge(path string) error {
+	var s saved
+	b, err := os.ReadFile(path)
+	if err == nil && len(b) > 0 {
+		err = json.Unmarshal(b, &s)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	now := saved{table.flows, table.drivers, nil}
+	table.flows, table.drivers = s.Flows, s.Drivers
+	for _, c := range s.Cells {
+		if _, ok := table.cells[[2]string{c.Flow, c.Driver}]; !ok {
+			table.cells[[2]string{c.Flow, c.Driver}] = c.Result
+		}
+	}
+	for _, f := range now.Flows {
+		table.flows = appendNew(table.flows, f)
+	}
+	for _, d := range now.Drivers {
+		table.drivers = appendNew(table.drivers, d)
+	}
+	s = saved{table.flows, table.drivers, nil}
+	for k, r := range table.cells {
+		s.Cells = append(s.Cells, cell{k[0], k[1], r})
+	}
+	b, err = json.Marshal(s)
+	return errors.Join(err, os.WriteFile(path, b, 0o644))
+}
+
 // printTable prints flow by driver.
 func printTable() {
 	table.Lock()
 	defer table.Unlock()
+	if path := os.Getenv(tableFile); path != "" && len(table.flows) > 0 {
+		if err := merge(path); err != nil {
+			fmt.Println("table:", err)
+		}
+	}
 	if len(table.flows) == 0 {
 		return
 	}

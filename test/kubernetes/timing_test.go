@@ -41,8 +41,8 @@ func TestTiming(t *testing.T) {
 	}
 	before := load()
 	drivers := []*timed{{name: "loopfile"}}
-	d := deploy(t, variants[0])
-	apply(t, strings.Replace(d.class("timing-loopfile", "ext4", "Immediate", "Delete"), "---\n", "", 1))
+	d := deploy(t, variants()[0])
+	apply(t, strings.Replace(d.newClass("timing-loopfile", "Immediate", "Delete", map[string]string{"csi.storage.k8s.io/fstype": ext4}), "---\n", "", 1))
 	t.Cleanup(func() { kubectl(t, "delete", "sc", "timing-loopfile") })
 	if _, err := os.Stat(filepath.Join(binaries(), "hostpathplugin")); err != nil {
 		t.Log("host-path is not built (build.sh hostpath): loopfile alone")

@@ -1,0 +1,89 @@
+package kubernetes
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// driver is an example.
+type driver struct {
+	name string // of its CSIDriver object
+	pkg  string // its directory in the repository
+	// asked are its arguments where csikit manifests asks it, below a directory;
+	// there, those that it has in the cluster.
+	asked func(dir string) []string
+	there []string
+	flags []string // of csikit manifests
+	// left is what must not stay when all volumes are gone.
+	left func() ([]string, error)
+}
+
+// base is the name in those of its objects.
+func (d *driver) base() string  { return strings.ReplaceAll(d.name, ".", "-") }
+func (d *driver) image() string { return "docker.io/csikit/" + d.base() + ":test" }
+
+const pool = "/srv/volumes"
+
+var loopfile = &driver{
+	name:  "loopfile.csikit.dev",
+	pkg:   "examples/loopfile",
+	asked: func(dir string) []string { return []string{"-allow-root-fs", "-pool", filepath.Join(dir, "pool")} },
+	there: []string{"-pool=" + pool},
+	flags: []string{"-host-path", "/srv", "-fs", "ext4,xfs,btrfs"},
+	left:  func() ([]string, error) { return filepath.Glob(pool + "/v/*/img") },
+}
+
+// variant is a way to deploy a driver.
+type variant struct {
+	name       string
+	driver     *driver
+	flags      []string          // of csikit manifests, besides the driver's
+	args       []string          // of the driver, besides its own
+	parameters map[string]string // of classes
+	second     string            // other mutable parameters than those of the flags; "": none can be modified
+	inline     string            // volumeAttributes of inline volumes
+	attach     bool
+	metadata   bool              // with external-snapshot-metadata, where it is built
+	local      bool              // each node's sidecars serve its own volumes
+	edit       *strings.Replacer // of the manifests; nil: none
+	flows      []flow
+}
+
+// variants are those that can be run here: on this machine, or in the VM.
+func variants() []variant {
+	if inVM() {
+		return vmVariants()
+	}
+	return []variant{
+		{
+			// attachRequired, the driver registers by itself, sidecars for all.
+			name: "loopfile, attach", driver: loopfile, attach: true, metadata: true,
+			flags:  []string{"-single-node", "-mutable-parameters", "read-bps=max"},
+			args:   []string{"-attach", "-io-cgroup=/sys/fs/cgroup/pods", "-ephemeral-max=1073741824", "-thin", "-init-pool"},
+			second: `write-iops: "max"`, inline: "size: 64Mi",
+			flows: flows,
+		},
+		{
+			// Distributed provisioning, no attaching, node-driver-registrar and livenessprobe.
+			name: "loopfile, distributed, registrar", driver: loopfile, local: true,
+			flags:  []string{"-registrar"},
+			args:   []string{"-thin", "-init-pool", "-ephemeral-max=1073741824"},
+			inline: "size: 64Mi",
+			flows:  flows,
+		},
+	}
+}
+
+func inVM() bool { return os.Getenv(inside) == "vm" }
+
+// variantOf is the first one of a driver, by its name up to a dot.
+func variantOf(kind string) (variant, error) {
+	for _, v := range variants() {
+		if name, _, _ := strings.Cut(v.driver.name, "."); name == kind {
+			return v, nil
+		}
+	}
+	return variant{}, fmt.Errorf("no driver %s is run here", kind)
+}

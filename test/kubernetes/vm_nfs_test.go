@@ -1,0 +1,201 @@
+package kubernetes
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// export is the directory that the server in the VM has, and nfsServer its address,
+// that of the node.
+const (
+	export    = "/srv/export"
+	nfsServer = "10.88.0.1"
+)
+
+var nfs = &driver{
+	name:  "nfs.csikit.dev",
+	pkg:   "examples/nfs",
+	asked: func(string) []string { return nfsArgs },
+	there: nfsArgs,
+	left:  func() ([]string, error) { return nfsDirectories("") },
+}
+
+var nfsArgs = []string{"-share=main=" + nfsServer + ":/", "-init", "-legacy=use"}
+
+// nfsDirectories are those of volumes on the server whose names begin so.
+func nfsDirectories(prefix string) ([]string, error) {
+	all, err := filepath.Glob(export + "/" + prefix + "*")
+	var list []string
+	for _, d := range all {
+		if !strings.HasPrefix(filepath.Base(d), ".") {
+			list = append(list, d)
+		}
+	}
+	return list, err
+}
+
+// nfsNot are flows that are not for NFS.
+var nfsNot = map[string]string{
+	"static":                        "the handle is that of csi-driver-nfs, below",
+	"raw block, expansion in use":   "a directory is no block device",
+	"expansion in use":              "directories have no size without a quota",
+	"expansion of an unused volume": "directories have no size without a quota",
+	"group snapshot":                "only with a hook of the server's",
+}
+
+var nfsFlows = map[string]func(*space){
+	"provision, WaitForFirstConsumer with capacity":   nfsWaits,
+	"force-deleted pod; DeleteVolume while published": nfsForced,
+}
+
+// nfsWaits: the capacity is that of a share which every node reaches. The scheduler
+// says "not enough free storage" until the provisioner has told it, without topology.
+func nfsWaits(s *space) {
+	apply(s.T, s.d.newClass("waits", "WaitForFirstConsumer", "Delete", nil))
+	s.Cleanup(func() { _, _ = try("", "delete", "sc", "waits") })
+	s.claim("a", "waits", "64Mi")
+	s.want(s.get("{.status.phase}", "pvc", "a"), "Pending")
+	s.pod("p", "a")
+	s.ready("p")
+}
+
+// nfsForced: who else has a directory mounted nobody knows; what was written is gone
+// with the claim, and nothing hangs.
+func nfsForced(s *space) {
+	s.claim("a", "immediate", "64Mi")
+	s.pod("p", "a")
+	s.ready("p")
+	s.sh("p", "echo one > /data/f && sync")
+	pv := s.volume("a")
+	kubectl(s.T, "-n", s.ns, "delete", "pod", "p", "--force", "--grace-period=0")
+	kubectl(s.T, "-n", s.ns, "delete", "pvc", "a", "--wait=false")
+	gone(s.T, "pv", pv)
+	eventually(s.T, "kubelet has given the volume back", func() error {
+		b, err := os.ReadFile("/proc/self/mountinfo")
+		if err == nil && strings.Contains(string(b), pv) {
+			err = errors.New("it is mounted")
+		}
+		return err
+	})
+}
+
+// shared: several pods write one volume, and those of another claim only read.
+func shared(s *space) {
+	s.claim("a", s.d.base(), "64Mi", "accessModes: [ReadWriteMany]")
+	s.pod("p", "a")
+	s.pod("q", "a")
+	s.ready("p", "q")
+	s.sh("p", "echo one > /data/f && sync")
+	s.want(s.sh("q", "cat /data/f; echo two > /data/g"), "one")
+	eventually(s.T, "the first pod sees what the second one wrote", func() error {
+		if got := s.sh("p", "cat /data/g"); got != "two" {
+			return fmt.Errorf("it sees %q", got)
+		}
+		return nil
+	})
+	snapshot(s, "s", "a")
+	s.claim("b", s.d.base(), "64Mi", "accessModes: [ReadOnlyMany]", "dataSource: {apiGroup: snapshot.storage.k8s.io, kind: VolumeSnapshot, name: s}")
+	s.pod("r1", "b")
+	s.pod("r2", "b")
+	s.ready("r1", "r2")
+	for _, p := range []string{"r1", "r2"} {
+		s.want(s.sh(p, "cat /data/f; touch /data/x 2>/dev/null || echo refused"), "one\nrefused")
+	}
+}
+
+// subDir: the volume lies on the server under names of the claim, and is kept as an
+// archive.
+func subDir(s *space) {
+	apply(s.T, s.d.newClass("by-name", "Immediate", "Delete", map[string]string{
+		"subDir": "${pvc.metadata.namespace}/${pvc.metadata.name}", "onDelete": "archive",
+	}))
+	s.Cleanup(func() { _, _ = try("", "delete", "sc", "by-name") })
+	s.claim("a", "by-name", "64Mi")
+	s.pod("p", "a")
+	s.ready("p")
+	s.sh("p", "echo one > /data/f && sync")
+	file := filepath.Join(export, s.ns, "a", "f")
+	if b, err := os.ReadFile(file); err != nil || string(b) != "one\n" {
+		s.Errorf("%s: %q, %v", file, b, err)
+	}
+	pv := s.volume("a")
+	s.remove("pod", "p")
+	s.remove("pvc", "a")
+	gone(s.T, "pv", pv)
+	kept, err := filepath.Glob(export + "/" + s.ns + "/archived-*/f")
+	if err != nil || len(kept) != 1 {
+		out, _ := exec.Command("find", export).CombinedOutput()
+		s.Fatalf("archives: %v, %v\n%s", kept, err, out)
+	}
+	if err := os.RemoveAll(filepath.Join(export, s.ns)); err != nil { // ours no more
+		s.Error(err)
+	}
+}
+
+// legacy: a PersistentVolume that csi-driver-nfs made.
+func legacy(s *space) {
+	dir := filepath.Join(export, "legacy")
+	if err := errors.Join(os.MkdirAll(dir, 0o777), os.WriteFile(filepath.Join(dir, "f"), []byte("old\n"), 0o644)); err != nil {
+		s.Fatal(err)
+	}
+	s.Cleanup(func() { _ = os.RemoveAll(dir) })
+	s.apply(fmt.Sprintf(`apiVersion: v1
+kind: PersistentVolume
+metadata: {name: legacy-volume}
+spec:
+  accessModes: [ReadWriteMany]
+  capacity: {storage: 64Mi}
+  persistentVolumeReclaimPolicy: Retain
+  storageClassName: by-hand
+  claimRef: {namespace: %s, name: a}
+  mountOptions: [vers=4.2]
+  csi:
+    driver: %s
+    volumeHandle: %s##legacy##
+    volumeAttributes: {server: %[3]s, share: /, subdir: legacy}
+`, s.ns, s.d.driver.name, nfsServer))
+	s.claim("a", "by-hand", "64Mi", "accessModes: [ReadWriteMany]")
+	s.bound("a")
+	s.pod("p", "a")
+	s.ready("p")
+	s.want(s.sh("p", "cat /data/f; echo new > /data/g"), "old")
+	s.remove("pod", "p")
+	s.remove("pvc", "a")
+	kubectl(s.T, "delete", "pv", "legacy-volume", "--timeout=60s")
+	if b, err := os.ReadFile(filepath.Join(dir, "g")); err != nil || string(b) != "new\n" {
+		s.Errorf("%q, %v", b, err)
+	}
+}
+
+// serverAway: kubelet gets rid of a pod whose server does not answer, and another one
+// starts when it is back.
+func serverAway(s *space) {
+	s.claim("a", s.d.base(), "64Mi", "accessModes: [ReadWriteMany]")
+	s.pod("p", "a")
+	s.pod("q", "a")
+	s.ready("p", "q")
+	s.sh("p", "echo one > /data/f && sync")
+	nfsd := func(what string) {
+		if out, err := exec.Command("../vm/nfsd.sh", what).CombinedOutput(); err != nil {
+			s.Fatalf("nfsd.sh %s: %v\n%s", what, err, out)
+		}
+	}
+	nfsd("stop")
+	stopped := true
+	s.Cleanup(func() {
+		if stopped {
+			nfsd("start")
+		}
+	})
+	s.remove("pod", "p")
+	nfsd("start")
+	stopped = false
+	s.pod("p", "a")
+	s.ready("p")
+	s.want(s.sh("p", "cat /data/f"), "one")
+	s.want(s.sh("q", "cat /data/f"), "one")
+}
