@@ -57,11 +57,13 @@ kubernetes:
 	CSIKIT_KUBERNETES=vm $(GO) test -count=1 -v -timeout 100m -run '^TestFlows$$' . || rc=1; \
 	exit $$rc
 
-## kubernetes-timing: examples/loopfile timed there beside csi-driver-host-path, of which HOSTPATH_SRC is a clone
+## kubernetes-timing: examples/loopfile timed there beside csi-driver-host-path, of which HOSTPATH_SRC is a clone:
+## TIMING=volumes one after the other, and at once
+TIMING ?= 6,100
 kubernetes-timing:
 	@bash test/kubernetes/setup.sh
 	test/kubernetes/build.sh missing $(if $(HOSTPATH_SRC),hostpath)
-	cd test/kubernetes && CSIKIT_TIMING=1 CSIKIT_REQUIRE=kubernetes $(GO) test -count=1 -v -timeout 60m -run '^TestTiming$$' .
+	cd test/kubernetes && CSIKIT_TIMING=$(TIMING) CSIKIT_REQUIRE=kubernetes $(GO) test -count=1 -v -timeout 60m -run '^TestTiming$$' .
 
 ## unit: what needs neither root nor a VM
 unit:
