@@ -168,7 +168,7 @@ func (b *Backend) volume(ctx context.Context, id, kind string) (*Class, *volume,
 	case v == nil && missing != nil:
 		return nil, nil, missing
 	case v == nil:
-		return nil, nil, notFound(kind, id)
+		return nil, nil, b.absent(ctx, g, kind, id)
 	}
 	return c, v, nil
 }

@@ -35,25 +35,32 @@ func (b *Backend) FindVolume(ctx context.Context, req backends.CreateVolumeReque
 	if err != nil {
 		return nil, err
 	}
-	g, err := b.peek(ctx, c)
-	if err != nil {
-		return nil, err
-	}
-	if v, err := b.named(g, c, req.Name); v != nil || err != nil {
-		return b.found(ctx, c, v, err)
-	}
-	for _, o := range b.order {
-		if o == c {
-			continue
-		}
-		if o.VG != c.VG {
-			if g, err = b.peek(ctx, o); err != nil {
-				b.log.Warn("volume group is not looked at for a name", "vg", o.VG, "err", err)
-				continue
+	looks := map[string]*group{}
+	for _, o := range append([]*Class{c}, b.order...) {
+		g, looked := looks[o.VG]
+		if !looked {
+			g, err = b.peek(ctx, o)
+			if err != nil && o == c {
+				return nil, err
 			}
+			if err != nil {
+				b.log.Warn("volume group is not looked at for a name", "vg", o.VG, "err", err)
+			}
+			looks[o.VG] = g
+		}
+		if g == nil {
+			continue
 		}
 		if v, err := b.named(g, o, req.Name); v != nil || err != nil {
 			return b.found(ctx, o, v, err)
+		}
+	}
+	for _, g := range looks {
+		if g == nil {
+			continue
+		}
+		if err := b.astray(g, kindVolume, req.Name); err != nil {
+			return nil, err
 		}
 	}
 	return nil, backends.VolumeNotFound(req.Name)

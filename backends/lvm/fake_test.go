@@ -99,7 +99,7 @@ func (f *fakeVG) Run(ctx context.Context, c command.Cmd) (command.Result, error)
 
 // options takes the arguments apart: those with values, and what stands alone.
 func options(args []string) (opts map[string][]string, rest []string) {
-	alone := []string{"-qq", "--yes", "--ignoreactivationskip", "--nosuffix", "--snapshot", "--splitsnapshot", "-a", "--refresh"}
+	alone := []string{"-qq", "--yes", "--ignoreactivationskip", "--nosuffix", "--snapshot", "--splitsnapshot", "-a", "--refresh", "--readonly"}
 	opts = map[string][]string{}
 	for i := 1; i < len(args); i++ {
 		switch a := args[i]; {
@@ -124,6 +124,9 @@ func (f *fakeVG) run(args []string) ([]byte, error) {
 		}
 		args = slices.DeleteFunc(slices.Clone(args), func(a string) bool { return a == rest[0] })
 		opts, rest = options(args)
+	}
+	if args[0] == "lvs" && len(rest) == 0 {
+		return f.report("lv", true), nil // of all VGs
 	}
 	if len(rest) != 1 && args[0] != "lvextend" {
 		return nil, exit(3, "want one argument: "+strings.Join(args, " "))

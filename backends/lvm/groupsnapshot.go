@@ -108,7 +108,7 @@ func (b *Backend) GroupSnapshot(ctx context.Context, req backends.GroupSnapshotR
 		return nil, err
 	}
 	if len(all) == 0 {
-		return nil, backends.GroupNotFound(req.ID)
+		return nil, b.absentGroup(ctx, req.ID)
 	}
 	if s := groupState(all); s != stateReady {
 		return nil, fmt.Errorf("%w: group snapshot %s is %s", backends.ErrUnavailable, req.ID, s)
@@ -400,7 +400,7 @@ func (b *Backend) DeleteGroupSnapshot(ctx context.Context, req backends.DeleteGr
 		return err
 	}
 	if len(all) == 0 {
-		return backends.GroupNotFound(req.ID)
+		return b.absentGroup(ctx, req.ID)
 	}
 	if err := b.eraseMembers(ctx, all); err != nil {
 		return fmt.Errorf("delete group snapshot %s: %w", req.ID, err)

@@ -33,7 +33,12 @@ func (b *Backend) ListVolumeHealth(ctx context.Context, req backends.ListVolumeH
 		return nil, "", err
 	}
 	for _, v := range page {
-		h := b.health(v.g, b.classes[v.own.Class], v)
+		var h []backends.Health
+		if b.has(v) {
+			h = b.health(v.g, b.classes[v.own.Class], v)
+		} else {
+			h = []backends.Health{{Status: backends.HealthInaccessible, Reason: "NotConfigured", Message: b.elsewhere(v).Error()}}
+		}
 		if len(h) == 0 {
 			continue
 		}

@@ -55,7 +55,9 @@ func (b *Backend) page(ctx context.Context, kind, source string, p backends.Page
 // looker is look or peek.
 type looker func(ctx context.Context, c *Class) (*group, error)
 
-// all are the finished LVs of one kind in all classes, in the order of their IDs.
+// all are the finished LVs of one kind in all VGs, in the order of their IDs: also those
+// of classes that are not configured any more. One whose tags cannot be read fails the
+// list, as a VG that is not there does, and so do two of one ID.
 func (b *Backend) all(ctx context.Context, kind string, look looker) ([]*volume, error) {
 	var all []*volume
 	for _, c := range b.groups() {
@@ -66,13 +68,18 @@ func (b *Backend) all(ctx context.Context, kind string, look looker) ([]*volume,
 		for _, v := range g.lvs {
 			switch {
 			case v.bad != nil:
-				b.log.Error("logical volume cannot be read", "err", v.bad)
-			case v.ours() && v.own.Kind == kind && v.stateOf() == stateReady && v.own.Pod == "" && b.has(v):
+				return nil, v.bad
+			case v.ours() && v.own.Kind == kind && v.stateOf() == stateReady && v.own.Pod == "":
 				all = append(all, v)
 			}
 		}
 	}
 	slices.SortFunc(all, func(x, y *volume) int { return strings.Compare(x.id(), y.id()) })
+	for i := 1; i < len(all); i++ {
+		if all[i].id() == all[i-1].id() {
+			return nil, twins(all[i-1], all[i])
+		}
+	}
 	return all, nil
 }
 

@@ -49,7 +49,10 @@ func (b *Backend) peek(ctx context.Context, c *Class) (*group, error) {
 		}
 		return b.look(ctx, c)
 	}
-	return g, b.pinned(c, g)
+	if err := b.pinned(c, g); err != nil {
+		return nil, err
+	}
+	return g, nil
 }
 
 func (b *Backend) known(vg string) *known {
@@ -320,7 +323,7 @@ func (b *Backend) peekVolume(ctx context.Context, id, kind string) (*Class, *vol
 	case err != nil:
 		return nil, nil, err
 	case v == nil:
-		return nil, nil, notFound(kind, id)
+		return nil, nil, b.absent(ctx, g, kind, id)
 	}
 	return c, v, nil
 }

@@ -207,7 +207,10 @@ func blank(d disk, off, n int64) error {
 // peekForSpace is lookForSpace by peek.
 func (b *Backend) peekForSpace(ctx context.Context, c *Class) (*group, error) {
 	if g, err := b.direct(ctx, c.VG); err == nil {
-		return g, b.pinned(c, g)
+		if err := b.pinned(c, g); err != nil {
+			return nil, err
+		}
+		return g, nil
 	}
 	return b.lookForSpace(ctx, c)
 }

@@ -18,6 +18,7 @@ func (b *Backend) RecoverController(ctx context.Context) error {
 	}
 	b.unstickAll(ctx)
 	b.thawLeft(ctx)
+	b.warnElsewhere(ctx)
 	kept := b.unfinished(ctx)
 	for _, c := range b.groups() {
 		if err := b.releaseLeft(ctx, c); err != nil {

@@ -195,9 +195,7 @@ func (g *group) decodeVolume(driver string, r row) (*volume, error) {
 	if s := in.text("lv_snapshot_invalid"); s != "" && s != "unknown" {
 		v.invalid = true
 	}
-	if t := in.text("lv_tags"); t != "" {
-		v.tags = strings.Split(t, ",")
-	}
+	v.tags = tagsOf(in.text("lv_tags"))
 	if s := in.text("lv_metadata_size"); s != "" {
 		v.metaSize = in.int("lv_metadata_size")
 	}
@@ -210,6 +208,14 @@ func (g *group) decodeVolume(driver string, r row) (*volume, error) {
 	v.partial = strings.Contains(v.health, "partial")
 	v.decodeOwn(driver)
 	return v, nil
+}
+
+// tagsOf takes a list of tags apart.
+func tagsOf(list string) []string {
+	if list == "" {
+		return nil
+	}
+	return strings.Split(list, ",")
 }
 
 // decodeOwn reads the tags.

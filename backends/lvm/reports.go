@@ -176,12 +176,16 @@ func (g *group) find(class, lv string) (found *volume, err error) {
 			return nil, v.bad
 		case !v.ours() || v.own.Class != class || v.lvName() != lv:
 		case found != nil:
-			return nil, fmt.Errorf("%w: logical volumes %s and %s have the tags of one volume", backends.ErrUnavailable, found.path(), v.path())
+			return nil, twins(found, v)
 		default:
 			found = v
 		}
 	}
 	return found, nil
+}
+
+func twins(x, y *volume) error {
+	return fmt.Errorf("%w: logical volumes %s and %s have the tags of one volume", backends.ErrUnavailable, x.path(), y.path())
 }
 
 // says tells of an LV whose tags cannot be read as a whole whether one of them names

@@ -52,6 +52,11 @@ func (b *Backend) FindSnapshot(ctx context.Context, req backends.CreateSnapshotR
 			return b.publicSnapshot(v), nil
 		}
 	}
+	for _, g := range looks {
+		if err := b.astray(g, kindSnapshot, req.Name); err != nil {
+			return nil, err
+		}
+	}
 	return nil, backends.SnapshotNotFound(req.Name)
 }
 

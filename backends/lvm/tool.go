@@ -85,7 +85,11 @@ func (t *tool) read(ctx context.Context, vg string, args ...string) ([]byte, err
 		err = fmt.Errorf("lvm %s: more than %d bytes of output", args[0], reportMax)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%w: volume group %s: %w", backends.ErrUnavailable, vg, err)
+		of := "volume group " + vg
+		if vg == "" {
+			of = "all volume groups"
+		}
+		return nil, fmt.Errorf("%w: %s: %w", backends.ErrUnavailable, of, err)
 	}
 	return res.Stdout, nil
 }

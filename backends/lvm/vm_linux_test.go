@@ -50,6 +50,9 @@ func emptyVG(t testing.TB) {
 			t.Fatal(err)
 		}
 		for _, v := range left {
+			if !b.has(v) {
+				continue
+			}
 			if err := b.delete(t.Context(), v.id(), kind); err != nil {
 				t.Fatal(err)
 			}
