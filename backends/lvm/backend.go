@@ -36,9 +36,10 @@ type Backend struct {
 	// step is told where an operation is. Tests stop it there.
 	step func(string)
 
-	ctx  context.Context // of what goes on behind RPCs
-	stop context.CancelFunc
-	jobs sync.WaitGroup
+	ctx     context.Context // of what goes on behind RPCs
+	stop    context.CancelFunc
+	jobs    sync.WaitGroup
+	watches sync.WaitGroup // what looks again and again; it begins jobs
 
 	mu     sync.Mutex
 	disks  map[string]*known        // of VGs
@@ -78,6 +79,7 @@ func New(o Options) (*Backend, error) {
 // Close ends what goes on in the background. Volumes that are open stay so.
 func (b *Backend) Close() error {
 	b.stop()
+	b.watches.Wait()
 	b.jobs.Wait()
 	return nil
 }

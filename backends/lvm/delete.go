@@ -279,6 +279,9 @@ func (b *Backend) note(ctx context.Context, c *Class, v *volume, d disk, was, is
 		return err
 	}
 	defer leave()
+	if v, err = b.current(ctx, c, v); err != nil {
+		return err
+	}
 	argv := []string{"lvchange"}
 	if was > 0 {
 		argv = append(argv, delTags(tagOffset+strconv.FormatInt(was, 10))...)

@@ -66,12 +66,30 @@ func (b *Backend) activate(ctx context.Context, c *Class, v *volume, and ...stri
 	return path, nil
 }
 
+// current gives an LV as it is now, to who has the VG's turn: since it was looked at it
+// may have been renamed, or be gone, and its name another's.
+func (b *Backend) current(ctx context.Context, c *Class, v *volume) (*volume, error) {
+	g, err := b.peek(ctx, c)
+	if err != nil {
+		if g, _, err = b.lookPartial(ctx, c); err != nil {
+			return nil, err
+		}
+	}
+	if now := g.byUUID(v.uuid); now != nil {
+		return now, nil
+	}
+	return nil, fmt.Errorf("%w: logical volume %s is gone", backends.ErrUnavailable, v.path())
+}
+
 func (b *Backend) switchOn(ctx context.Context, c *Class, v *volume, and []string) error {
 	leave, err := b.turn(ctx, c)
 	if err != nil {
 		return err
 	}
 	defer leave()
+	if v, err = b.current(ctx, c, v); err != nil {
+		return err
+	}
 	argv := append([]string{"lvchange", "--activate", "y"}, and...)
 	if len(and) == 0 {
 		// lvm takes the two not together. No LV of this driver has the flag.
@@ -85,21 +103,29 @@ func (b *Backend) switchOn(ctx context.Context, c *Class, v *volume, and []strin
 }
 
 // deactivate takes the device of an LV away, if there is one and nobody has it open.
-func (b *Backend) deactivate(ctx context.Context, vg, path, uuid string) error {
+func (b *Backend) deactivate(ctx context.Context, c *Class, v *volume) error {
+	uuid := v.dmUUID()
 	dev, err := b.kernel.device(uuid)
 	if dev == "" || err != nil {
 		return err
 	}
-	if err := b.idle(path, uuid, nil); err != nil {
+	if err := b.idle(v.path(), uuid, nil); err != nil {
 		return err
 	}
-	leave, err := b.turns.Enter(ctx, vg)
+	leave, err := b.turn(ctx, c)
 	if err != nil {
 		return err
 	}
 	defer leave()
+	if v, err = b.current(ctx, c, v); err != nil {
+		if dev, again := b.kernel.device(uuid); dev == "" && again == nil {
+			return nil
+		}
+		return err
+	}
+	path := v.path()
 	restore := b.lift(uuid)
-	failed := b.tool.change(ctx, vg, "lvchange", "--activate", "n", path)
+	failed := b.tool.change(ctx, c.VG, "lvchange", "--activate", "n", path)
 	b.step("close:inactive")
 	if dev, err = b.kernel.device(uuid); dev == "" || err != nil {
 		return err // gone, whatever lvm said

@@ -24,7 +24,7 @@ func (b *Backend) ExpandVolume(ctx context.Context, req backends.ExpandVolumeReq
 		return 0, err
 	}
 	if c.zeroesNew() {
-		end, err := b.begin(ctx, makeID(c.Name, "growth of "+req.ID))
+		end, err := b.begin(ctx, growthKey(req.ID))
 		if err != nil {
 			return 0, err
 		}

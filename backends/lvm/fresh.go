@@ -53,7 +53,12 @@ func (b *Backend) blanked(ctx context.Context, p *plan) error {
 
 // readyBlank overwrites an LV that was made, and makes it ready.
 func (b *Backend) readyBlank(ctx context.Context, p *plan) error {
-	err := b.blanked(ctx, p)
+	end, err := b.begin(ctx, p.id())
+	if err != nil {
+		return err
+	}
+	defer end()
+	err = b.blanked(ctx, p)
 	b.step("create:zeroed")
 	leave, turn := b.turn(context.WithoutCancel(ctx), p.c)
 	if turn != nil {
@@ -68,6 +73,9 @@ func (b *Backend) readyBlank(ctx context.Context, p *plan) error {
 	}
 	return nil
 }
+
+// growthKey is what who makes a volume grow has begun.
+func growthKey(volumeID string) string { return "growth of " + volumeID }
 
 // growthOf is the LV with the extents that a volume is to get.
 func growthOf(c *Class, v *volume, extents int64) *plan {

@@ -103,7 +103,7 @@ func (b *Backend) CloseVolume(ctx context.Context, req backends.CloseVolumeReque
 			return nil
 		}
 	}
-	_, v, err := b.peekVolume(ctx, req.ID, kindVolume)
+	c, v, err := b.peekVolume(ctx, req.ID, kindVolume)
 	switch {
 	case errors.Is(err, backends.ErrNotFound) && s == nil:
 		return nil
@@ -121,7 +121,7 @@ func (b *Backend) CloseVolume(ctx context.Context, req backends.CloseVolumeReque
 	}
 	if v.hasThick() {
 		// It cannot grow while it is active, and the controller may be another process.
-		if err := b.deactivate(ctx, v.g.name, v.path(), v.dmUUID()); err != nil {
+		if err := b.deactivate(ctx, c, v); err != nil {
 			return fmt.Errorf("close volume %s: %w", req.ID, err)
 		}
 	}

@@ -185,7 +185,7 @@ func (b *Backend) watchPools() {
 	if len(list) == 0 {
 		return
 	}
-	b.jobs.Go(func() {
+	b.watches.Go(func() {
 		tick := time.NewTicker(b.o.PoolInterval)
 		defer tick.Stop()
 		for {

@@ -2,9 +2,7 @@ package lvm
 
 import (
 	"context"
-	"errors"
 	"slices"
-	"time"
 
 	"github.com/csikit/csikit/backends"
 )
@@ -19,93 +17,29 @@ func (b *Backend) RecoverController(ctx context.Context) error {
 	b.unstickAll(ctx)
 	b.thawLeft(ctx)
 	b.warnElsewhere(ctx)
-	kept := b.unfinished(ctx)
 	for _, c := range b.groups() {
 		if err := b.releaseLeft(ctx, c); err != nil {
 			b.log.Error("the metadata of a pool may be held", "vg", c.VG, "err", err)
 		}
-		if err := b.sweep(ctx, c, kept); err != nil {
-			b.log.Error("volume group is not recovered", "vg", c.VG, "err", err)
-		}
-		backends.Progress(ctx, "looked at "+c.VG)
+		b.warn(ctx, c)
 	}
+	b.clean(ctx, 0)
 	b.watchPools()
+	b.watchLeft()
 	return nil
 }
 
-// keepCopies is how long a copy that was not ended waits for the CO to ask for it again.
-const keepCopies = 7 * 24 * time.Hour
-
-// unfinished are the copies that may be gone on with, and the snapshots that they are
-// made of, by UUID. What is in a VG that cannot be looked at now may be needed.
-func (b *Backend) unfinished(ctx context.Context) (kept func(v *volume) bool) {
-	lvs := map[string]*volume{}
-	whole := true
-	for _, c := range b.groups() {
-		g, err := b.look(ctx, c)
-		if err != nil {
-			whole = false
-			continue
-		}
-		for _, v := range g.lvs {
-			lvs[v.uuid] = v
-		}
-	}
-	needed := map[string]bool{}
-	for _, v := range lvs {
-		if !v.ours() || v.own.Kind != kindVolume || v.own.State != stateCreating || v.own.Offset == 0 || b.now().Sub(v.own.Created) > keepCopies {
-			continue
-		}
-		src := lvs[v.own.OriginUUID]
-		if src != nil && src.ours() && src.whole() || src == nil && !whole {
-			needed[v.uuid], needed[v.own.OriginUUID] = true, true
-		}
-	}
-	return func(v *volume) bool { return needed[v.uuid] || v.own.Kind == kindTemp && !whole }
-}
-
-func (b *Backend) sweep(ctx context.Context, c *Class, kept func(v *volume) bool) error {
-	leave, err := b.turn(ctx, c)
-	if err != nil {
-		return err
-	}
-	defer leave()
+// warn tells of what is wrong with a VG for good.
+func (b *Backend) warn(ctx context.Context, c *Class) {
 	g, err := b.look(ctx, c)
 	if err != nil {
-		return err
+		return // the sweep tells
 	}
 	b.warnPools(g)
-	groups := map[string]bool{}
 	for _, v := range g.lvs {
-		switch {
-		case v.bad != nil:
+		if v.bad != nil {
 			b.log.Error("logical volume cannot be read", "err", v.bad)
-		case !v.ours() || !b.has(v) || v.own.Pod != "": // a pod's is the node's
-		case v.own.Group != "" && v.stateOf() != stateReady:
-			groups[groupID(v.own.Group)] = true
-		case v.own.State == stateCreating && kept(v):
-			b.log.Info("copy waits for the call to be repeated", "lv", v.path())
-		case v.own.State == stateCreating && v.wiped():
-			b.jobs.Go(func() { b.finish(v) })
-		case v.own.State == stateCreating:
-			if err := b.remove(ctx, c, v); err != nil {
-				b.log.Warn("half-made logical volume is left", "lv", v.path(), "err", err)
-			}
-		case v.own.State == stateDeleting:
-			b.jobs.Go(func() { b.finish(v) })
 		}
-	}
-	for id := range groups {
-		b.jobs.Go(func() { b.finishGroup(id) })
-	}
-	return nil
-}
-
-// finish goes on with a deletion.
-func (b *Backend) finish(v *volume) {
-	err := b.delete(b.ctx, v.id(), v.own.Kind, sameAs(v))
-	if err != nil && !errors.Is(err, backends.ErrNotFound) && b.ctx.Err() == nil {
-		b.log.Warn("logical volume is not deleted yet", "lv", v.path(), "err", err)
 	}
 }
 
@@ -172,10 +106,15 @@ func (b *Backend) deactivateSome(ctx context.Context, c *Class, idle []*volume) 
 		return err
 	}
 	defer leave()
+	g, err := b.look(ctx, c)
+	if err != nil {
+		return err
+	}
 	argv := []string{"lvchange", "--activate", "n"}
 	var restore []func()
-	for _, v := range idle {
-		if b.idle(v.path(), v.dmUUID(), nil) == nil {
+	for _, was := range idle {
+		v := g.byUUID(was.uuid) // whatever it is called by now
+		if v != nil && b.idle(v.path(), v.dmUUID(), nil) == nil {
 			argv = append(argv, v.path())
 			restore = append(restore, b.lift(v.dmUUID()))
 		}

@@ -76,6 +76,9 @@ func (b *Backend) split(ctx context.Context, c *Class, v *volume) (*volume, erro
 		return nil, err
 	}
 	defer leave()
+	if v, err = b.current(ctx, c, v); err != nil {
+		return nil, err
+	}
 	failed := b.tool.change(ctx, c.VG, "lvconvert", "--splitsnapshot", v.path())
 	b.step("delete:split")
 	g, err := b.look(context.WithoutCancel(ctx), c)

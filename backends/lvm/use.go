@@ -78,7 +78,7 @@ func (b *Backend) rest(ctx context.Context, c *Class, v *volume) error {
 		if v.own.Kind == kindVolume {
 			return nil // its temporary snapshot is gone
 		}
-		return b.deactivate(ctx, c.VG, v.path(), v.dmUUID())
+		return b.deactivate(ctx, c, v)
 	}
 	g, err := b.look(ctx, c)
 	if err != nil {
@@ -114,7 +114,7 @@ func (b *Backend) inactive(ctx context.Context, c *Class, v *volume) (bool, erro
 		return false, nil
 	}
 	defer done()
-	return true, b.deactivate(ctx, c.VG, v.path(), v.dmUUID())
+	return true, b.deactivate(ctx, c, v)
 }
 
 // hasThick says whether the volume has thick snapshots, none of which is being read.
