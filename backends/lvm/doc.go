@@ -24,12 +24,15 @@
 // called. The ID of a volume is "<class>/v-<26 characters of base32 of SHA-256 of
 // its name>", of a snapshot "<class>/s-…"; the second half is also what the LV is
 // called, and it is found by its tags, so that one that was renamed by hand is not
-// lost. A VG may be renamed too: no ID holds its name.
+// lost. A VG may be renamed too: no ID holds its name. But a class has one VG as long as
+// it has volumes: one that is given another, or is not configured any more, has its
+// volumes refused, by an error that says where they are, and while any class names the
+// VG that has them makes none a second time. Another VG is another class.
 //
 // # What "not found" needs
 //
 // A report of lvm in which the VG is there with all of its disks, and has the UUID
-// that it had before. A VG that lacks disks, is another one, or of which lvm cannot
+// that it had before, and one of all VGs of the node in which no other has it. A VG that lacks disks, is another one, or of which lvm cannot
 // tell, is ErrUnavailable. What is found in a VG that lacks disks can be opened and
 // closed as far as lvm can do so (a mirror without one leg); nothing is made, grown
 // or deleted in it. Whether an LV is active says nothing: after a start of the
@@ -43,7 +46,9 @@
 // has to zero the chunks that it gives away.
 //
 // What lay in extents of the VG that were not this driver's, nobody wiped: prepare
-// disks with blkdiscard -z, and do not remove LVs of other data from the VG. Where that
+// disks with blkdiscard -z, and do not remove LVs of other data from the VG. pvmove,
+// lvconvert --repair and lvconvert -m leave what they move, or take off, where it was:
+// take that disk out of the VG (vgreduce) before anything is made on it. Where that
 // cannot be promised, [Class.ZeroNew] has all that a volume is given overwritten before
 // it is ready, and what it grows by before it is the volume's. That takes as long as
 // the disks do. [WipeNone] is the same, and leaves what is deleted on the disks.
@@ -119,6 +124,13 @@
 // judge: a disk that moved, does not answer or differs from the others, snapshots of
 // the old kind, a VG that was exported. So a linear or a thin volume takes three
 // commands from its creation to a mounted file system, and two from there to its end.
+//
+// While pvmove is at a volume, it can be opened and closed, and written to. To grow,
+// cut, copy or delete it waits, by ErrUnavailable, until pvmove has ended.
+//
+// What a call has left that failed, and that nobody asks for again, is swept at the next
+// start and every hour: a copy after a week, or if it had not come far, and all else,
+// after an hour.
 //
 // An LV that was closed stays active until it is deleted, the driver starts again, or
 // the machine does.

@@ -34,6 +34,7 @@ func TestRealLVM(t *testing.T) {
 		{"LVM: capacity is what can be made", capacity},
 		{"LVM: device nodes that /dev lacks", ownNodes},
 		{"LVM: profiles", everyProfile},
+		{"LVM: pvmove meanwhile", movedMeanwhile},
 	})
 }
 

@@ -153,15 +153,12 @@ func (g *Group) decodeSegment(v *Volume, s section, first bool, index map[string
 	}
 	v.Extents += n
 	areas, _ := s["stripes"].([]any)
-	if len(areas)%2 != 0 {
+	copies, _ := s["mirrors"].([]any) // what pvmove moves is on two disks meanwhile
+	if len(areas)%2 != 0 || len(copies)%2 != 0 {
 		return errSyntax
 	}
-	for i := 0; i < len(areas); i += 2 {
-		on, _ := areas[i].(string)
-		if d, ok := index[on]; ok {
-			g.Disks[d].Used += n * 2 / int64(len(areas))
-		}
-	}
+	g.take(areas, n*2/max(1, int64(len(areas))), index)
+	g.take(copies, n, index)
 	if origin := f.maybe("origin"); typ == "snapshot" {
 		origins[f.maybe("cow_store")] = origin
 		g.Snapshots = true
@@ -178,6 +175,16 @@ func (g *Group) decodeSegment(v *Volume, s section, first bool, index map[string
 		v.Zero, v.ErrorWhenFull, v.MetadataLV = zero == 1, full == 1, f.maybe("metadata")
 	}
 	return nil
+}
+
+// take counts n extents on each disk of a list of disks and offsets.
+func (g *Group) take(areas []any, n int64, index map[string]int) {
+	for i := 0; i < len(areas); i += 2 {
+		on, _ := areas[i].(string)
+		if d, ok := index[on]; ok {
+			g.Disks[d].Used += n
+		}
+	}
 }
 
 // Free is how many extents of all disks nobody has.

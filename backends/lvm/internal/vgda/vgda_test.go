@@ -315,3 +315,18 @@ func TestExternalOrigin(t *testing.T) {
 		}
 	}
 }
+
+// What pvmove moves takes as much of the disk where it goes, meanwhile.
+func TestMovedTakesBoth(t *testing.T) {
+	before, err := Decode(sample)
+	if err != nil {
+		t.Fatal(err)
+	}
+	after, err := Decode(strings.Replace(sample, `stripes = ["pv0", 5]`, `mirrors = ["pv0", 5, "pv1", 9]`, 1))
+	if err != nil || after.Free() != before.Free()-5 {
+		t.Errorf("%d are free, and were %d before, %v", after.Free(), before.Free(), err)
+	}
+	if _, err := Decode(strings.Replace(sample, `stripes = ["pv0", 5]`, `mirrors = ["pv0", 5, "pv1"]`, 1)); err == nil {
+		t.Error("half a place is none")
+	}
+}
