@@ -3,6 +3,7 @@ package lvm
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -103,4 +104,23 @@ func TestConformance(t *testing.T) {
 	makeVG(t, "/dev/ubdb", "/dev/ubdc")
 	t.Run("linear", func(t *testing.T) { backendtest.Run(t, conformance("linear", false)) })
 	t.Run("thin", func(t *testing.T) { backendtest.Run(t, conformance("thin", true)) })
+}
+
+// TestConformanceOfProfiles runs the suite over each of the other profiles, in a boot of
+// its own: some minutes each.
+func TestConformanceOfProfiles(t *testing.T) {
+	if os.Getenv("CSIKIT_LVM") != "all" {
+		t.Skip("not asked for: make lvm")
+	}
+	for _, class := range []string{"striped", "raid1", "raid5", "raid6", "raid10"} {
+		for _, block := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s block=%t", class, block), func(t *testing.T) {
+				if !testenv.InVM(t, "160M", "160M", "160M", "160M", "160M") {
+					return
+				}
+				makeVG(t, "/dev/ubdb", "/dev/ubdc", "/dev/ubdd", "/dev/ubde", "/dev/ubdf")
+				backendtest.Run(t, conformance(class, block))
+			})
+		}
+	}
 }

@@ -72,6 +72,9 @@ func (b *Backend) named(g *group, c *Class, name string) (*volume, error) {
 	if err != nil || v == nil || v.own.State != stateReady {
 		return nil, err
 	}
+	if v.own.Pod != "" {
+		return nil, fmt.Errorf("%w: %q is the inline volume of a pod", backends.ErrIncompatible, name)
+	}
 	return v, nil
 }
 

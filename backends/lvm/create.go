@@ -94,6 +94,23 @@ func (p *plan) inherit(origin *volume) error {
 	return nil
 }
 
+// refind gives a plan its origin as it is now, in the VG's turn: a command is told names,
+// and what had that name when the call came may be another's by now, or be going.
+func (p *plan) refind(g *group) error {
+	if p.origin == nil {
+		return nil
+	}
+	now := g.byUUID(p.origin.uuid)
+	switch {
+	case now == nil || !now.ours():
+		return notFound(p.origin.own.Kind, p.origin.id())
+	case now.stateOf() != stateReady:
+		return fmt.Errorf("%w: logical volume %s of %s is %s", backends.ErrUnavailable, now.path(), now.id(), now.stateOf())
+	}
+	p.origin = now
+	return nil
+}
+
 // halfError is a half-made LV with data in it, which must be wiped before its name can
 // be given away again.
 type halfError struct{ v *volume }
@@ -120,6 +137,9 @@ func (b *Backend) prepare(ctx context.Context, p *plan) (*group, error) {
 	}
 	if half != nil && half.wiped() {
 		return nil, &halfError{half}
+	}
+	if err := p.refind(g); err != nil {
+		return nil, err
 	}
 	if err := p.measure(g); err != nil {
 		return nil, err

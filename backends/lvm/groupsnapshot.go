@@ -23,8 +23,8 @@ var groupName = regexp.MustCompile(`^g-[a-z2-7]{26}$`)
 // groupID follows from the name.
 func groupID(name string) string { return nameOf("g", name) }
 
-// memberName is the name of a member's snapshot. No CO gives such names.
-func memberName(group, volumeID string) string { return group + "\n" + volumeID }
+// memberName is the name of a member's snapshot. No CO gives such names: CSI forbids NUL.
+func memberName(group, volumeID string) string { return group + "\x00" + volumeID }
 
 // GroupSnapshotID follows from the name.
 func (b *Backend) GroupSnapshotID(req backends.CreateGroupSnapshotRequest) (string, error) {
@@ -294,10 +294,10 @@ func (b *Backend) admitGroup(ctx context.Context, plans []*plan) (vols []*volume
 	thick := int64(0)
 	promised := map[string]int64{}
 	for _, p := range plans {
-		v := g.byUUID(p.origin.uuid)
-		if v == nil || !v.ours() {
-			return nil, backends.VolumeNotFound(p.m.Source)
+		if err := p.refind(g); err != nil {
+			return nil, err
 		}
+		v := p.origin
 		vols = append(vols, v)
 		if _, err := taken(g, p); err != nil {
 			return nil, err

@@ -27,7 +27,8 @@ func testOptions() Options {
 // optionsFor are options with one class, whose abilities are then the driver's.
 func optionsFor(class string) Options {
 	o := testOptions()
-	o.Classes = append(o.Classes, Class{Name: "fresh", VG: testVG, ZeroNew: true})
+	o.Classes = append(o.Classes, Class{Name: "fresh", VG: testVG, ZeroNew: true},
+		Class{Name: "raid5", VG: testVG, Profile: RAID5}, Class{Name: "raid6", VG: testVG, Profile: RAID6}, Class{Name: "raid10", VG: testVG, Profile: RAID10})
 	o.Classes = slices.DeleteFunc(o.Classes, func(c Class) bool { return c.Name != class })
 	return o
 }

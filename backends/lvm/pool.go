@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -136,7 +137,9 @@ func (b *Backend) extendPool(ctx context.Context, g *group, c *Class, p *volume)
 	}
 	free := g.free - extentsUp(g, c.Spare)
 	if n := poolStep(g, c, p, free); n > 0 {
-		if err := b.extendBy(ctx, c, p, "--extents", fmt.Sprintf("+%d", n)); err != nil {
+		// To a size, and not by one: should an administrator extend it meanwhile, it stays
+		// below the cap.
+		if err := b.extendBy(ctx, c, p, "--extents", strconv.FormatInt(p.size/g.extent+n, 10)); err != nil {
 			return false, err
 		}
 		done, free = true, free-n
@@ -169,7 +172,7 @@ func (b *Backend) extendBy(ctx context.Context, c *Class, p *volume, how ...stri
 	if err != nil {
 		return classify(fmt.Errorf("extend thin pool %s: %w", p.path(), err))
 	}
-	b.log.Info("thin pool is extended", "pool", p.path(), "by", how[1])
+	b.log.Info("thin pool is extended", "pool", p.path(), "to", how[1])
 	return nil
 }
 

@@ -150,9 +150,13 @@ func (t *transfer) cut(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := p.refind(g); err != nil {
+		return err
+	}
 	if err := t.reserve(ctx, g, p); err != nil {
 		return err
 	}
+	t.origin = p.origin
 	if err := t.b.lvcreate(ctx, p, g); err != nil {
 		return t.b.left(ctx, p, err)
 	}

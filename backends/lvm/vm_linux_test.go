@@ -3,6 +3,7 @@ package lvm
 import (
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -37,8 +38,8 @@ func makeVG(t testing.TB, disks ...string) {
 // zeros; the rest as an administrator does.
 func emptyVG(t testing.TB) {
 	t.Helper()
-	o := testOptions()
-	o.Classes = o.Classes[:1]
+	o := allProfiles()
+	o.Classes = slices.DeleteFunc(o.Classes, func(c Class) bool { return c.Profile == Thin })
 	b := open(t, o)
 	if err := b.RecoverController(t.Context()); err != nil {
 		t.Fatal(err)
