@@ -46,6 +46,7 @@ type Backend struct {
 	made   map[string]bool          // by UUID of the LV
 	seen   map[string]string        // UUID of each VG as it was first seen
 	wiping map[string]chan struct{} // by ID, closed at its end
+	asks   map[string][]*ask        // by VG, of who waits for its turn
 	uses   uses
 	// noteEvery is how many bytes are copied between two notes of how far.
 	noteEvery int64
@@ -59,7 +60,7 @@ func New(o Options) (*Backend, error) {
 	}
 	b := &Backend{
 		o: o, log: o.Logger, tool: newTool(&o), kernel: newKernel(&o), classes: map[string]*Class{}, turns: idempotency.NewQueue(nil),
-		now: time.Now, lookAt: vgda.Look, step: func(string) {}, disks: map[string]*known{}, made: map[string]bool{}, seen: map[string]string{}, wiping: map[string]chan struct{}{},
+		now: time.Now, lookAt: vgda.Look, step: func(string) {}, disks: map[string]*known{}, made: map[string]bool{}, seen: map[string]string{}, wiping: map[string]chan struct{}{}, asks: map[string][]*ask{},
 		noteEvery: 4 << 30,
 		uses:      uses{open: map[string]bool{}, resting: map[string]chan struct{}{}},
 	}

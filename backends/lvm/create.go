@@ -229,41 +229,74 @@ func sizeArg(n int64) string { return strconv.FormatInt(n, 10) + "b" }
 // caller has the VG's turn. Since v was looked at the LV may have been renamed, or be
 // gone and its name another's: what goes is what has its UUID.
 func (b *Backend) remove(ctx context.Context, c *Class, v *volume) error {
-	v, err := b.free(ctx, c, v)
-	if v == nil || err != nil {
-		return err
-	}
-	b.forget(v.uuid)
-	restore := b.lift(v.dmUUID())
-	err = b.tool.change(ctx, c.VG, "lvremove", v.path())
-	b.step("remove:done")
-	if err != nil {
-		restore()
-	}
-	ctx = context.WithoutCancel(ctx)
-	g, again := b.peek(ctx, c)
-	if again != nil {
-		return fmt.Errorf("remove %s: %w", v.path(), firstOf(err, again))
-	}
-	for _, o := range g.lvs {
-		if o.uuid != v.uuid {
-			continue
-		}
-		if o.open {
-			return fmt.Errorf("%w: logical volume %s is open", backends.ErrInUse, o.path())
-		}
-		return fmt.Errorf("%w: logical volume %s is still there: %w", backends.ErrUnavailable, o.path(), firstOf(err, errNoReason))
-	}
-	return nil
-}
-
-// free gives an LV as it is now, nil: it is gone, and refuses to remove what others
-// need: lvremove --yes would take foreign snapshots along.
-func (b *Backend) free(ctx context.Context, c *Class, v *volume) (*volume, error) {
 	g, err := b.peek(ctx, c)
 	if err != nil {
-		return nil, err
+		return err
 	}
+	r := b.removal(v)
+	argv, path, err := r.plan(g)
+	if len(argv) == 0 || err != nil {
+		return err
+	}
+	return r.look(ctx, c, b.tool.change(ctx, c.VG, append(argv, path)...))
+}
+
+// removeTogether is remove for who has no turn, and need not be alone.
+func (b *Backend) removeTogether(ctx context.Context, c *Class, v *volume) error {
+	r := b.removal(v)
+	err := b.together(ctx, c, r.plan)
+	if !r.tried {
+		return err
+	}
+	return r.look(ctx, c, err)
+}
+
+// removal is an LV on its way out.
+type removal struct {
+	b       *Backend
+	v       *volume
+	restore func() // of its I/O limits
+	tried   bool
+}
+
+func (b *Backend) removal(v *volume) *removal { return &removal{b: b, v: v} }
+
+func (r *removal) plan(g *group) (argv []string, path string, err error) {
+	now, err := freeIn(g, r.v)
+	if now == nil || err != nil {
+		return nil, "", err
+	}
+	r.b.forget(now.uuid)
+	if r.restore == nil {
+		r.restore = r.b.lift(now.dmUUID())
+	}
+	r.tried = true
+	return []string{"lvremove"}, now.path(), nil
+}
+
+// look sees it gone.
+func (r *removal) look(ctx context.Context, c *Class, failed error) error {
+	r.b.step("remove:done")
+	if failed != nil {
+		r.restore()
+	}
+	g, err := r.b.peek(context.WithoutCancel(ctx), c)
+	if err != nil {
+		return fmt.Errorf("remove %s: %w", r.v.path(), firstOf(failed, err))
+	}
+	o := g.byUUID(r.v.uuid)
+	switch {
+	case o == nil:
+		return nil
+	case o.open:
+		return fmt.Errorf("%w: logical volume %s is open", backends.ErrInUse, o.path())
+	}
+	return fmt.Errorf("%w: logical volume %s is still there: %w", backends.ErrUnavailable, o.path(), firstOf(failed, errNoReason))
+}
+
+// freeIn gives an LV as it is now, nil: it is gone, and refuses to remove what others
+// need: lvremove --yes would take foreign snapshots along.
+func freeIn(g *group, v *volume) (*volume, error) {
 	now := g.byUUID(v.uuid)
 	if now == nil {
 		return nil, nil

@@ -63,12 +63,7 @@ func (b *Backend) erase(ctx context.Context, id, kind string, refuse ...func(*vo
 			return nil, classify(fmt.Errorf("wipe %s: %w", id, err))
 		}
 	}
-	leave, err := b.turn(ctx, c)
-	if err != nil {
-		return nil, err
-	}
-	defer leave()
-	if err := b.remove(ctx, c, v); err != nil {
+	if err := b.removeTogether(ctx, c, v); err != nil {
 		return nil, classify(fmt.Errorf("delete %s: %w", id, err))
 	}
 	return v, nil
@@ -118,56 +113,45 @@ func sameAs(v *volume) func(*volume) error {
 	}
 }
 
-// mark tags the LV and, where it is to be wiped, activates it.
+// mark tags the LV. Nothing is deleted in a VG that lacks disks.
 func (b *Backend) mark(ctx context.Context, id, kind string, refuse []func(*volume) error) (*Class, *volume, error) {
-	c, _, err := b.locate(id, kind)
+	c, name, err := b.locate(id, kind)
 	if err != nil {
 		return nil, nil, err
 	}
-	leave, err := b.turn(ctx, c)
-	if err != nil {
-		return nil, nil, err
-	}
-	defer leave()
-	if _, err := b.peek(ctx, c); err != nil {
-		return nil, nil, err // nothing is deleted in a VG that lacks disks
-	}
-	c, v, err := b.peekVolume(ctx, id, kind)
-	if err != nil {
-		return nil, nil, err
-	}
-	for _, r := range refuse {
-		if err := r(v); err != nil {
-			return nil, nil, err
+	var v *volume
+	var want string
+	tagged := false
+	err = b.together(ctx, c, func(g *group) ([]string, string, error) {
+		found, err := g.find(c.Name, name)
+		if v = found; err != nil {
+			return nil, "", err
 		}
-	}
-	if _, err := b.free(ctx, c, v); err != nil {
-		return nil, nil, fmt.Errorf("delete %s: %w", id, err)
-	}
-	want := stateDeleting
-	argv := append([]string{"lvchange"}, addTags(tagState+stateDeleting)...)
+		if v == nil {
+			return nil, "", b.absent(ctx, g, kind, id)
+		}
+		for _, r := range refuse {
+			if err := r(v); err != nil {
+				return nil, "", err
+			}
+		}
+		if _, err := freeIn(g, v); err != nil {
+			return nil, "", fmt.Errorf("delete %s: %w", id, err)
+		}
+		change, state := v.deleting()
+		if change == nil {
+			return nil, "", nil
+		}
+		tagged, want = true, state
+		return append([]string{"lvchange"}, change...), v.path(), nil
+	})
 	switch {
-	case v.own.State == stateReady && v.stateOf() == stateCreating:
-		// A member of a group that is not whole: it is not ready either, and as the
-		// others are taken away, it must not look like all there is of the group.
-		want = stateCreating
-		argv = append([]string{"lvchange"}, addTags(tagState+stateCreating)...)
-		argv = append(argv, delTags(tagState+stateReady)...)
-	case v.own.State == stateReady && (v.wiped() || v.own.Group != ""): // else one command removes it, with its tags
-		argv = append(argv, delTags(tagState+stateReady)...)
-	case v.own.State == stateCreating && v.own.OriginUUID != "":
-		// A copy that is not gone on with: from now on its offset is that of a wipe.
-		// Nobody has seen it, so that its name stays free.
-		want = stateCreating
-		argv = append([]string{"lvchange"}, delTags(tagOrigin+v.own.OriginUUID)...)
-		if v.own.Offset > 0 {
-			argv = append(argv, delTags(tagOffset+strconv.FormatInt(v.own.Offset, 10))...)
-		}
-	default:
-		return c, v, nil
-	}
-	if err := b.tool.change(ctx, c.VG, append(argv, v.path())...); err != nil {
+	case err != nil && tagged:
 		return nil, nil, classify(fmt.Errorf("delete %s: %w", id, err))
+	case err != nil:
+		return nil, nil, err
+	case !tagged:
+		return c, v, nil
 	}
 	b.step("delete:marked")
 	c, v, err = b.peekVolume(ctx, id, kind)
@@ -178,6 +162,28 @@ func (b *Backend) mark(ctx context.Context, id, kind string, refuse []func(*volu
 		return nil, nil, fmt.Errorf("%w: logical volume %s is %s after it was marked", backends.ErrUnavailable, v.path(), v.own.State)
 	}
 	return c, v, nil
+}
+
+// deleting is how the tags of an LV that goes are changed, and the state that it has
+// then; nil: they need not be.
+func (v *volume) deleting() (change []string, state string) {
+	switch {
+	case v.own.State == stateReady && v.stateOf() == stateCreating:
+		// A member of a group that is not whole: it is not ready either, and as the
+		// others are taken away, it must not look like all there is of the group.
+		return append(addTags(tagState+stateCreating), delTags(tagState+stateReady)...), stateCreating
+	case v.own.State == stateReady && (v.wiped() || v.own.Group != ""): // else one command removes it, with its tags
+		return append(addTags(tagState+stateDeleting), delTags(tagState+stateReady)...), stateDeleting
+	case v.own.State == stateCreating && v.own.OriginUUID != "":
+		// A copy that is not gone on with: from now on its offset is that of a wipe.
+		// Nobody has seen it, so that its name stays free.
+		change = delTags(tagOrigin + v.own.OriginUUID)
+		if v.own.Offset > 0 {
+			change = append(change, delTags(tagOffset+strconv.FormatInt(v.own.Offset, 10))...)
+		}
+		return change, stateCreating
+	}
+	return nil, ""
 }
 
 const (

@@ -117,7 +117,7 @@ func options(args []string) (opts map[string][]string, rest []string) {
 
 func (f *fakeVG) run(args []string) ([]byte, error) {
 	opts, rest := options(args)
-	for len(rest) > 1 && args[0] == "lvchange" {
+	for len(rest) > 1 && (args[0] == "lvchange" || args[0] == "lvremove") {
 		one := slices.DeleteFunc(slices.Clone(args), func(a string) bool { return slices.Contains(rest[1:], a) })
 		if _, err := f.run(one); err != nil {
 			return nil, err

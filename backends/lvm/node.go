@@ -138,35 +138,41 @@ func (b *Backend) RecordFormat(ctx context.Context, req backends.RecordFormatReq
 	if err != nil {
 		return err
 	}
-	c, _, err := b.locate(req.ID, kindVolume)
+	c, name, err := b.locate(req.ID, kindVolume)
 	if err != nil {
 		return err
 	}
-	leave, err := b.turn(ctx, c)
+	changed := false
+	err = b.together(ctx, c, func(g *group) ([]string, string, error) {
+		v, err := g.find(c.Name, name)
+		switch {
+		case err != nil:
+			return nil, "", err
+		case v == nil:
+			return nil, "", b.absent(ctx, g, kindVolume, req.ID)
+		case v.own.State != stateReady:
+			return nil, "", v.notReady()
+		}
+		have, fsType := v.own.format()
+		switch {
+		case tagFormat+v.own.Format == tag:
+			return nil, "", nil
+		case have == backends.FormatDone:
+			return nil, "", fmt.Errorf("%w: volume %s was formatted with %q already", backends.ErrPrecondition, req.ID, fsType)
+		}
+		argv := append([]string{"lvchange"}, v.firstChange()...)
+		if v.own.Format != "" {
+			argv = append(argv, delTags(tagFormat+v.own.Format)...)
+		}
+		changed = true
+		return append(argv, addTags(tag)...), v.path(), nil
+	})
 	if err != nil {
-		return err
-	}
-	defer leave()
-	c, v, err := b.peekReady(ctx, req.ID)
-	if err != nil {
-		return err
-	}
-	have, fsType := v.own.format()
-	switch {
-	case tagFormat+v.own.Format == tag:
-		return nil
-	case have == backends.FormatDone:
-		return fmt.Errorf("%w: volume %s was formatted with %q already", backends.ErrPrecondition, req.ID, fsType)
-	}
-	argv := append([]string{"lvchange"}, v.firstChange()...)
-	if v.own.Format != "" {
-		argv = append(argv, delTags(tagFormat+v.own.Format)...)
-	}
-	argv = append(append(argv, addTags(tag)...), v.path())
-	if err := b.tool.change(ctx, c.VG, argv...); err != nil {
 		return classify(fmt.Errorf("volume %s: %w", req.ID, err))
 	}
-	b.step("format:" + req.Format.String())
+	if changed {
+		b.step("format:" + req.Format.String())
+	}
 	return nil
 }
 

@@ -335,7 +335,11 @@ func (b *Backend) peekReady(ctx context.Context, id string) (*Class, *volume, er
 		return nil, nil, err
 	}
 	if v.own.State != stateReady {
-		return nil, nil, fmt.Errorf("%w: logical volume %s of %s is %s", backends.ErrUnavailable, v.path(), v.id(), v.own.State)
+		return nil, nil, v.notReady()
 	}
 	return c, v, nil
+}
+
+func (v *volume) notReady() error {
+	return fmt.Errorf("%w: logical volume %s of %s is %s", backends.ErrUnavailable, v.path(), v.id(), v.own.State)
 }
