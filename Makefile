@@ -37,9 +37,10 @@ soak: setup
 crash: setup
 	CSIKIT_CRASH=all $(GO) test -timeout 60m -count=1 -v -run '^TestMatrix$$' ./test/crash
 
-## lvm: every check of the conformance test over each class of backends/lvm, about 40 minutes
+## lvm: every check of the conformance test over each class of backends/lvm, and the suite over its other profiles: an hour
 lvm: setup
-	CSIKIT_LVM=all $(GO) test -timeout 90m -count=1 -v -run '^TestWhole$$' ./examples/lvm
+	CSIKIT_LVM=all CSIKIT_VM_LIMIT=40m $(GO) test -timeout 5h -count=1 -v -run '^TestWhole$$' ./examples/lvm
+	CSIKIT_LVM=all CSIKIT_VM_LIMIT=40m $(GO) test -timeout 5h -count=1 -v -run '^TestConformanceOfProfiles$$' ./backends/lvm
 
 ## mutants: the harness against a driver with each fault, and against valid ones that are unusual; under 10 minutes
 mutants: setup

@@ -18,12 +18,14 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 const (
 	envInside  = "CSIKIT_TEST_INSIDE" // set in the re-executed process
 	envRequire = "CSIKIT_REQUIRE"     // comma-separated: root, vm, tools, userns, history
 	envVM      = "IN_VM"              // set by test/vm/run-in-vm.sh
+	envLimit   = "CSIKIT_VM_LIMIT"    // how long a test in the VM may take; without it vmLimit
 )
 
 // missing skips the test, or fails it when CSIKIT_REQUIRE says that this
@@ -67,6 +69,24 @@ func UserNamespace(t testing.TB, err error) {
 	}
 }
 
+// vmLimit is how long a test in the VM may take: less than go test gives a package.
+const vmLimit = 10 * time.Minute
+
+// VMLimit is how long a test in the VM may take, as CSIKIT_VM_LIMIT says ("30m"): one
+// that takes longer is ended.
+func VMLimit(t testing.TB) time.Duration {
+	t.Helper()
+	text := os.Getenv(envLimit)
+	if text == "" {
+		return vmLimit
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil || d <= 0 {
+		t.Fatalf("%s=%q: want a duration", envLimit, text)
+	}
+	return d
+}
+
 // InVM reports whether this process runs in the VM of test/vm. When it does
 // not, InVM runs the calling test there, with the given disks ("1G"), reports
 // its outcome as this test's, and returns false: the caller then returns.
@@ -79,6 +99,7 @@ func InVM(t *testing.T, disks ...string) bool {
 	if os.Geteuid() != 0 {
 		missing(t, "vm", "root, to boot the VM")
 	}
+	limit := VMLimit(t)
 	args := []string{}
 	for _, d := range disks {
 		args = append(args, "-d", d)
@@ -89,11 +110,11 @@ func InVM(t *testing.T, disks ...string) bool {
 	}
 	// The binary is copied below the working directory's module, which the guest
 	// sees live; a go-build directory may be gone or cached there.
-	args = append(args, "-w", filepath.Dir(exe), "--", exe, "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=10m")
+	args = append(args, "-w", filepath.Dir(exe), "--", exe, "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout="+limit.String())
 	cmd := exec.Command(script, args...)
 	cmd.Env = append(slices.DeleteFunc(os.Environ(), func(kv string) bool {
 		return strings.HasPrefix(kv, envInside+"=") || strings.HasPrefix(kv, "TMPDIR=")
-	}), "VM_TIMEOUT=600")
+	}), fmt.Sprintf("VM_TIMEOUT=%d", int(limit.Seconds())))
 	out, err := cmd.CombinedOutput()
 	t.Logf("in the VM:\n%s", out)
 	switch {
