@@ -57,7 +57,8 @@
 //
 // What a volume is, the administrator says in a [Class]: a VG, one of a few profiles
 // (linear, striped, raid1, raid5, raid6, raid10, thin), and never an option of
-// lvcreate. Sizes are whole extents, of stripes as many on each disk. Capacity tells
+// lvcreate. As long as a class has volumes its profile and its pool stay what they are:
+// for another, add a class. Sizes are whole extents, of stripes as many on each disk. Capacity tells
 // how large one volume can be as the free space lies now.
 //
 // Thin volumes are made in a pool that is there already or, with [Class.PoolSize],
@@ -116,7 +117,8 @@
 // gone, and when it hangs, by SIGTERM first, which lvm heeds when it has written.
 // Where commands cannot even be killed, further ones for that VG are refused
 // (package command). Reports are shared by those who ask at the same time, and are
-// never older than the question.
+// never older than the question. Changes of tags and removals that wait for the same VG
+// are run as one command.
 //
 // A report costs a tenth of a second. Once lvm has said where the disks of a VG are,
 // and that all are there, this package reads the metadata from the disks itself: two
