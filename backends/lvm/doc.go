@@ -43,7 +43,9 @@
 // A volume that is not thin is overwritten with zeros when it is deleted
 // ([Class.Wipe]), before its extents are given back; a wipe that is cut short goes
 // on. So is the space of a thick snapshot, and a copy that was not ended. A thin pool
-// has to zero the chunks that it gives away.
+// has to zero the chunks that it gives away. What stays of a RAID volume is lvm's own, a
+// superblock and a bitmap of each leg: no user's data, but the next volume there, as a
+// raw device, does not read as zeros all over, unless by ZeroNew.
 //
 // What lay in extents of the VG that were not this driver's, nobody wiped: prepare
 // disks with blkdiscard -z, and do not remove LVs of other data from the VG. pvmove,
