@@ -1,6 +1,7 @@
 package lvm
 
 import (
+	"bytes"
 	"os"
 	"os/exec"
 	"slices"
@@ -15,9 +16,11 @@ func lvm(t testing.TB, args ...string) string {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "lvm", args...)
 	cmd.Env = append(os.Environ(), "LVM_SUPPRESS_FD_WARNINGS=1")
-	out, err := cmd.CombinedOutput()
+	var warned bytes.Buffer // also when all is well: of disks that differ after a kill
+	cmd.Stderr = &warned
+	out, err := cmd.Output()
 	if err != nil {
-		t.Fatalf("lvm %s: %v\n%s", strings.Join(args, " "), err, out)
+		t.Fatalf("lvm %s: %v\n%s%s", strings.Join(args, " "), err, out, warned.Bytes())
 	}
 	return string(out)
 }
