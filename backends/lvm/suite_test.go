@@ -26,6 +26,8 @@ func (c fakeContent) lv(id string) (*fakeLV, error) {
 }
 
 func (c fakeContent) WriteAt(id string, p []byte, off int64) error {
+	c.f.mu.Lock() // what a start has begun goes on beside
+	defer c.f.mu.Unlock()
 	l, err := c.lv(id)
 	if err != nil {
 		return err
@@ -42,6 +44,8 @@ func (c fakeContent) WriteAt(id string, p []byte, off int64) error {
 }
 
 func (c fakeContent) ReadAt(id string, p []byte, off int64) error {
+	c.f.mu.Lock()
+	defer c.f.mu.Unlock()
 	l, err := c.lv(id)
 	if err != nil {
 		return err
