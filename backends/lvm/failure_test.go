@@ -43,6 +43,8 @@ func (f *fakeVG) revive() { f.before, f.after = nil, nil }
 
 // mine are the LVs of the driver by state.
 func (f *fakeVG) mine() (ready, other int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	for _, l := range f.lvs {
 		switch tags := strings.Join(l.tags, " "); {
 		case !strings.Contains(tags, tagDriver):

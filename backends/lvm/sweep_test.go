@@ -11,24 +11,6 @@ import (
 	"github.com/csikit/csikit/internal/testenv"
 )
 
-// halfCopy is a clone that was cut short: at its first piece, or when how far it came
-// was noted.
-func halfCopy(t *testing.T, b *Backend, at string) {
-	t.Helper()
-	v := createVolume(t, b, "pvc-1", "linear", 8<<20)
-	b.noteEvery = 2 << 20
-	ctx, cancel := context.WithCancel(t.Context())
-	b.step = func(s string) {
-		if s == at {
-			cancel()
-		}
-	}
-	if _, err := b.CloneVolume(ctx, *v, backends.CreateVolumeRequest{Name: "copy", Size: 8 << 20}); !errors.Is(err, context.Canceled) {
-		t.Fatal(err)
-	}
-	b.step = func(string) {}
-}
-
 // What a call that was cut short has left, and that no call comes back for, goes without
 // a start of the driver; not before a CO would have asked again.
 func TestLeftIsSwept(t *testing.T) {
@@ -39,10 +21,20 @@ func TestLeftIsSwept(t *testing.T) {
 		testenv.Bubble(t, func(t *testing.T) {
 			f := newFake()
 			b := onFake(t, f, optionsFor("linear"))
+			b.noteEvery = 2 << 20
+			ctx, cancel := context.WithCancel(t.Context())
+			b.step = func(s string) { // before there is a watch
+				if s == c.at {
+					cancel()
+				}
+			}
 			if err := b.RecoverController(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			halfCopy(t, b, c.at)
+			v := createVolume(t, b, "pvc-1", "linear", 8<<20)
+			if _, err := b.CloneVolume(ctx, *v, backends.CreateVolumeRequest{Name: "copy", Size: 8 << 20}); !errors.Is(err, context.Canceled) {
+				t.Fatal(err)
+			}
 			time.Sleep(c.stays - time.Minute)
 			b.jobs.Wait()
 			if _, other := f.mine(); other != 2 { // with the snapshot that it is of
