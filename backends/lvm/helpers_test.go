@@ -1,6 +1,7 @@
 package lvm
 
 import (
+	"context"
 	"slices"
 	"testing"
 
@@ -49,4 +50,10 @@ func opened(t testing.TB, b *Backend, id string, block bool) *backends.Source {
 		t.Fatal(err)
 	}
 	return src
+}
+
+func ctxOf() context.Context { return context.Background() }
+
+func request(class, name string, size int64) backends.CreateVolumeRequest {
+	return backends.CreateVolumeRequest{Name: name, Size: size, Parameters: map[string]string{paramClass: class}}
 }

@@ -113,12 +113,6 @@ func withVolumes(names ...string) func(t *testing.T, b *Backend, class string) {
 	}
 }
 
-func ctxOf() context.Context { return context.Background() }
-
-func request(class, name string, size int64) backends.CreateVolumeRequest {
-	return backends.CreateVolumeRequest{Name: name, Size: size, Parameters: map[string]string{paramClass: class}}
-}
-
 func wantPattern(name string) func(t *testing.T, b *Backend, class string) {
 	return func(t *testing.T, b *Backend, class string) {
 		t.Helper()
