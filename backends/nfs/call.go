@@ -18,8 +18,9 @@ import (
 
 // fresh are the mount options of the controller's own mounts. What other clients made a
 // moment ago must be seen: a name that is remembered as free for half a minute would
-// make a volume "not found", and a list of names a snapshot that lacks files.
-func fresh() []string { return []string{"actimeo=0", "lookupcache=pos"} }
+// make a volume "not found", and a list of names a snapshot that lacks files. What lies
+// on a share is data there: nothing of it is run, and no device is opened.
+func fresh() []string { return []string{"actimeo=0", "lookupcache=pos", "nodev", "nosuid", "noexec"} }
 
 // onShare runs a task on a share. lane "" is for what is quick; whatever may take long
 // has a lane of its own.

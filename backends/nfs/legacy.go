@@ -14,8 +14,9 @@ const (
 	opLegacyDelete = "legacy-delete"
 )
 
-// legacyKey stands for the key of a volume that csi-driver-nfs made.
-func legacyKey(id string) string { return keyOf("csi-driver-nfs\x00" + id) }
+// legacyKey stands for the key of a volume that csi-driver-nfs made: of its directory,
+// for which there may be several handles.
+func legacyKey(subDir string) string { return keyOf("csi-driver-nfs\x00" + subDir) }
 
 type legacyIn struct {
 	where
@@ -49,7 +50,7 @@ func taskLegacyDelete(ctx context.Context, s *site, in legacyIn) (unmakeOut, err
 	if err := s.need(); err != nil {
 		return unmakeOut{}, err
 	}
-	key := legacyKey(in.ID)
+	key := legacyKey(in.SubDir)
 	m, err := s.marker(key)
 	if notExist(err) {
 		there, err := taskLegacy(ctx, s, in)

@@ -259,8 +259,23 @@ func (s *site) fill(ctx context.Context, in makeIn, key, at string) error {
 		return fmt.Errorf("the source: %w", err)
 	}
 	defer func() { _ = src.Close() }() // read only
-	_, err = s.copyTree(ctx, src, key, at, false)
-	return err
+	if _, err = s.copyTree(ctx, src, key, at, time.Time{}); err != nil {
+		return err
+	}
+	// One that was deleted meanwhile may have been half emptied when it was copied.
+	held, err := src.Stat()
+	if err != nil {
+		return err
+	}
+	now, err := s.source(in)
+	if err != nil {
+		return fmt.Errorf("the source, once it was copied: %w", err)
+	}
+	defer func() { _ = now.Close() }() // only looked at
+	if info, err := now.Stat(); err != nil || info.Ino != held.Ino {
+		return unavailable("the source was replaced while it was copied: %w", errors.Join(err, syscall.ESTALE))
+	}
+	return nil
 }
 
 func (s *site) source(in makeIn) (*tree.Root, error) {
@@ -293,7 +308,7 @@ func (s *site) checkSource(key, subDir string) error {
 
 // copyTree copies a directory to at; files of several names are kept beside it until
 // it is whole.
-func (s *site) copyTree(ctx context.Context, src *tree.Root, key, at string, still bool) (tree.Copied, error) {
+func (s *site) copyTree(ctx context.Context, src *tree.Root, key, at string, still time.Time) (tree.Copied, error) {
 	links := s.at(dirNew, key+".links")
 	if err := s.root.Mkdir(links, 0o700); err != nil && !exists(err) {
 		return tree.Copied{}, err

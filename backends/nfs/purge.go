@@ -101,8 +101,11 @@ func taskTrash(_ context.Context, s *site, _ trashIn) (bool, error) {
 // sweep removes records that were half written, and new directories without a marker.
 func (s *site) sweep() error {
 	var errs []error
-	for _, d := range []string{".", dirVolumes, dirClaims, dirParents, dirProjects, dirSnapshots, dirPending} {
+	for _, d := range []string{".", dirVolumes, dirClaims, dirParents, dirProjects, dirSnapshots, dirPending, dirGroups} {
 		names, err := s.root.Names(s.at(d))
+		if d == dirGroups {
+			err = ignoreGone(err) // it is made with the first group
+		}
 		errs = append(errs, err)
 		for _, name := range names {
 			if halfWritten.MatchString(name) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/csikit/csikit/backends"
@@ -132,8 +133,11 @@ func taskSnapBegin(_ context.Context, s *site, in snapBeginIn) (*snapMark, error
 func (s *site) snapSource(m *snapMark) error {
 	if m.Legacy {
 		info, err := s.root.Lstat(m.SubDir)
-		if err == nil && !info.Dir() {
-			err = unavailable("%q is no directory", m.SubDir)
+		switch {
+		case notExist(err):
+			return backends.VolumeNotFound(m.VolumeID)
+		case err == nil && !info.Dir():
+			return unavailable("%q is no directory", m.SubDir)
 		}
 		return err
 	}
@@ -212,14 +216,17 @@ func (s *site) copySnap(ctx context.Context, m *snapMark) (done tree.Copied, err
 	if _, err := s.root.Lstat(data); !notExist(err) {
 		return done, err // whole: it got its name last
 	}
-	if err := s.snapSource(&snapMark{VolumeID: m.VolumeID, VolumeKey: m.VolumeKey, SubDir: m.SubDir, Legacy: m.Legacy}); err != nil {
+	look := func() error {
+		return s.snapSource(&snapMark{VolumeID: m.VolumeID, VolumeKey: m.VolumeKey, SubDir: m.SubDir, Legacy: m.Legacy})
+	}
+	if err := look(); err != nil {
 		return done, err
 	}
-	err = s.root.Mkdir(aside, 0o700)
-	if exists(err) && m.Still {
-		return done, fmt.Errorf("%w: an earlier copy of it was cut, and nobody knows what was written since", tree.ErrChanged)
+	if err := s.root.Mkdir(aside, 0o700); err != nil && !exists(err) {
+		return done, err
 	}
-	if err != nil && !exists(err) {
+	still, err := s.moment(ctx, m)
+	if err != nil {
 		return done, err
 	}
 	s.step("nfs.snap.made")
@@ -228,10 +235,14 @@ func (s *site) copySnap(ctx context.Context, m *snapMark) (done tree.Copied, err
 		return done, err
 	}
 	defer func() { _ = src.Close() }() // read only
-	if done, err = s.copyTree(ctx, src, newSnap+m.Key, aside, m.Still); err != nil {
+	if done, err = s.copyTree(ctx, src, newSnap+m.Key, aside, still); err != nil {
 		return done, err
 	}
 	s.step("nfs.snap.copied")
+	// What was moved away meanwhile may have been half emptied when it was copied.
+	if err := errors.Join(look(), s.unmoved(src, m.SubDir)); err != nil {
+		return done, err
+	}
 	if err := s.root.Rename(aside, data); err != nil {
 		if _, look := s.root.Lstat(data); look != nil {
 			return done, err
@@ -239,6 +250,42 @@ func (s *site) copySnap(ctx context.Context, m *snapMark) (done tree.Copied, err
 	}
 	s.step("nfs.snap.named")
 	return done, errors.Join(s.root.Sync(s.at(dirData)), s.root.Sync(s.at(dirNew)))
+}
+
+// unmoved tells whether an open directory still has its name.
+func (s *site) unmoved(d *tree.Root, p string) error {
+	held, err := d.Stat()
+	if err != nil {
+		return err
+	}
+	if now, err := s.root.Lstat(p); err != nil || now.Ino != held.Ino {
+		return unavailable("%q was moved while it was copied: %w", p, errors.Join(err, syscall.ESTALE))
+	}
+	return nil
+}
+
+// moment is when a snapshot with consistency=volume was asked for, by the clock of the
+// share: when its record was made. Every file that was changed later is known by that. It
+// waits until that clock has gone on: what is written at the same tick comes before the
+// first file is copied, too, and not between two of them.
+func (s *site) moment(ctx context.Context, m *snapMark) (time.Time, error) {
+	if !m.Still {
+		return time.Time{}, nil
+	}
+	info, err := s.root.Lstat(s.at(snapPath(m.Key)))
+	if err != nil {
+		return time.Time{}, err
+	}
+	tick := 20 * time.Millisecond
+	if info.Changed().Nanosecond() == 0 {
+		tick = 1100 * time.Millisecond // a file system that knows seconds alone
+	}
+	select {
+	case <-time.After(tick):
+		return info.Changed(), nil
+	case <-ctx.Done():
+		return time.Time{}, context.Cause(ctx)
+	}
 }
 
 // snapContent opens the content of a snapshot.

@@ -15,8 +15,8 @@ const (
 	// consistencyFiles: each file is as it was at one moment while the snapshot was
 	// made, as a backup program does it. For volumes in use.
 	consistencyFiles = "files"
-	// consistencyVolume: the whole volume is as it was when the snapshot was asked
-	// for. If somebody writes to it meanwhile there is no snapshot.
+	// consistencyVolume: the whole volume is as its server had it when the snapshot was
+	// asked for. If somebody writes to it before it is copied there is no snapshot.
 	consistencyVolume = "volume"
 )
 
@@ -170,7 +170,7 @@ func (b *Backend) beginSnapshot(ctx context.Context, pl snapPlan, req backends.C
 		Still: still, Hook: b.o.HookSnapshots,
 	}}
 	if pl.volume.legacy() {
-		in.Snap.Legacy, in.Snap.SubDir, in.Snap.VolumeKey = true, pl.volume.subDir, legacyKey(req.VolumeID)
+		in.Snap.Legacy, in.Snap.SubDir, in.Snap.VolumeKey = true, pl.volume.subDir, legacyKey(pl.volume.subDir)
 	}
 	if b.o.HookSnapshots {
 		if err := b.endDeletion(ctx, pl.handle); err != nil {

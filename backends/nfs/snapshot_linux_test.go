@@ -1,12 +1,15 @@
 package nfs
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/csikit/csikit/backends"
 )
@@ -102,6 +105,118 @@ func TestSnapshotConsistency(t *testing.T) {
 	f.must(f.b.DeleteSnapshot(t.Context(), backends.DeleteSnapshotRequest{ID: s.ID}))
 	f.must(f.delete(v.ID))
 	f.litter()
+}
+
+// TestSnapshotMoment: consistency=volume is of the moment at which it was asked for, and
+// not of that at which its copy has begun.
+func TestSnapshotMoment(t *testing.T) {
+	f := newFixture(t)
+	v := f.create("pv")
+	f.write("pv/a", "first")
+	var wrote atomic.Bool
+	f.b.step = func(at string) {
+		if at == "nfs.snap.made" && wrote.CompareAndSwap(false, true) {
+			time.Sleep(20 * time.Millisecond) // the clock of the file system ticks
+			f.write("pv/a", "later")
+		}
+	}
+	_, err := f.b.CreateSnapshot(t.Context(), backends.CreateSnapshotRequest{
+		Name: "s", VolumeID: v.ID, Parameters: map[string]string{paramConsistency: consistencyVolume},
+	})
+	f.kind(err, backends.ErrUnavailable)
+	s := f.ready(f.snapshot("s", v.ID, paramConsistency, consistencyVolume).ID)
+	f.restore(s, "restored")
+	f.holds("restored/a", "later")
+}
+
+// TestSourceMovedAway: a copy of what was moved away, and emptied there, while it was
+// copied is no snapshot and no clone, whatever stands in its place.
+func TestSourceMovedAway(t *testing.T) {
+	const old = "nfs.example.com#srv/nfs#pv##"
+	for _, what := range []string{"snapshot", "legacy snapshot", "clone", "restore"} {
+		t.Run(what, func(t *testing.T) {
+			f := newFixture(t, served(LegacyUse))
+			id := old
+			if what != "legacy snapshot" {
+				id = f.create("pv").ID
+			}
+			for i := range 40 {
+				f.write(fmt.Sprintf("pv/d%d/f", i), "content")
+			}
+			source, req := "pv", backends.CreateSnapshotRequest{Name: "s", VolumeID: id}
+			var snap *backends.Snapshot
+			if what == "restore" {
+				snap = f.ready(f.snapshot("s", id).ID)
+				source = filepath.Join(".csi-csikit", dirData, keyOf("s"))
+			}
+			var once sync.Once
+			f.b.step = func(at string) {
+				if at == "nfs.copy.file" {
+					once.Do(func() {
+						f.must(os.Rename(f.at(source), f.at("away")))
+						for i := range 40 {
+							f.must(os.RemoveAll(f.at(fmt.Sprintf("away/d%d/f", i))))
+						}
+						f.must(os.MkdirAll(f.at(source, "theirs"), 0o755))
+					})
+				}
+			}
+			var err error
+			switch what {
+			case "clone":
+				_, err = f.b.CloneVolume(t.Context(), backends.Volume{ID: id}, request("copy"))
+			case "restore":
+				_, err = f.b.RestoreSnapshot(t.Context(), *snap, request("copy"))
+			default:
+				if snap, err = f.b.CreateSnapshot(t.Context(), req); err == nil && !snap.Ready {
+					err = backends.ErrUnavailable
+				}
+			}
+			f.kind(err, backends.ErrUnavailable)
+			if _, err := f.b.FindVolume(t.Context(), request("copy")); !errors.Is(err, backends.ErrNotFound) {
+				t.Errorf("a copy of what was moved away: %v", err)
+			}
+			f.b.wg.Wait()
+		})
+	}
+}
+
+// TestLegacySnapshotPending: whichever handle names the directory, it is not deleted
+// while a snapshot of it is copied.
+func TestLegacySnapshotPending(t *testing.T) {
+	f := newFixture(t, served(LegacyDelete))
+	f.write("ns/claim/data", "data")
+	gate := make(chan struct{})
+	var once sync.Once
+	f.b.step = func(at string) {
+		if at == "nfs.copy.file" {
+			once.Do(func() { <-gate })
+		}
+	}
+	s := f.snapshot("s", "nfs.example.com#srv/nfs#ns/claim#pvc-1#")
+	for _, id := range []string{"nfs.example.com#srv/nfs#ns/claim#pvc-1#", "nfs.example.com#srv/nfs#ns//claim#pvc-1#", "nfs.example.com#srv/nfs#ns/claim##archive"} {
+		f.kind(f.delete(id), backends.ErrInUse)
+	}
+	close(gate)
+	f.restore(f.ready(s.ID), "restored")
+	f.holds("restored/data", "data")
+	f.must(f.delete("nfs.example.com#srv/nfs#ns//claim#pvc-1#"))
+}
+
+// TestSweepGroups: what was half written of a group goes at the next start, too.
+func TestSweepGroups(t *testing.T) {
+	f := newFixture(t)
+	f.must(os.Mkdir(f.at(".csi-csikit", dirGroups), 0o700))
+	half, whole := f.at(".csi-csikit", setPath(keyOf("g")))+".abcdefgh", f.at(".csi-csikit", setPath(keyOf("g")))
+	f.must(os.WriteFile(half, []byte("{"), 0o600))
+	f.must(os.WriteFile(whole, []byte("{}"), 0o600))
+	f.again()
+	if _, err := os.Stat(half); !os.IsNotExist(err) {
+		t.Error(err)
+	}
+	if _, err := os.Stat(whole); err != nil {
+		t.Error(err)
+	}
 }
 
 // TestRestoreKeepsOwners, of the volume's root too, unless the class says otherwise.

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -27,9 +28,23 @@ type CopyOptions struct {
 	Workers  int          // files at a time; 0: 8
 	Progress func(string) // called after each piece; nil ok
 	Step     func(string) // a fault point; nil ok
-	// Still fails with ErrChanged when somebody writes to the tree meanwhile. Else
-	// each file is as it was at one moment, if it stays unchanged for long enough.
-	Still bool
+	// Still is not zero: anything that was changed after it, by the clock of the source's
+	// file system, is ErrChanged, so that the copy is the tree as it was then. Else each
+	// file is as it was at one moment, if it stays unchanged for long enough.
+	Still time.Time
+}
+
+// still tells whether the tree must not change.
+func (c *copier) still() bool { return !c.o.Still.IsZero() }
+
+// settled refuses what was changed since the moment that the copy is to be of. To look
+// only whether a file changes while it is copied would not do: one that is written to
+// after another one was copied, and before its own turn, is of a later moment.
+func (c *copier) settled(name string, i Info) error {
+	if c.still() && i.Changed().After(c.o.Still) {
+		return fmt.Errorf("%s: %w", name, ErrChanged)
+	}
+	return nil
 }
 
 // Copied is what was done.
@@ -141,6 +156,9 @@ func (c *copier) walkRoot(ctx context.Context, dst, src *Root) error {
 	p := &pair{src: s, dst: d}
 	p.users.Store(1)
 	if p.info, err = statOf(s); err == nil {
+		err = c.settled(s.Name(), p.info)
+	}
+	if err == nil {
 		err = c.prune(ctx, p)
 	}
 	if err == nil {
@@ -167,7 +185,7 @@ func (c *copier) leave(p *pair) error {
 
 // finish gives a complete directory what the source has.
 func (c *copier) finish(p *pair) error {
-	if c.o.Still {
+	if c.still() {
 		now, err := statOf(p.src)
 		if err != nil {
 			return err
@@ -229,7 +247,7 @@ func (c *copier) vanished(p *pair, name string, err error) error {
 	if !isGone(err) {
 		return &os.PathError{Op: "lstat", Path: p.src.Name() + "/" + name, Err: err}
 	}
-	if c.o.Still {
+	if c.still() {
 		return fmt.Errorf("%s/%s: %w", p.src.Name(), name, ErrChanged)
 	}
 	return nil
@@ -249,6 +267,9 @@ func (c *copier) enter(ctx context.Context, p *pair, name string) (*pair, error)
 	}
 	sub, old := &pair{src: src, up: p}, false
 	if sub.info, err = statOf(src); err == nil {
+		err = c.settled(full, sub.info)
+	}
+	if err == nil {
 		sub.dst, old, err = makeDir(p.dst, name)
 	}
 	if err != nil {
@@ -322,7 +343,7 @@ func clearName(ctx context.Context, dir *os.File, name string) error {
 		return &os.PathError{Op: "unlink", Path: dir.Name() + "/" + name, Err: err}
 	}
 	// It was a directory when the copy before this one saw it.
-	m := &remover{root: &Root{dir, dir.Name()}}
+	m := &remover{root: &Root{f: dir, name: dir.Name()}}
 	if err := m.remove(ctx, dir, name, 0); err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package tree
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -82,11 +83,32 @@ func plant(t testing.TB, dir string, asRoot bool) {
 			break
 		}
 	}
+	// rw- for the owner, r-- for user 4321, --- for the group, rw- at most, r-- for others.
+	acl := accessList(1, 6, -1, 2, 4, 4321, 4, 0, -1, 0x10, 6, -1, 0x20, 4, -1)
+	for p, name := range map[string]string{"a/b/plain": accessACL, "a/b": accessACL, "a": defaultACL, "fifo": accessACL} {
+		if err := unix.Setxattr(at(p), name, acl, 0); err != nil {
+			t.Logf("no access lists on %s: %v", dir, err)
+			break
+		}
+	}
 	long := time.Date(2001, 2, 3, 4, 5, 6, 789, time.UTC)
 	times := []unix.Timespec{unix.NsecToTimespec(long.Add(time.Hour).UnixNano()), unix.NsecToTimespec(long.UnixNano())}
 	for _, p := range []string{"a/b/plain", "a/absolute", "fifo", "a/b", "a", "sparse", "shut"} {
 		must(t, unix.UtimesNanoAt(unix.AT_FDCWD, at(p), times, unix.AT_SYMLINK_NOFOLLOW))
 	}
+}
+
+const accessACL, defaultACL = "system.posix_acl_access", "system.posix_acl_default"
+
+// accessList is an access list as the kernel takes it: tag, permissions and ID of each entry.
+func accessList(entries ...int32) []byte {
+	b := []byte{2, 0, 0, 0}
+	for i := 0; i+2 < len(entries); i += 3 {
+		b = binary.LittleEndian.AppendUint16(b, uint16(entries[i]))
+		b = binary.LittleEndian.AppendUint16(b, uint16(entries[i+1]))
+		b = binary.LittleEndian.AppendUint32(b, uint32(entries[i+2]))
+	}
+	return b
 }
 
 // describe is everything of a tree that a copy preserves, a line each.
@@ -121,6 +143,12 @@ func describe(t testing.TB, dir string) map[string]string {
 			buf := make([]byte, 100)
 			if n, err := unix.Lgetxattr(p, "user.test", buf); err == nil {
 				line += " attribute " + string(buf[:n])
+			}
+		}
+		for _, name := range []string{accessACL, defaultACL} {
+			buf := make([]byte, 200)
+			if n, err := unix.Lgetxattr(p, name, buf); err == nil {
+				line += fmt.Sprintf(" %s %x", name, buf[:n])
 			}
 		}
 		if !i.Dir() && i.Nlink > 1 {
@@ -169,7 +197,7 @@ func same(t testing.TB, dst, src string) {
 func TestCopyKeepsEverything(t *testing.T) {
 	dst, src, links := roots(t)
 	plant(t, src.Name(), os.Geteuid() == 0)
-	done, err := Copy(t.Context(), dst, src, links, CopyOptions{Still: true})
+	done, err := Copy(t.Context(), dst, src, links, CopyOptions{Still: time.Now()})
 	must(t, err)
 	same(t, dst.Name(), src.Name())
 	t.Logf("%+v", done)
@@ -240,11 +268,39 @@ func TestCopyOfWhatChanges(t *testing.T) {
 		write(t, filepath.Join(src.Name(), "new", fmt.Sprint(rand.Int())), "new")
 		_ = os.Remove(filepath.Join(src.Name(), "file19"))
 	}
-	if _, err := Copy(t.Context(), dst, src, links, CopyOptions{Step: change, Still: true}); !errors.Is(err, ErrChanged) {
+	if _, err := Copy(t.Context(), dst, src, links, CopyOptions{Step: change, Still: time.Now()}); !errors.Is(err, ErrChanged) {
 		t.Errorf("Still: got %v, want ErrChanged", err)
 	}
 	if _, err := Copy(t.Context(), dst, src, links, CopyOptions{Step: change}); err != nil {
 		t.Errorf("not Still: %v", err)
+	}
+}
+
+// TestCopyIsOfOneMoment: what was written after another file was copied, and before its
+// own turn, is of a later moment, though nothing changes while it is copied.
+func TestCopyIsOfOneMoment(t *testing.T) {
+	for what, change := range map[string]func(dir string) error{
+		"content": func(dir string) error { return os.WriteFile(filepath.Join(dir, "second/file"), []byte("later"), 0o644) },
+		"name": func(dir string) error {
+			return os.Rename(filepath.Join(dir, "second/file"), filepath.Join(dir, "second/other"))
+		},
+		"mode":      func(dir string) error { return os.Chmod(filepath.Join(dir, "second/link"), 0o600) },
+		"directory": func(dir string) error { return os.Chmod(filepath.Join(dir, "second"), 0o700) },
+		"root":      func(dir string) error { return os.Chmod(dir, 0o700) },
+	} {
+		dst, src, links := roots(t)
+		write(t, filepath.Join(src.Name(), "first"), "first")
+		write(t, filepath.Join(src.Name(), "second/file"), "second")
+		must(t, unix.Mkfifo(filepath.Join(src.Name(), "second/link"), 0o644))
+		asked := time.Now()
+		time.Sleep(20 * time.Millisecond) // the clock of the file system ticks
+		must(t, change(src.Name()))
+		if _, err := Copy(t.Context(), dst, src, links, CopyOptions{Still: asked}); !errors.Is(err, ErrChanged) {
+			t.Errorf("%s: got %v, want ErrChanged", what, err)
+		}
+		if _, err := Copy(t.Context(), dst, src, links, CopyOptions{Still: time.Now()}); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
 	}
 }
 

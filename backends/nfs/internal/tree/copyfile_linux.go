@@ -45,8 +45,11 @@ func (c *copier) copyFile(ctx context.Context, t task, dir *os.File, name string
 	if err != nil {
 		return err
 	}
-	if !before.Regular() || before.Ino != t.info.Ino && c.o.Still {
+	if !before.Regular() || before.Ino != t.info.Ino && c.still() {
 		return c.vanished(t.p, t.name, unix.ENOENT)
+	}
+	if err := c.settled(full, before); err != nil {
+		return err
 	}
 	if c.whole(dir, name, before) {
 		c.kept.Add(1)
@@ -60,7 +63,7 @@ func (c *copier) copyFile(ctx context.Context, t task, dir *os.File, name string
 		case after == before:
 			c.files.Add(1)
 			return nil
-		case c.o.Still:
+		case c.still():
 			return fmt.Errorf("%s: %w", full, ErrChanged)
 		case try == tries:
 			c.files.Add(1)
@@ -92,7 +95,7 @@ func (c *copier) fileOnce(ctx context.Context, dir *os.File, name string, src *o
 	if err == nil {
 		after, err = statOf(src)
 	}
-	if shared && !c.o.Still {
+	if shared && !c.still() {
 		after = info // blocks are shared at one moment
 	}
 	if err == nil && info.Size >= durable {
@@ -230,6 +233,9 @@ func zeros(b []byte) bool {
 
 // copySpecial makes what has no content of its own.
 func (c *copier) copySpecial(ctx context.Context, t task, dir *os.File, name string) error {
+	if err := c.settled(t.p.src.Name()+"/"+t.name, t.info); err != nil {
+		return err
+	}
 	if err := clearName(ctx, dir, name); err != nil {
 		return err
 	}

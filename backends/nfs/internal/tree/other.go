@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"time"
 )
 
 // Root is for Linux.
@@ -27,6 +28,9 @@ func (Info) Dir() bool { return false }
 
 // Regular is for Linux.
 func (Info) Regular() bool { return false }
+
+// Changed is for Linux.
+func (Info) Changed() time.Time { return time.Time{} }
 
 var errLinux = errors.ErrUnsupported
 
@@ -116,7 +120,7 @@ type CopyOptions struct {
 	Workers  int
 	Progress func(string)
 	Step     func(string)
-	Still    bool
+	Still    time.Time
 }
 
 // Copied is for Linux.

@@ -7,6 +7,7 @@ import (
 	"path"
 	"strconv"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,6 +18,7 @@ const beneath = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_N
 type Root struct {
 	f    *os.File
 	name string
+	nfs  bool // names are durable when a call has been answered (RFC 8881, 18.26.4 and others)
 }
 
 // Open opens a directory by a path that is trusted.
@@ -25,7 +27,11 @@ func Open(dir string) (*Root, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Root{f, dir}, nil
+	var st unix.Statfs_t
+	if err := again(func() error { return unix.Fstatfs(int(f.Fd()), &st) }); err != nil {
+		return nil, errors.Join(&os.PathError{Op: "statfs", Path: dir, Err: err}, f.Close())
+	}
+	return &Root{f, dir, int64(st.Type) == unix.NFS_SUPER_MAGIC}, nil //nolint:unconvert // int32 on 386
 }
 
 // Close ends its use.
@@ -42,7 +48,7 @@ func (r *Root) Sub(p string) (*Root, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Root{f, path.Join(r.name, p)}, nil
+	return &Root{f, path.Join(r.name, p), r.nfs}, nil
 }
 
 // SubMounted is Sub where other file systems may be mounted on the way: the
@@ -52,7 +58,7 @@ func (r *Root) SubMounted(p string) (*Root, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Root{f, path.Join(r.name, p)}, nil
+	return &Root{f, path.Join(r.name, p), r.nfs}, nil
 }
 
 func (r *Root) open(p string, flags int, mode uint32) (*os.File, error) {
@@ -137,6 +143,9 @@ func (i Info) Dir() bool { return i.Mode&unix.S_IFMT == unix.S_IFDIR }
 
 // Regular tells whether it is a regular file.
 func (i Info) Regular() bool { return i.Mode&unix.S_IFMT == unix.S_IFREG }
+
+// Changed is when it was changed last, by the clock of its file system.
+func (i Info) Changed() time.Time { return time.Unix(i.Ctime.Unix()) }
 
 //nolint:unconvert // the types differ between platforms
 func infoOf(st *unix.Stat_t) Info {
@@ -273,8 +282,12 @@ func (r *Root) Create(p string, content []byte, mode fs.FileMode) error {
 	return errors.Join(err, f.Sync(), f.Close())
 }
 
-// Sync makes the names in a directory durable.
+// Sync makes the names in a directory durable. Over NFS they are, and the client's fsync
+// of a directory does nothing.
 func (r *Root) Sync(p string) error {
+	if r.nfs {
+		return nil
+	}
 	d, err := r.open(p, unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return err
