@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // Names of tasks.
@@ -65,27 +66,51 @@ func (s *site) page(ctx context.Context, dir string, in listIn, read func(key st
 	if found {
 		start++
 	}
-	for _, key := range keys[start:] {
+	for keys = keys[start:]; len(keys) > 0; {
 		if ctx.Err() != nil {
 			return out, context.Cause(ctx)
 		}
-		e, err := read(key)
-		switch {
-		case notExist(err): // deleted meanwhile
-			continue
-		case err != nil:
-			e = &listed{Why: err.Error()}
-		case e == nil:
-			continue
+		some := keys[:min(len(keys), readAhead, in.Limit-len(out.Entries)+1)]
+		keys = keys[len(some):]
+		for _, e := range s.readSome(some, read) {
+			if e == nil {
+				continue
+			}
+			if out.More = len(out.Entries) == in.Limit; out.More {
+				return out, nil
+			}
+			out.Entries = append(out.Entries, *e)
 		}
-		if out.More = len(out.Entries) == in.Limit; out.More {
-			return out, nil
-		}
-		e.Key = key
-		out.Entries = append(out.Entries, *e)
-		s.progress("listed " + key)
 	}
 	return out, nil
+}
+
+// readAhead is how many records are read at a time: each is a few round trips to the
+// server, which wait for nothing but each other.
+const readAhead = 32
+
+// readSome reads records, in order; nil for those that are not to be shown.
+func (s *site) readSome(keys []string, read func(key string) (*listed, error)) []*listed {
+	list := make([]*listed, len(keys))
+	var wg sync.WaitGroup
+	for i, key := range keys {
+		wg.Go(func() {
+			e, err := read(key)
+			switch {
+			case notExist(err): // deleted meanwhile
+				return
+			case err != nil:
+				e = &listed{Why: err.Error()}
+			case e == nil:
+				return
+			}
+			e.Key = key
+			list[i] = e
+			s.progress("listed " + key)
+		})
+	}
+	wg.Wait()
+	return list
 }
 
 func taskList(ctx context.Context, s *site, in listIn) (listOut, error) {

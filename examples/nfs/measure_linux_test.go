@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -40,7 +41,36 @@ func TestMeasure(t *testing.T) {
 	r.compare("plain mkdir, mount.nfs, bind, 1 at a time", 1, 40, func(n string) (up, down time.Duration) { return r.plain(share, n) })
 	r.compare("csikit, 16 at a time", 16, 160, r.life)
 	r.compare("plain mkdir, mount.nfs, bind, 16 at a time", 16, 160, func(n string) (up, down time.Duration) { return r.plain(share, n) })
+	r.calls()
 	r.thousand()
+}
+
+// calls prints how many calls to the server a volume costs: what a server that is far
+// away makes slow.
+func (r *rig) calls() {
+	count := func() int {
+		b, err := os.ReadFile("/proc/net/rpc/nfs")
+		r.must(err)
+		for line := range strings.Lines(string(b)) {
+			var n int
+			if _, err := fmt.Sscanf(line, "rpc %d", &n); err == nil {
+				return n
+			}
+		}
+		r.t.Fatalf("no line rpc in\n%s", b)
+		return 0
+	}
+	const n = 20
+	var made [n]vol
+	before := count()
+	for i := range n {
+		made[i], _ = r.create(fmt.Sprintf("c%d", i))
+	}
+	created := count()
+	for _, v := range made {
+		r.remove(v)
+	}
+	r.t.Logf("| %-44s | %d | %d, with the emptying of the trash |", "calls to the server for a creation, a deletion", (created-before)/n, (count()-created)/n)
 }
 
 func tool(argv ...string) error {
