@@ -57,6 +57,8 @@ func TestTries(t *testing.T) {
 		{"vers=4", "vers=4.2 proto=tcp addr=127.0.0.1 clientaddr=127.0.0.1", 6},
 		{"vers=4.1,nconnect=2,retry=3,fg", "nconnect=2 vers=4.1 proto=tcp addr=127.0.0.1 clientaddr=127.0.0.1", 2},
 		{"minorversion=0,clientaddr=10.0.0.9", "vers=4.0 proto=tcp addr=127.0.0.1 clientaddr=10.0.0.9", 2},
+		{"sec=krb5p,vers=4.2", "sec=krb5p vers=4.2 proto=tcp addr=127.0.0.1 clientaddr=127.0.0.1", 2},
+		{"sec=krb5i:krb5,xprtsec=mtls", "sec=krb5i:krb5 xprtsec=mtls vers=4.2 proto=tcp addr=127.0.0.1 clientaddr=127.0.0.1", 6},
 		{"rdma", "vers=4.2 proto=rdma addr=127.0.0.1 clientaddr=127.0.0.1", 6},
 		{"vers=3", "", 0},
 	} {

@@ -33,7 +33,7 @@ func nfsd(t testing.TB, args ...string) {
 
 // TestOverNFS is the controller half with a server.
 func TestOverNFS(t *testing.T) {
-	if !testenv.InVM(t, "1G") {
+	if !testenv.InVM(t, "1G", "512M") {
 		return
 	}
 	nfsd(t, "setup", "/dev/ubdb", "xfs")
@@ -43,7 +43,42 @@ func TestOverNFS(t *testing.T) {
 		t.Run("ownership "+vers, func(t *testing.T) { remote(t, vers).ownership() })
 	}
 	t.Run("server gone", func(t *testing.T) { remote(t, "4.2").serverGone() })
-	t.Run("project quota", projectQuotaOf)
+	t.Run("worker's mount", func(t *testing.T) { remote(t, "4.2").workerMount() })
+	t.Run("project quota", func(t *testing.T) { projectQuotaOf(t, exported) })
+	t.Run("project quota of ext4", func(t *testing.T) {
+		dir := t.TempDir()
+		for _, argv := range [][]string{{"mkfs.ext4", "-q", "-F", "-O", "quota,project", "/dev/ubdc"}, {"mount", "-o", "prjquota", "/dev/ubdc", dir}} {
+			if out, err := exec.CommandContext(t.Context(), argv[0], argv[1:]...).CombinedOutput(); err != nil {
+				t.Fatalf("%v: %v\n%s", argv, err, out)
+			}
+		}
+		t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+		projectQuotaOf(t, dir)
+	})
+}
+
+// workerMount: nothing that lies on a share is run, or a device, for the controller.
+func (f *fixture) workerMount() {
+	out, err := exec.Command("pgrep", "-P", fmt.Sprint(os.Getpid()), "-f", workerName).Output()
+	f.must(err)
+	looked := 0
+	for _, pid := range strings.Fields(string(out)) {
+		b, _ := os.ReadFile("/proc/" + pid + "/mountinfo") // one of them may end meanwhile
+		for line := range strings.Lines(string(b)) {
+			if !strings.Contains(line, " nfs4 ") || !strings.Contains(line, " "+workerRoot+" ") {
+				continue
+			}
+			looked++
+			for _, o := range []string{"nodev", "nosuid", "noexec"} {
+				if !strings.Contains(line, o) {
+					f.Errorf("without %s: %s", o, line)
+				}
+			}
+		}
+	}
+	if looked == 0 {
+		f.Error("no worker has a share")
+	}
 }
 
 // remote is a backend of an export of its own, looked at on the server.
@@ -88,6 +123,7 @@ func (f *fixture) plant(sub string) {
 	f.must(unix.Mkfifo(f.at(sub, "fifo"), 0o640))
 	f.must(os.Lchown(f.at(sub, "a/b"), 1234, 2345))
 	f.must(unix.Setxattr(f.at(sub, "script"), "user.test", []byte("kept"), 0))
+	f.must(unix.Setxattr(f.at(sub, "script"), accessACL, readerACL, 0))
 	s, err := os.Create(f.at(sub, "sparse"))
 	f.must(err)
 	f.must(s.Truncate(256 << 20))
@@ -100,6 +136,14 @@ func (f *fixture) plant(sub string) {
 	f.must(os.Chtimes(f.at(sub, "a/b/file"), long, long))
 	f.must(os.Chtimes(f.at(sub, "a/b"), long, long))
 }
+
+// readerACL is an access list as the kernel has it: rwx for the owner, r-x for the group,
+// others, and at most, and r-- for user 4321.
+const accessACL = "system.posix_acl_access"
+
+var readerACL = []byte("\x02\x00\x00\x00" +
+	"\x01\x00\x07\x00\xff\xff\xff\xff" + "\x02\x00\x04\x00\xe1\x10\x00\x00" + "\x04\x00\x05\x00\xff\xff\xff\xff" +
+	"\x10\x00\x05\x00\xff\xff\xff\xff" + "\x20\x00\x05\x00\xff\xff\xff\xff")
 
 // copies: a snapshot and a clone over NFS are what the volume was.
 func (f *fixture) copies(vers string) {
@@ -123,8 +167,13 @@ func (f *fixture) copies(vers string) {
 		if st.Size != 256<<20 || st.Blocks*512 > 16<<20 {
 			f.Errorf("%s: the sparse file takes %d bytes", sub, st.Blocks*512)
 		}
+		list := make([]byte, 200)
+		n, err := unix.Getxattr(f.at(sub, "script"), accessACL, list)
+		if err != nil || !bytes.Equal(list[:n], readerACL) {
+			f.Errorf("%s: access list %x, %v, want %x", sub, list[:max(n, 0)], err, readerACL)
+		}
 		buf := make([]byte, 10)
-		n, err := unix.Getxattr(f.at(sub, "script"), "user.test", buf)
+		n, err = unix.Getxattr(f.at(sub, "script"), "user.test", buf)
 		if vers == "4.2" && (err != nil || string(buf[:n]) != "kept") {
 			f.Errorf("%s: attribute %q, %v", sub, buf[:max(n, 0)], err)
 		}
@@ -233,8 +282,8 @@ func (f *fixture) serverGone() {
 
 // projectQuotaOf: the file system keeps a volume within its size, and the size can
 // grow.
-func projectQuotaOf(t *testing.T) {
-	dir, err := os.MkdirTemp(exported, "local") //nolint:usetesting // on the server's disk
+func projectQuotaOf(t *testing.T, on string) {
+	dir, err := os.MkdirTemp(on, "local") //nolint:usetesting // on the server's disk
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -55,6 +55,7 @@ func serving() bool {
 type rig struct {
 	t    testing.TB
 	dir  string // short-lived things of the node, in memory
+	disk string // of the node
 	proc *driverproc.Process
 	node csi.NodeClient
 	ctrl csi.ControllerClient
@@ -83,7 +84,7 @@ func newRig(t testing.TB, state string, args ...string) *rig {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	r := &rig{t: t, dir: dir}
+	r := &rig{t: t, dir: dir, disk: state}
 	sock := filepath.Join(dir, "csi.sock")
 	args = append([]string{exe, "-endpoint", "unix://" + sock, "-state-dir", filepath.Join(state, "nfs"), "-node-id", "node-1"}, args...)
 	r.proc = &driverproc.Process{Argv: args, Env: []string{envDriver + "=1"}, Socket: sock, Log: filepath.Join(dir, "log")}

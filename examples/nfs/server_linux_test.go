@@ -29,7 +29,7 @@ func TestServer(t *testing.T) {
 		f    func(t *testing.T, r *rig)
 	}{
 		{"modes", modes}, {"read-only targets", readOnlyTargets}, {"group", group}, {"options", options}, {"refusals", refusals},
-		{"replaced", replaced}, {"unexported", unexported}, {"full", full}, {"killed", killed},
+		{"replaced", replaced}, {"unexported", unexported}, {"full", full}, {"killed", killed}, {"inline", inline},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			own := *r
@@ -247,4 +247,60 @@ func killed(t *testing.T, r *rig) {
 	stop()
 	nfsd(t, "start")
 	r.down(b)
+}
+
+// inline: a pod's volume of its own comes with it, belongs to its group, and goes with it,
+// also by another process and after the server was away.
+func inline(t *testing.T, outer *rig) {
+	state := filepath.Join(outer.disk, "inline")
+	r := newRig(t, state, "-share", "main=127.0.0.1:/,vers=4.2", "-init", "-ephemeral")
+	v := vol{id: "csi-0123456789abcdef", group: "4242", mode: csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER}
+	target := filepath.Join(r.dir, "pod", "mount")
+	r.must(os.MkdirAll(filepath.Dir(target), 0o755))
+	publish := func() error {
+		ctx, cancel := r.ctx()
+		defer cancel()
+		_, err := r.node.NodePublishVolume(ctx, &csi.NodePublishVolumeRequest{
+			VolumeId: v.id, TargetPath: target, VolumeCapability: v.capability(),
+			VolumeContext: map[string]string{"csi.storage.k8s.io/ephemeral": "true", "share": "main", "mountPermissions": "0770"},
+		})
+		return err
+	}
+	unpublish := func() error {
+		ctx, cancel := r.ctx()
+		defer cancel()
+		_, err := r.node.NodeUnpublishVolume(ctx, &csi.NodeUnpublishVolumeRequest{VolumeId: v.id, TargetPath: target})
+		return err
+	}
+	ofPods := func() []string { names, _ := filepath.Glob(filepath.Join(export, "ephemeral-*")); return names }
+	for range 2 {
+		r.must(publish())
+	}
+	r.must(os.WriteFile(filepath.Join(target, "f"), []byte("the pod's"), 0o600))
+	if got := ofPods(); len(got) != 1 {
+		t.Fatalf("%q on the server", got)
+	} else if b, err := os.ReadFile(filepath.Join(got[0], "f")); err != nil || string(b) != "the pod's" {
+		t.Errorf("%q, %v", b, err)
+	} else if st, err := os.Stat(got[0]); err != nil || st.Sys().(*syscall.Stat_t).Gid != 4242 || st.Mode() != os.ModeDir|os.ModeSetgid|0o770 {
+		t.Errorf("%+v, %v", st, err)
+	}
+	r.must(r.proc.Kill())
+	nfsd(t, "stop")
+	r.must(r.proc.Start(t.Context()))
+	r.timed("NodeUnpublishVolume, inline, dead server", codes.Unavailable, quick+first, unpublish)
+	if is, _ := os.ReadFile("/proc/self/mounts"); strings.Contains(string(is), target) {
+		t.Error("the pod's mount is not gone")
+	}
+	nfsd(t, "start")
+	for start := time.Now(); ; time.Sleep(50 * time.Millisecond) {
+		if err := unpublish(); err == nil {
+			break
+		} else if time.Since(start) > timeout {
+			t.Fatal(err)
+		}
+	}
+	r.must(unpublish())
+	if got := ofPods(); len(got) > 0 {
+		t.Errorf("%q is left on the server", got)
+	}
 }
