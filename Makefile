@@ -11,7 +11,7 @@ MODULES := idempotency/etcdlock idempotency/etcdlock/replicas
 # test/kubernetes is vetted and linted with them; its tests want a cluster (make kubernetes).
 VETTED  := $(MODULES) test/kubernetes
 
-.PHONY: demo test kubernetes kubernetes-timing mutants soak crash lvm unit bench bench-lvm lint cross fmt setup clean
+.PHONY: demo test kubernetes kubernetes-timing mutants soak crash lvm unit bench bench-lvm bench-nfs lint cross fmt setup clean
 
 ## demo: one volume through its life on real disks, printed step by step
 demo:
@@ -77,6 +77,10 @@ bench: setup
 ## bench-lvm: volumes' lives on real LVs beside the commands of lvm2, mkfs and mount, in the VM
 bench-lvm: setup
 	CSIKIT_LVM=bench $(GO) test -timeout 15m -count=1 -v -run '^TestBench$$' ./examples/lvm
+
+## bench-nfs: volumes' lives over NFS beside mkdir, mount.nfs and mount --bind, and 1,000 on one share, in the VM
+bench-nfs: setup
+	CSIKIT_MEASURE=1 $(GO) test -timeout 15m -count=1 -v -run '^TestMeasure$$' ./examples/nfs
 
 ## lint: golangci-lint as pinned in tools/go.mod
 lint:

@@ -70,7 +70,17 @@ func (s *site) anothers(m *marker) (bool, error) {
 
 // freeAbove refuses a path inside of another volume.
 func (s *site) freeAbove(subDir string) error {
+	if path.Dir(subDir) == "." {
+		return nil
+	}
+	others, err := s.others()
+	if err != nil {
+		return err
+	}
 	for p := path.Dir(subDir); p != "."; p = path.Dir(p) {
+		if err := s.notOthers(others, p); err != nil {
+			return err
+		}
 		switch key, err := s.claimed(p); {
 		case err != nil:
 			return err
@@ -96,6 +106,9 @@ func (s *site) freeBelow(subDir string) error {
 		case strings.HasPrefix(m.SubDir, subDir+"/"):
 			return fmt.Errorf("%w: subDir %q has another volume inside, %q", backends.ErrIncompatible, subDir, m.SubDir)
 		}
+	}
+	if err := s.noneBelow(subDir); err != nil {
+		return err
 	}
 	switch _, err := s.root.Lstat(path.Join(subDir, s.control, shareFile)); {
 	case err == nil:

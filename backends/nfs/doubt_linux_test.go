@@ -1,6 +1,7 @@
 package nfs
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -303,5 +304,92 @@ func TestShareGoesAway(t *testing.T) {
 	}
 	f.must(os.Remove(f.dir))
 	f.must(os.Rename(f.dir+"-away", f.dir))
+	f.must(f.delete(v.ID))
+}
+
+// TestSwappedInBetween: what somebody puts at a volume's place between the look at it and
+// its move is not deleted, and not emptied either if the process is killed right after.
+func TestSwappedInBetween(t *testing.T) {
+	for _, killed := range []bool{false, true} {
+		for _, onDelete := range []string{onDeleteDelete, onDeleteArchive} {
+			f := newFixture(t)
+			v := f.create("pv", paramOnDelete, onDelete)
+			f.write("pv/data", "of the volume")
+			swap := func(at string) {
+				if at == "nfs.unmake.looked" {
+					f.must(os.Rename(f.at("pv"), f.at("away")))
+					f.write("pv/data", "precious")
+				}
+			}
+			if killed {
+				hit := false
+				f.b.step = func(at string) {
+					if swap(at); at == "nfs.unmake.renamed" {
+						hit = true
+						runtime.Goexit()
+					}
+				}
+				done := make(chan struct{})
+				go func() { defer close(done); _ = f.delete(v.ID) }()
+				<-done
+				f.again() // empties the trash
+				f.b.wg.Wait()
+				if !hit {
+					t.Fatal("not killed")
+				}
+			} else {
+				f.b.step = swap
+			}
+			f.kind(f.delete(v.ID), backends.ErrUnavailable)
+			f.b.wg.Wait()
+			f.b.step = nil
+			f.holds("pv/data", "precious")
+			f.holds("away/data", "of the volume")
+			f.must(f.delete(v.ID)) // the volume is not there any more
+			f.holds("pv/data", "precious")
+			f.litter(dirKept)
+		}
+	}
+}
+
+// TestTwoInstallations: neither has a volume inside of the other's, or takes that over.
+func TestTwoInstallations(t *testing.T) {
+	f := newFixture(t, served(LegacyDelete))
+	o := f.b.o
+	o.Installation = "other"
+	other := &fixture{t, open(t, o), f.dir}
+	other.must(other.b.RecoverController(t.Context()))
+	other.create("pv", paramSubDir, "team/pv")
+	other.write("team/pv/data", "precious")
+	other.must(os.MkdirAll(f.at("team/pv/inner"), 0o755))
+	for _, sub := range []string{"team", "team/pv", "team/pv/inner", "team/pv/new", "team/pv/new/deep"} {
+		for _, adopt := range []string{"false", "true"} {
+			_, err := f.b.CreateVolume(t.Context(), request("mine", paramSubDir, sub, paramAdopt, adopt))
+			f.kind(err, backends.ErrIncompatible)
+		}
+		if err := f.delete("nfs.example.com#srv/nfs#" + sub + "#pvc-1#"); !errors.Is(err, backends.ErrPrecondition) && !errors.Is(err, backends.ErrNotFound) {
+			t.Errorf("%s: %v", sub, err)
+		}
+		f.holds("team/pv/data", "precious")
+	}
+	v := f.create("mine", paramSubDir, "team/mine")
+	f.must(f.delete(v.ID))
+	f.litter()
+}
+
+// TestRecordsAreGone: without the directory of all markers no volume is "not found".
+func TestRecordsAreGone(t *testing.T) {
+	f := newFixture(t)
+	v := f.create("pv")
+	s := f.ready(f.snapshot("s", v.ID).ID)
+	f.must(os.Rename(f.at(".csi-csikit", dirVolumes), f.at("v-away")))
+	f.must(os.Rename(f.at(".csi-csikit", dirSnapshots), f.at("s-away")))
+	f.kind(f.delete(v.ID), backends.ErrUnavailable)
+	_, err := f.b.FindVolume(t.Context(), request("pv"))
+	f.kind(err, backends.ErrUnavailable)
+	f.kind(f.b.DeleteSnapshot(t.Context(), backends.DeleteSnapshotRequest{ID: s.ID}), backends.ErrUnavailable)
+	f.must(os.Rename(f.at("v-away"), f.at(".csi-csikit", dirVolumes)))
+	f.must(os.Rename(f.at("s-away"), f.at(".csi-csikit", dirSnapshots)))
+	f.must(f.b.DeleteSnapshot(t.Context(), backends.DeleteSnapshotRequest{ID: s.ID}))
 	f.must(f.delete(v.ID))
 }

@@ -95,7 +95,7 @@ func markerPath(key string) string { return dirVolumes + "/" + key + ".json" }
 func (s *site) marker(key string) (*marker, error) {
 	var m marker
 	if err := s.read(markerPath(key), &m); err != nil {
-		return nil, err
+		return nil, s.absent(dirVolumes, err)
 	}
 	if err := m.check(key); err != nil {
 		return nil, err

@@ -56,6 +56,9 @@ func (s *site) purge(ctx context.Context, p string) (removed int64, err error) {
 	if !info.Dir() {
 		return 1, ignoreGone(s.root.Unlink(p))
 	}
+	if foreign, err := s.strayed(p, info); err != nil || foreign {
+		return 0, err
+	}
 	d, err := s.root.Sub(p)
 	if err != nil {
 		return 0, err
@@ -69,6 +72,20 @@ func (s *site) purge(ctx context.Context, p string) (removed int64, err error) {
 		return done.Removed, nil
 	}
 	return done.Removed + 1, ignoreGone(s.root.Rmdir(p))
+}
+
+// strayed tells whether a deletion that has not ended moved here what is not its volume:
+// it will move that back.
+func (s *site) strayed(p string, info tree.Info) (bool, error) {
+	key, _, _ := strings.Cut(path.Base(p), ".")
+	if !keyRule.MatchString(key) {
+		return false, nil
+	}
+	m, err := s.marker(key)
+	if notExist(err) {
+		return false, nil
+	}
+	return err == nil && m.Target == p && !s.owns(m, info), err
 }
 
 // remembered tells whether a marker still names this directory: of a deletion that was

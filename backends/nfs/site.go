@@ -102,6 +102,18 @@ func (s *site) read(p string, v any) error {
 	return nil
 }
 
+// absent says that there is no such record only where the directory of all of them is.
+func (s *site) absent(dir string, err error) error {
+	if !notExist(err) {
+		return err
+	}
+	if _, look := s.root.Lstat(s.at(dir)); look != nil {
+		// As text: that the directory is not there does not say so of what was in it.
+		return unavailable("%s is not there, and with it whatever was known: %s", s.full(dir), look.Error())
+	}
+	return err
+}
+
 // A record is written to a file with a name that nobody else has, and then gets its
 // own name by one call. An NFS client that repeats a call whose answer was lost may be
 // told that it failed: what is there then decides.

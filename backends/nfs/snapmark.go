@@ -58,7 +58,7 @@ func (m *snapMark) pendingPath() string { return dirPending + "/" + m.VolumeKey 
 func (s *site) snap(key string) (*snapMark, error) {
 	var m snapMark
 	if err := s.read(snapPath(key), &m); err != nil {
-		return nil, err
+		return nil, s.absent(dirSnapshots, err)
 	}
 	if m.Version != markerVersion {
 		return nil, fmt.Errorf("%w: the record of snapshot %s has version %d, this driver knows %d", backends.ErrPrecondition, key, m.Version, markerVersion)

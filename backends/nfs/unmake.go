@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/backends/nfs/internal/tree"
 )
 
 type unmakeIn struct {
@@ -107,8 +108,11 @@ func (s *site) carryOut(m *marker) error {
 	if has, err := s.anothers(m); err != nil || has {
 		return err // a claim is given back after the move
 	}
-	if _, err := s.root.Lstat(m.Target); !notExist(err) {
-		return err // moved: nobody else knows that name
+	if info, err := s.root.Lstat(m.Target); !notExist(err) {
+		if err != nil {
+			return err
+		}
+		return s.arrived(m, info) // moved: nobody else knows that name
 	}
 	info, err := s.root.Lstat(m.SubDir)
 	switch {
@@ -119,6 +123,7 @@ func (s *site) carryOut(m *marker) error {
 	case !info.Dir() || !s.owns(m, info):
 		return nil
 	}
+	s.step("nfs.unmake.looked")
 	err = s.root.Rename(m.SubDir, m.Target)
 	switch {
 	case notExist(err): // an answer that was lost
@@ -130,7 +135,26 @@ func (s *site) carryOut(m *marker) error {
 	case err != nil:
 		return err
 	}
-	return errors.Join(s.root.Sync(path.Dir(m.SubDir)), s.root.Sync(path.Dir(m.Target)))
+	if err := errors.Join(s.root.Sync(path.Dir(m.SubDir)), s.root.Sync(path.Dir(m.Target))); err != nil {
+		return err
+	}
+	s.step("nfs.unmake.renamed")
+	if info, err = s.root.Lstat(m.Target); err != nil {
+		return ignoreGone(err)
+	}
+	return s.arrived(m, info)
+}
+
+// arrived looks at what a rename has moved. It goes by the name, and between the look and
+// the rename somebody may have put another directory there: that goes back.
+func (s *site) arrived(m *marker, info tree.Info) error {
+	if s.owns(m, info) {
+		return nil
+	}
+	if err := s.root.Rename(m.Target, m.SubDir); err != nil {
+		return unavailable("%q is not the directory that was volume %q, and cannot be moved back to %q: %w", m.Target, m.Name, m.SubDir, err)
+	}
+	return unavailable("%q was replaced while volume %q was being deleted: what is there now is left alone", m.SubDir, m.Name)
 }
 
 // keep puts the marker away of a volume whose directory stays.

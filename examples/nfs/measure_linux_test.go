@@ -20,7 +20,7 @@ import (
 
 // TestMeasure prints what a volume costs, beside what an administrator does for the
 // same: mkdir on the mounted share, mount.nfs, mount --bind, and back. It checks
-// nothing: CSIKIT_MEASURE=1 go test -v -run TestMeasure ./examples/nfs.
+// nothing: make bench-nfs.
 func TestMeasure(t *testing.T) {
 	if os.Getenv("CSIKIT_MEASURE") == "" {
 		t.Skip("CSIKIT_MEASURE is not set: it measures, and checks nothing")
