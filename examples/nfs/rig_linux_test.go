@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -107,6 +108,7 @@ func newRig(t testing.TB, state string, args ...string) *rig {
 // vol is a volume on the node.
 type vol struct {
 	id, subDir string
+	share      string // "": /
 	options    string // of the class
 	mode       csi.VolumeCapability_AccessMode_Mode
 	group      string
@@ -125,7 +127,7 @@ func (v vol) capability() *csi.VolumeCapability {
 }
 
 func (v vol) context() map[string]string {
-	return map[string]string{"server": "127.0.0.1", "share": "/", "subDir": v.subDir, "mountOptions": v.options}
+	return map[string]string{"server": "127.0.0.1", "share": cmp.Or(v.share, "/"), "subDir": v.subDir, "mountOptions": v.options}
 }
 
 func (r *rig) staging(v vol) string { return filepath.Join(r.dir, v.id, "globalmount") }

@@ -30,6 +30,7 @@ func TestServer(t *testing.T) {
 	}{
 		{"modes", modes}, {"read-only targets", readOnlyTargets}, {"group", group}, {"options", options}, {"refusals", refusals},
 		{"replaced", replaced}, {"unexported", unexported}, {"full", full}, {"killed", killed}, {"inline", inline},
+		{"nfs 3", nfs3}, // the last: the server is another one afterwards
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			own := *r
@@ -302,5 +303,49 @@ func inline(t *testing.T, outer *rig) {
 	r.must(unpublish())
 	if got := ofPods(); len(got) > 0 {
 		t.Errorf("%q is left on the server", got)
+	}
+}
+
+// nfs3 needs mount.nfs, and rpc.statd on the node for locks: the driver passes it on. The
+// controller needs no locks, and mounts without.
+func nfs3(t *testing.T, r *rig) {
+	nfsd(t, "v3")
+	v := vol{id: "nfs3", subDir: "nfs3", share: export, options: "vers=3"}
+	r.up(v)
+	r.must(r.publish(v, 2, true))
+	if line := mountLine(t, r.staging(v)); !strings.Contains(line, " nfs ") || !strings.Contains(line, "vers=3,") {
+		t.Error(line)
+	}
+	f, err := os.Create(filepath.Join(r.target(v, 1), "f"))
+	r.must(err)
+	_, err = f.WriteString("over NFS 3")
+	r.must(errors.Join(err, syscall.Flock(int(f.Fd()), syscall.LOCK_EX), f.Close()))
+	if b, err := os.ReadFile(filepath.Join(r.target(v, 2), "f")); err != nil || string(b) != "over NFS 3" {
+		t.Errorf("%q, %v", b, err)
+	}
+	if err := os.WriteFile(filepath.Join(r.target(v, 2), "g"), nil, 0o600); !errors.Is(err, syscall.EROFS) {
+		t.Errorf("write to a read-only target: %v", err)
+	}
+	if _, err := r.stats(v, 1); err != nil {
+		t.Error(err)
+	}
+	if ails, err := r.ails(v, 1); err != nil || ails != "" {
+		t.Errorf("%q, %v", ails, err)
+	}
+	r.must(r.unpublish(v, 2))
+	r.down(v)
+
+	c := newRig(t, filepath.Join(r.disk, "nfs3"), "-share", "main=127.0.0.1:"+export+",vers=3", "-init")
+	made, attributes := c.create("pv3")
+	dir := filepath.Join(c.dir, "pv3")
+	c.must(c.bring(made, dir, attributes))
+	c.must(os.WriteFile(filepath.Join(dir, "t", "f"), []byte("made"), 0o600))
+	if b, err := os.ReadFile(filepath.Join(export, "pv3", "f")); err != nil || string(b) != "made" {
+		t.Errorf("%q, %v", b, err)
+	}
+	c.must(c.fetch(made, dir))
+	c.remove(made)
+	if _, err := os.Stat(filepath.Join(export, "pv3")); !os.IsNotExist(err) {
+		t.Errorf("deleted, and %v", err)
 	}
 }

@@ -1,6 +1,7 @@
 #!/bin/bash
-# nfsd.sh: a kernel NFS server in the VM, for NFS 4.0 to 4.2; no rpcbind, no statd, no idmapd.
+# nfsd.sh: a kernel NFS server in the VM, for NFS 4.0 to 4.2; no idmapd, and without v3 no rpcbind and no statd.
 #   nfsd.sh setup DISK [xfs|ext4]   the disk becomes /srv/export and is exported; the server runs
+#   nfsd.sh v3                      the server anew, with NFS 3 too: 127.0.0.1:/srv/export; and what its clients need
 #   nfsd.sh start | stop            the server; mounts of clients stay as they are
 #   nfsd.sh export | unexport       /srv/export
 #   nfsd.sh end                     all that setup made is taken down
@@ -24,11 +25,27 @@ setup)
 	echo $! >>/run/nfsd.pids
 	"$0" export && "$0" start
 	;;
+v3)
+	grep -q '^_rpc:' /etc/passwd || echo '_rpc:x:107:65534::/run/rpcbind:/usr/sbin/nologin' >>/etc/passwd
+	mkdir -p /run/rpcbind /var/lib/nfs/sm /var/lib/nfs/sm.bak && chown _rpc /run/rpcbind || exit 1
+	rpcbind -f >/tmp/rpcbind.log 2>&1 </dev/null &
+	echo $! >>/run/nfsd.pids
+	for _ in $(seq 50); do rpcinfo -p >/dev/null 2>&1 && break; sleep 0.1; done
+	rpc.nfsd 0
+	kill "$(pidof rpc.mountd)"
+	rpc.mountd -F -N 2 >/tmp/mountd.log 2>&1 </dev/null &
+	echo $! >>/run/nfsd.pids
+	rpc.statd -F --no-notify >/tmp/statd.log 2>&1 </dev/null &
+	echo $! >>/run/nfsd.pids
+	rpc.nfsd --no-udp 4 || exit 1
+	for _ in $(seq 50); do rpcinfo -t 127.0.0.1 mountd 3 >/dev/null 2>&1 && rpcinfo -t 127.0.0.1 status 1 >/dev/null 2>&1 && exit 0; sleep 0.1; done
+	exit 1
+	;;
 end)
 	rpc.nfsd 0
 	exportfs -ua
 	for p in $(cat /run/nfsd.pids); do
-		kill "$p"
+		kill "$p" 2>/dev/null || continue
 		for _ in $(seq 20); do [ -d "/proc/$p" ] && ! grep -q '^State:.Z' "/proc/$p/status" && sleep 0.1; done
 		kill -9 "$p" 2>/dev/null
 	done
@@ -41,5 +58,5 @@ export) exportfs -o "$opts" "*:/srv/export" ;;
 unexport) exportfs -u "*:/srv/export" && exportfs -f ;;
 fill) dd if=/dev/zero of=/srv/export/.filler bs=1M >/dev/null 2>&1; dd if=/dev/zero of=/srv/export/.filler2 bs=4k >/dev/null 2>&1; sync -f /srv/export; : ;;
 drain) rm -f /srv/export/.filler /srv/export/.filler2; sync -f /srv/export ;;
-*) sed -n 2,8p "$0" >&2; exit 2 ;;
+*) sed -n 2,9p "$0" >&2; exit 2 ;;
 esac
