@@ -32,7 +32,7 @@ const (
 	// volume with more than its size says so.
 	QuotaGuard Quota = "guard"
 	// QuotaProject: project quota of the file system, for shares with a LocalDir on
-	// xfs or ext4 that is mounted with prjquota.
+	// xfs or ext4 that is mounted with prjquota. ext4 does not hold root to it.
 	QuotaProject Quota = "project"
 	// QuotaHook: Options.Hook does.
 	QuotaHook Quota = "hook"
