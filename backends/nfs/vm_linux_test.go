@@ -62,7 +62,7 @@ func (f *fixture) workerMount() {
 	out, err := exec.Command("pgrep", "-P", fmt.Sprint(os.Getpid()), "-f", workerName).Output()
 	f.must(err)
 	looked := 0
-	for _, pid := range strings.Fields(string(out)) {
+	for pid := range strings.FieldsSeq(string(out)) {
 		b, _ := os.ReadFile("/proc/" + pid + "/mountinfo") // one of them may end meanwhile
 		for line := range strings.Lines(string(b)) {
 			if !strings.Contains(line, " nfs4 ") || !strings.Contains(line, " "+workerRoot+" ") {
@@ -268,7 +268,13 @@ func (f *fixture) serverGone() {
 		_, err := f.b.Volume(f.Context(), backends.VolumeRequest{ID: v.ID})
 		return err == nil
 	})
-	found, err := f.b.FindSnapshot(f.Context(), backends.CreateSnapshotRequest{Name: "s", VolumeID: v.ID})
+	f.backAgain(s, v.ID)
+}
+
+// backAgain: the copy that the server had left alone is ended.
+func (f *fixture) backAgain(s *backends.Snapshot, volume string) {
+	f.Helper()
+	found, err := f.b.FindSnapshot(f.Context(), backends.CreateSnapshotRequest{Name: "s", VolumeID: volume})
 	f.must(err)
 	if s == nil {
 		s = found
