@@ -306,8 +306,8 @@ func inline(t *testing.T, outer *rig) {
 	}
 }
 
-// nfs3 needs mount.nfs, and rpc.statd on the node for locks: the driver passes it on. The
-// controller needs no locks, and mounts without.
+// nfs3 needs mount.nfs, and rpc.statd on the node, for locks: none is taken here, for that
+// would wait 50 s for clients of the server's former life. The controller mounts without.
 func nfs3(t *testing.T, r *rig) {
 	nfsd(t, "v3")
 	v := vol{id: "nfs3", subDir: "nfs3", share: export, options: "vers=3"}
@@ -319,7 +319,7 @@ func nfs3(t *testing.T, r *rig) {
 	f, err := os.Create(filepath.Join(r.target(v, 1), "f"))
 	r.must(err)
 	_, err = f.WriteString("over NFS 3")
-	r.must(errors.Join(err, syscall.Flock(int(f.Fd()), syscall.LOCK_EX), f.Close()))
+	r.must(errors.Join(err, f.Close()))
 	if b, err := os.ReadFile(filepath.Join(r.target(v, 2), "f")); err != nil || string(b) != "over NFS 3" {
 		t.Errorf("%q, %v", b, err)
 	}

@@ -37,8 +37,6 @@ v3)
 	echo $! >>/run/nfsd.pids
 	rpc.statd -F --no-notify >/tmp/statd.log 2>&1 </dev/null &
 	echo $! >>/run/nfsd.pids
-	# Else the first lock waits 50 s for clients of the server's former life.
-	modprobe lockd && echo 1 >/sys/module/lockd/parameters/nlm_grace_period || exit 1
 	rpc.nfsd --no-udp 4 || exit 1
 	for _ in $(seq 50); do rpcinfo -t 127.0.0.1 mountd 3 >/dev/null 2>&1 && rpcinfo -t 127.0.0.1 status 1 >/dev/null 2>&1 && exit 0; sleep 0.1; done
 	exit 1
