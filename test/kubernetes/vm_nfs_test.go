@@ -126,12 +126,12 @@ func subDir(s *space) {
 	s.remove("pod", "p")
 	s.remove("pvc", "a")
 	gone(s.T, "pv", pv)
-	kept, err := filepath.Glob(export + "/" + s.ns + "/archived-*/f")
+	kept, err := filepath.Glob(export + "/archived-" + s.ns + "-a-*/f")
 	if err != nil || len(kept) != 1 {
 		out, _ := exec.Command("find", export).CombinedOutput()
 		s.Fatalf("archives: %v, %v\n%s", kept, err, out)
 	}
-	if err := os.RemoveAll(filepath.Join(export, s.ns)); err != nil { // ours no more
+	if err := os.RemoveAll(filepath.Dir(kept[0])); err != nil { // ours no more
 		s.Error(err)
 	}
 }
