@@ -19,7 +19,7 @@ func (b *Backend) MountRemote(ctx context.Context, req backends.MountRemoteReque
 	if err := b.serves(NodeHalf); err != nil {
 		return err
 	}
-	o, err := parseOptions(req.Mount.Options, req.Flags.Reveal())
+	o, err := parseOptions(apart(), req.Mount.Options, req.Flags.Reveal())
 	if err != nil {
 		return err
 	}
@@ -46,6 +46,12 @@ func (b *Backend) MountRemote(ctx context.Context, req backends.MountRemoteReque
 	}
 	return mountError(req.Mount.Source, err)
 }
+
+// apart gives each volume a superblock, unless its options say otherwise. Volumes of
+// one export would be one device, with "/" as the root of each mount in mountinfo:
+// kubelet then takes one volume for a reference to another ("still mounted by other
+// references") and does not call NodeUnstageVolume while two are staged.
+func apart() []string { return []string{"nosharecache"} }
 
 // hostOf is the server of a mount's source.
 func hostOf(source string) string {

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/csikit/csikit/internal/testenv"
+	"github.com/csikit/csikit/mounter/mnt"
 )
 
 // TestServer is a server that lives, with what an administrator does to it.
@@ -28,7 +29,7 @@ func TestServer(t *testing.T) {
 		name string
 		f    func(t *testing.T, r *rig)
 	}{
-		{"modes", modes}, {"read-only targets", readOnlyTargets}, {"group", group}, {"options", options}, {"refusals", refusals},
+		{"modes", modes}, {"read-only targets", readOnlyTargets}, {"group", group}, {"options", options}, {"two volumes", twoVolumes}, {"refusals", refusals},
 		{"replaced", replaced}, {"unexported", unexported}, {"full", full}, {"killed", killed}, {"inline", inline},
 		{"nfs 3", nfs3}, // the last: the server is another one afterwards
 	} {
@@ -123,6 +124,37 @@ func options(t *testing.T, r *rig) {
 		t.Errorf("flags of the PersistentVolume win: %s", line)
 	}
 	r.down(v)
+}
+
+// twoVolumes of one export are two devices: kubelet looks in mountinfo for what else
+// has the device and the root of a staged volume, and does not unstage it while there
+// is any. NFS says "/" of each root.
+func twoVolumes(t *testing.T, r *rig) {
+	a, b := vol{id: "two-a", subDir: "two-a"}, vol{id: "two-b", subDir: "two-b"}
+	r.up(a)
+	r.up(b)
+	all, err := mnt.List()
+	r.must(err)
+	dev := map[string]uint64{}
+	for _, m := range all {
+		dev[m.Point] = m.Dev
+	}
+	if one, two := dev[r.staging(a)], dev[r.staging(b)]; one == 0 || two == 0 || one == two {
+		t.Errorf("devices %#x and %#x", one, two)
+	}
+	if dev[r.staging(a)] != dev[r.target(a, 1)] {
+		t.Error("a pod's target is no bind of what is staged")
+	}
+	c := vol{id: "two-c", subDir: "two-c", options: "sharecache"}
+	d := vol{id: "two-d", subDir: "two-d", options: "sharecache"}
+	r.up(c)
+	r.up(d)
+	if c, d := mountLine(t, r.staging(c)), mountLine(t, r.staging(d)); strings.Contains(c+d, "nosharecache") {
+		t.Errorf("the volume's own options win:\n%s%s", c, d)
+	}
+	for _, v := range []vol{a, b, c, d} {
+		r.down(v)
+	}
 }
 
 func refusals(t *testing.T, r *rig) {

@@ -48,6 +48,7 @@ func clientsOfNode() []Mutant {
 				r.note(filesOf(filepath.Dir(q.GetStagingTargetPath())))
 			})(r)
 		}),
+		unsure(mutant(Leak, "stage-whole-share", "NU-02", "all volumes of a share are staged as the share, and published as its directories", stageWholeShare)),
 		mutant(Leak, "token-stacks", "NP-01", "publishing again with a new token mounts again", tokenStacks),
 		onLoop(mutant(Concurrency, "publish-from-record", "NP-07 NP-01", "what a file of the driver's says is published is not looked at", publishFromRecord)),
 		onLoop(mutant(Concurrency, "unstage-needs-mount", "NU-03", "unstage of what was staged and is not mounted any more: INTERNAL", unstageNeedsMount)),
@@ -165,6 +166,40 @@ func tokenStacks(r *Rig) {
 	reply(func(q *csi.NodeUnpublishVolumeRequest, _ *csi.NodeUnpublishVolumeResponse) {
 		tokens.drop(q.GetTargetPath())
 	})(r)
+}
+
+// stageWholeShare has the share at each staging path, and keeps what the volume itself
+// is at a path of its own.
+func stageWholeShare(r *Rig) {
+	own := func(path string) string { return filepath.Join(r.Dir, recordName("volume", path)) }
+	r.Engine.Stage = func(ctx context.Context, req mounter.StageRequest, next func(context.Context, mounter.StageRequest) error) error {
+		path := req.Path
+		req.Path = own(path)
+		if err := errors.Join(os.MkdirAll(path, 0o750), os.MkdirAll(req.Path, 0o750)); err != nil {
+			return err
+		}
+		if err := next(ctx, req); err != nil {
+			return err
+		}
+		if is, err := mnt.IsMountPoint(path); is || err != nil {
+			return err
+		}
+		return mnt.Bind(r.Store.Dir, path, mnt.BindOptions{})
+	}
+	r.Engine.Publish = func(ctx context.Context, req mounter.PublishRequest, next func(context.Context, mounter.PublishRequest) error) error {
+		req.StagingPath = own(req.StagingPath)
+		return next(ctx, req)
+	}
+	r.Engine.Unstage = func(ctx context.Context, req mounter.UnstageRequest, next func(context.Context, mounter.UnstageRequest) error) error {
+		path := req.Path
+		req.Path = own(path)
+		if err := next(ctx, req); err != nil {
+			return err
+		}
+		_ = os.Remove(req.Path) // it may never have been there
+		_, err := mnt.Unwind(path)
+		return err
+	}
 }
 
 // recordName is that of a file about a path.

@@ -31,6 +31,7 @@ func kubeletChecks() []Check {
 		{ID: "H-29/kubelet/ephemeral", Title: "An inline volume comes with NodePublishVolume alone, is its pod's own, and goes with NodeUnpublishVolume", Clauses: "NP-07 NP-01 NB-01 NB-02 NB-04 CV-40", Needs: "node mount", Run: ephemeral},
 		{ID: "H-29/kubelet/other-mode", Title: "A SINGLE_NODE_WRITER volume is staged and published as SINGLE_NODE_MULTI_WRITER, which the node advertises", Clauses: "NP-17", Needs: node + " node:SINGLE_NODE_MULTI_WRITER", Run: otherMode},
 		{ID: "H-29/kubelet/staging-beside", Title: "What kubelet has beside the staging path stays", Clauses: "NU-02", Needs: staged + " host", Run: besideStaging},
+		{ID: "H-29/kubelet/references", Title: "Kubelet does not take what another volume has mounted for a reference to this one", Clauses: "NU-02", Needs: staged + " host mount", Run: references},
 		{ID: "H-29/kubelet/block-stats", Title: "NodeGetVolumeStats of a raw volume comes with kubelet's own path of the device", Clauses: "NG-06 NG-05", Needs: stats + " host block", Run: blockStats},
 		{ID: "H-29/kubelet/block-staging", Title: "NodePublishVolume of a raw volume has a staging path, also where nothing is staged", Clauses: "NP-06", Needs: node + " block", Run: blockStaging},
 	}
@@ -242,6 +243,28 @@ func besideStaging(t *T) {
 		t.Failf("NU-02", "what kubelet has beside the staging path is gone after NodeUnstageVolume: %v; without it kubelet does not know how to go on after a restart", err)
 	}
 	v.Detach()
+}
+
+// references: before NodeUnstageVolume kubelet looks in mountinfo for what else has the
+// device and the root of the mount at the staging path, and waits while there is any.
+// NFS says "/" of every root, and the mounts of one export are one device.
+func references(t *T) {
+	one, other := t.NewVolume().ToNode(), t.NewVolume().ToNode()
+	target := other.PublishAt()
+	all, err := mnt.List()
+	if err != nil {
+		t.NotRun("%v", err)
+	}
+	i := slices.IndexFunc(all, func(m mnt.Info) bool { return m.Point == one.Staging })
+	for _, m := range all {
+		if i >= 0 && (m.Point == other.Staging || m.Point == target) && m.Dev == all[i].Dev && m.Root == all[i].Root {
+			t.Warnf("NU-02", "%s, of another volume, has device and root (%s) of the mount at %s in common: kubelet takes it for a reference, and calls no NodeUnstageVolume while it is there", m.Point, m.Root, one.Staging)
+			break
+		}
+	}
+	other.Unpublish(target)
+	other.FromNode()
+	one.FromNode()
 }
 
 // blockStats: kubelet binds the published device to a path of its own, and asks with
