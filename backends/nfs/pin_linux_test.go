@@ -152,7 +152,7 @@ func TestPinnedByEach(t *testing.T) {
 	}
 	done := make(chan error)
 	for _, h := range hosts {
-		go func() { done <- h.b.RecoverController(t.Context()) }()
+		go func() { done <- h.b.recoverShare(t.Context(), o.Shares[0]) }()
 	}
 	for range hosts {
 		hosts[0].must(<-done)

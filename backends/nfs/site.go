@@ -120,31 +120,44 @@ func (s *site) absent(dir string, err error) error {
 
 // writeNew makes a record that must not be there yet: else fs.ErrExist.
 func (s *site) writeNew(p string, v any) error {
-	tmp, b, err := s.prepare(p, v)
-	if err != nil {
+	return s.record(p, v, func(tmp string, b []byte) error {
+		err := s.root.Link(tmp, s.at(p))
+		if err != nil && s.holds(p, b) {
+			err = nil
+		}
+		if gone := s.root.Unlink(tmp); err == nil && gone != nil && !notExist(gone) {
+			err = gone
+		}
 		return err
-	}
-	err = s.root.Link(tmp, s.at(p))
-	if err != nil && s.holds(p, b) {
-		err = nil
-	}
-	if gone := s.root.Unlink(tmp); err == nil && gone != nil && !notExist(gone) {
-		err = gone
-	}
-	if err != nil {
-		return err
-	}
-	return s.root.Sync(s.at(path.Dir(p)))
+	})
 }
 
 // write makes or replaces a record.
 func (s *site) write(p string, v any) error {
-	tmp, b, err := s.prepare(p, v)
+	return s.record(p, v, func(tmp string, b []byte) error {
+		err := s.root.Replace(tmp, s.at(p))
+		if err != nil && !s.holds(p, b) {
+			return errors.Join(err, ignoreGone(s.root.Unlink(tmp)))
+		}
+		return nil
+	})
+}
+
+// record writes a file beside p, which put puts in its place. A driver that starts on
+// another host sweeps such files away, also this one, until it is in its place.
+func (s *site) record(p string, v any, put func(tmp string, b []byte) error) error {
+	var err error
+	for range 4 {
+		tmp, b, failed := s.prepare(p, v)
+		if failed != nil {
+			return failed
+		}
+		if err = put(tmp, b); !notExist(err) {
+			break
+		}
+	}
 	if err != nil {
 		return err
-	}
-	if err := s.root.Replace(tmp, s.at(p)); err != nil && !s.holds(p, b) {
-		return errors.Join(err, ignoreGone(s.root.Unlink(tmp)))
 	}
 	return s.root.Sync(s.at(path.Dir(p)))
 }
