@@ -2,7 +2,10 @@ package lvm
 
 import (
 	"context"
+	"fmt"
 	"slices"
+
+	"github.com/csikit/csikit/backends"
 )
 
 // Half of what an lvm command takes is its start. Commands that differ in the LV alone
@@ -17,11 +20,12 @@ type ask struct {
 	alone bool               // together with others it has failed
 	wake  context.CancelFunc // its caller need not wait for the turn any more
 	done  chan struct{}      // closed when err is set
+	ended bool               // known to who serves
 	err   error
 }
 
 func (r *ask) end(err error) {
-	r.err = err
+	r.err, r.ended = err, true
 	close(r.done)
 	r.wake()
 }
@@ -64,13 +68,21 @@ func (b *Backend) withdraw(vg string, r *ask) bool {
 	return true
 }
 
-// serve makes what is asked for, for who has the turn.
+// serve makes what is asked for, for who has the turn. Should that panic, the others are
+// not left to wait for ever, with the turn that they get.
 func (b *Backend) serve(ctx context.Context, c *Class) {
 	b.mu.Lock()
-	list := b.asks[c.VG]
+	all := b.asks[c.VG]
 	delete(b.asks, c.VG)
 	b.mu.Unlock()
-	for len(list) > 0 {
+	defer func() {
+		for _, r := range all {
+			if !r.ended {
+				r.end(fmt.Errorf("%w: the call that was at volume group %s for several has failed", backends.ErrUnavailable, c.VG))
+			}
+		}
+	}()
+	for list := all; len(list) > 0; {
 		g, err := b.peek(ctx, c)
 		if err != nil {
 			for _, r := range list {
@@ -82,46 +94,36 @@ func (b *Backend) serve(ctx context.Context, c *Class) {
 	}
 }
 
-// round makes one change of each LV, and gives back what needs another look.
+// round runs one command, and gives back what needs another one: that is another look,
+// for what was right before a command that takes minutes may not be after it.
 func (b *Backend) round(ctx context.Context, c *Class, g *group, list []*ask) (rest []*ask) {
-	type command struct {
-		argv, paths []string
-		asks        []*ask
-	}
-	var commands []*command
-	seen := map[string]bool{}
-	for n, r := range list {
-		if len(seen) == mostTogether {
-			rest = append(rest, list[n:]...)
-			break
-		}
-		argv, path, err := r.plan(g)
-		switch {
-		case len(argv) == 0 || err != nil:
-			r.end(err)
-			continue
-		case seen[path]:
+	var argv, paths []string
+	var now []*ask
+	for _, r := range list {
+		if len(now) == mostTogether || len(now) > 0 && (r.alone || now[0].alone) {
 			rest = append(rest, r)
 			continue
 		}
-		seen[path] = true
-		i := slices.IndexFunc(commands, func(o *command) bool { return slices.Equal(o.argv, argv) && !o.asks[0].alone })
-		if i < 0 || r.alone {
-			i = len(commands)
-			commands = append(commands, &command{argv: argv})
+		change, path, err := r.plan(g)
+		switch {
+		case len(change) == 0 || err != nil:
+			r.end(err)
+		case len(now) > 0 && (!slices.Equal(change, argv) || slices.Contains(paths, path)):
+			rest = append(rest, r)
+		default:
+			argv, paths, now = change, append(paths, path), append(now, r)
 		}
-		commands[i].paths = append(commands[i].paths, path)
-		commands[i].asks = append(commands[i].asks, r)
 	}
-	for _, o := range commands {
-		err := b.tool.change(ctx, c.VG, append(o.argv, o.paths...)...)
-		for _, r := range o.asks {
-			if err != nil && len(o.paths) > 1 && said(err, "") {
-				r.alone = true // one of them is in the way of the others
-				rest = append(rest, r)
-			} else {
-				r.end(err)
-			}
+	if len(now) == 0 {
+		return rest
+	}
+	err := b.tool.change(ctx, c.VG, append(argv, paths...)...)
+	for _, r := range now {
+		if err != nil && len(now) > 1 && said(err, "") {
+			r.alone = true // one of them is in the way of the others
+			rest = append(rest, r)
+		} else {
+			r.end(err)
 		}
 	}
 	return rest

@@ -182,3 +182,51 @@ func TestTogetherCancelled(t *testing.T) {
 		}
 	})
 }
+
+// What was planned before a command ran is looked at again after it: a snapshot that
+// somebody else has made meanwhile would go with its volume (lvremove --yes).
+func TestTogetherLooksAgain(t *testing.T) {
+	testenv.Bubble(t, func(t *testing.T) {
+		f := newFake()
+		b := onFake(t, f, optionsFor("linear"))
+		first := createVolume(t, b, "a", "linear", 8<<20)
+		c, v, err := b.peekVolume(t.Context(), createVolume(t, b, "b", "linear", 8<<20).ID, kindVolume)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.after = func(args []string) error {
+			if args[0] == "lvchange" {
+				f.lvs = append(f.lvs, &fakeLV{name: "foreign", uuid: f.newUUID(), typ: "linear", extents: 1, cow: true, origin: v.name})
+			}
+			return nil
+		}
+		f.commands = nil
+		errs := queued(t, b, record(b, first.ID, backends.FormatStarted), func() error { return b.removeTogether(ctxOf(), c, v) })
+		if errs[0] != nil || !errors.Is(errs[1], backends.ErrInUse) {
+			t.Error(errs)
+		}
+		if f.drain("lvremove") != 0 {
+			t.Error("removed, with another's snapshot of it")
+		}
+	})
+}
+
+// A panic of who is at the VG for others fails their calls; nobody waits for ever.
+func TestTogetherPanic(t *testing.T) {
+	testenv.Bubble(t, func(t *testing.T) {
+		f := newFake()
+		b := onFake(t, f, optionsFor("linear"))
+		v := createVolume(t, b, "a", "linear", 8<<20)
+		broken := func() (err error) {
+			defer func() { err = fmt.Errorf("panic: %v", recover()) }()
+			return b.together(ctxOf(), b.order[0], func(*group) ([]string, string, error) { panic("a plan") })
+		}
+		errs := queued(t, b, broken, record(b, v.ID, backends.FormatStarted))
+		if errs[0] == nil || !errors.Is(errs[1], backends.ErrUnavailable) {
+			t.Error(errs)
+		}
+		if err := record(b, v.ID, backends.FormatStarted)(); err != nil {
+			t.Errorf("again: %v", err)
+		}
+	})
+}
