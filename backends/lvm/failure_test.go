@@ -289,6 +289,28 @@ func TestVGReplaced(t *testing.T) {
 	}
 }
 
+// What one class says of the UUID of its VG holds for all that are in it: whoever looks
+// at a VG does so for the calls of others, too.
+func TestVGReplacedForAll(t *testing.T) {
+	uuid := "yy4U8q-kv4Z-DXmg-NnP4-mrAJ-QQRV-vXdfEe"
+	for _, i := range []int{0, 1} {
+		o := testOptions()
+		o.Classes[i].VGUUID = uuid
+		b := onFake(t, newFake(), o)
+		for _, class := range []string{"linear", "thin"} {
+			id := makeID(class, nameOf(kindVolume, "gone"))
+			if err := b.DeleteVolume(t.Context(), backends.DeleteVolumeRequest{ID: id}); !errors.Is(err, backends.ErrUnavailable) {
+				t.Errorf("%d: %s: %v", i, class, err)
+			}
+		}
+	}
+	o := testOptions()
+	o.Classes[0].VGUUID, o.Classes[1].VGUUID = uuid, "zz4U8q-kv4Z-DXmg-NnP4-mrAJ-QQRV-vXdfEe"
+	if _, err := New(o); err == nil || !strings.Contains(err.Error(), "another UUID") {
+		t.Error(err)
+	}
+}
+
 func TestVolumeRenamedByHand(t *testing.T) {
 	f := newFake()
 	b := onFake(t, f, optionsFor("linear"))

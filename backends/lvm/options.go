@@ -1,6 +1,7 @@
 package lvm
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -64,7 +65,7 @@ const (
 type Class struct {
 	Name   string // a part of the IDs of its volumes, for ever: 1 to 31 of [a-z0-9-]
 	VG     string // the volume group. It may be renamed: then change this
-	VGUUID string // "": the VG that has the name when it is first seen
+	VGUUID string // "": another class's of this VG, or the VG that has the name when it is first seen
 
 	Profile Profile // "": Linear
 	Stripes int     // disks with data, without parity; 0: 2 (raid6: 3). Of striped, raid5, raid6, raid10
@@ -232,6 +233,7 @@ func (o *Options) check() error {
 		seen[c.Name] = true
 		c.check(&bad)
 	}
+	oneUUID(&bad, o.Classes)
 	checkWipes(&bad, o.Classes)
 	checkPools(&bad, o.Classes)
 	if o.Half == 0 {
@@ -254,6 +256,20 @@ func (o *Options) check() error {
 		o.Command = command.New(&command.Options{Logger: o.Logger, Grace: time.Minute})
 	}
 	return errors.Join(bad...)
+}
+
+// oneUUID has the UUID that one class gives its VG be that of all classes there: who
+// looks at a VG does so for all of them.
+func oneUUID(bad *complaints, classes []Class) {
+	of := map[string]string{}
+	for _, c := range classes {
+		was := of[c.VG]
+		bad.when(was != "" && c.VGUUID != "" && was != c.VGUUID, "class %s: another class of volume group %s has another UUID of it", c.Name, c.VG)
+		of[c.VG] = cmp.Or(c.VGUUID, was)
+	}
+	for i := range classes {
+		classes[i].VGUUID = of[classes[i].VG]
+	}
 }
 
 // profile is what lvcreate must be told, and how many disks it takes.
