@@ -120,15 +120,13 @@ func (b *Backend) mark(ctx context.Context, id, kind string, refuse []func(*volu
 		return nil, nil, err
 	}
 	var v *volume
+	var in *group
 	var want string
 	tagged := false
 	err = b.together(ctx, c, func(g *group) ([]string, string, error) {
 		found, err := g.find(c.Name, name)
-		if v = found; err != nil {
+		if v, in = found, g; v == nil || err != nil {
 			return nil, "", err
-		}
-		if v == nil {
-			return nil, "", b.absent(ctx, g, kind, id)
 		}
 		for _, r := range refuse {
 			if err := r(v); err != nil {
@@ -150,6 +148,8 @@ func (b *Backend) mark(ctx context.Context, id, kind string, refuse []func(*volu
 		return nil, nil, classify(fmt.Errorf("delete %s: %w", id, err))
 	case err != nil:
 		return nil, nil, err
+	case v == nil:
+		return nil, nil, b.absent(ctx, in, kind, id)
 	case !tagged:
 		return c, v, nil
 	}

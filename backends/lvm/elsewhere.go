@@ -14,7 +14,8 @@ import (
 
 // absent is the answer to who asks by ID for what is not in g, which has all of its
 // disks: "not found" only when no other VG of the node has it either. One command more,
-// for what hardly ever is asked for.
+// for what hardly ever is asked for; nobody has the VG's turn meanwhile, for it looks at
+// disks that are none of ours, and one of them may hang.
 func (b *Backend) absent(ctx context.Context, g *group, kind, id string) error {
 	if kind != kindVolume && kind != kindSnapshot {
 		return notFound(kind, id) // what the driver has made for itself goes where it is seen

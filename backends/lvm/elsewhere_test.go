@@ -183,3 +183,32 @@ func TestListOfDoubts(t *testing.T) {
 		}
 	}
 }
+
+// All disks of the node are looked at by who has no turn at a VG: one that is none of
+// ours and hangs holds nobody else up.
+func TestAbsentWithoutTheTurn(t *testing.T) {
+	f := newFake()
+	b := onFake(t, f, optionsFor("linear"))
+	looks := 0
+	f.before = func(args []string) error {
+		if slices.Contains(args, "--readonly") {
+			if looks++; len(b.turns.Running()) > 0 {
+				t.Error("with the turn of a volume group")
+			}
+		}
+		return nil
+	}
+	id := makeID("linear", nameOf(kindVolume, "gone"))
+	for what, err := range map[string]error{
+		"delete": b.DeleteVolume(t.Context(), backends.DeleteVolumeRequest{ID: id}),
+		"format": record(b, id, backends.FormatStarted)(),
+		"look":   second(b.Volume(t.Context(), backends.VolumeRequest{ID: id})),
+	} {
+		if !errors.Is(err, backends.ErrNotFound) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if looks != 3 {
+		t.Errorf("%d looks", looks)
+	}
+}

@@ -143,13 +143,15 @@ func (b *Backend) RecordFormat(ctx context.Context, req backends.RecordFormatReq
 		return err
 	}
 	changed := false
+	var absentIn *group
 	err = b.together(ctx, c, func(g *group) ([]string, string, error) {
 		v, err := g.find(c.Name, name)
 		switch {
 		case err != nil:
 			return nil, "", err
 		case v == nil:
-			return nil, "", b.absent(ctx, g, kindVolume, req.ID)
+			absentIn = g
+			return nil, "", nil
 		case v.own.State != stateReady:
 			return nil, "", v.notReady()
 		}
@@ -167,6 +169,9 @@ func (b *Backend) RecordFormat(ctx context.Context, req backends.RecordFormatReq
 		changed = true
 		return append(argv, addTags(tag)...), v.path(), nil
 	})
+	if err == nil && absentIn != nil {
+		err = b.absent(ctx, absentIn, kindVolume, req.ID)
+	}
 	if err != nil {
 		return classify(fmt.Errorf("volume %s: %w", req.ID, err))
 	}
