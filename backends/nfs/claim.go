@@ -6,6 +6,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/csikit/csikit/backends"
@@ -110,11 +111,64 @@ func (s *site) freeBelow(subDir string) error {
 	if err := s.noneBelow(subDir); err != nil {
 		return err
 	}
-	switch _, err := s.root.Lstat(path.Join(subDir, s.control, shareFile)); {
-	case err == nil:
-		return fmt.Errorf("%w: subDir %q is a share itself, and may have volumes", backends.ErrIncompatible, subDir)
-	case !notExist(err):
+	if err := s.noneKept(subDir); err != nil {
 		return err
+	}
+	return s.noShare(subDir)
+}
+
+// noneKept refuses a path with a directory inside that a deleted volume left, because
+// its class says retain.
+func (s *site) noneKept(subDir string) error {
+	names, err := s.root.Names(s.at(dirKept))
+	if err != nil {
+		return err
+	}
+	for some := range slices.Chunk(names, readAhead) {
+		errs := make([]error, len(some))
+		var wg sync.WaitGroup
+		for i, name := range some {
+			wg.Go(func() { errs[i] = s.notKept(subDir, path.Join(dirKept, name)) })
+		}
+		wg.Wait()
+		if err := errors.Join(errs...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *site) notKept(subDir, record string) error {
+	var m marker
+	if err := s.read(record, &m); err != nil {
+		return ignoreGone(err)
+	}
+	if m.State != stateRetaining || !strings.HasPrefix(m.SubDir, subDir+"/") {
+		return nil
+	}
+	info, err := s.root.Lstat(m.SubDir)
+	if err == nil && info.Dir() && s.owns(&m, info) {
+		return fmt.Errorf("%w: subDir %q has a directory inside that was to be kept, %q (of volume %q)", backends.ErrIncompatible, subDir, m.SubDir, m.Name)
+	}
+	return ignoreGone(err)
+}
+
+// noShare refuses a directory that is the root of a share, of whichever installation.
+func (s *site) noShare(subDir string) error {
+	names, err := s.root.Names(subDir)
+	if err != nil {
+		return ignoreGone(err)
+	}
+	for _, name := range names {
+		if !strings.HasPrefix(name, controlPrefix) {
+			continue
+		}
+		switch _, err := s.root.Lstat(path.Join(subDir, name, shareFile)); {
+		case err == nil:
+			return fmt.Errorf("%w: subDir %q is a share itself, and may have volumes", backends.ErrIncompatible, subDir)
+		case !notExist(err) && !errors.Is(err, syscall.ENOTDIR) && !errors.Is(err, syscall.ELOOP):
+			return err
+		}
 	}
 	return nil
 }
@@ -179,6 +233,9 @@ func (s *site) dropParents(subDir string) error {
 		}
 		if key, err := s.claimed(p); err != nil || key != "" {
 			return err // a volume by now, however empty
+		}
+		if has, err := s.othersHave(p); err != nil || has {
+			return err // or another installation's
 		}
 		info, err := s.root.Lstat(p)
 		if err != nil && !notExist(err) {

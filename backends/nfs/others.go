@@ -2,6 +2,7 @@ package nfs
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"path"
 	"strings"
@@ -39,6 +40,19 @@ func (s *site) notOthers(others []string, p string) error {
 		}
 	}
 	return nil
+}
+
+// othersHave tells whether another installation claims a path.
+func (s *site) othersHave(p string) (bool, error) {
+	others, err := s.others()
+	if err != nil {
+		return false, err
+	}
+	err = s.notOthers(others, p)
+	if errors.Is(err, backends.ErrIncompatible) {
+		return true, nil
+	}
+	return false, err
 }
 
 // noneBelow refuses a path that is a volume of another installation, or has one inside.
