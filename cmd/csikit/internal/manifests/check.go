@@ -63,7 +63,24 @@ func (w *writer) mounted() []string { return []string{socketDir, w.stateDir(), "
 // there already.
 func (w *writer) needed() []string {
 	taken := append(w.mounted(), w.o.HostPaths...)
-	return slices.DeleteFunc(w.f.hostPaths(), func(p string) bool { return slices.Contains(taken, p) })
+	return slices.DeleteFunc(w.f.hostPaths(), func(p string) bool {
+		has := slices.Contains(taken, p)
+		taken = append(taken, p)
+		return has
+	})
+}
+
+// checkPath refuses what cannot be mounted into a container.
+func checkPath(p string) error {
+	switch {
+	case !path.IsAbs(p):
+		return fmt.Errorf("%q is no absolute path", p)
+	case strings.Contains(p, ":"):
+		return fmt.Errorf("%q has a colon, which no mount of a container may have", p)
+	case p == "/":
+		return errors.New("/ of the host cannot be the container's")
+	}
+	return nil
 }
 
 // checkPaths: a container has one mount at a path.
@@ -71,17 +88,17 @@ func (w *writer) checkPaths() error {
 	var errs []error
 	taken := w.mounted()
 	for i, p := range append([]string{w.o.Kubelet}, w.o.HostPaths...) {
-		switch {
-		case !path.IsAbs(p):
-			errs = append(errs, fmt.Errorf("%q is no absolute path", p))
-		case strings.Contains(p, ":"):
-			errs = append(errs, fmt.Errorf("%q has a colon, which no mount of a container may have", p))
-		case p == "/":
-			errs = append(errs, errors.New("/ of the host cannot be the container's"))
-		case i > 0 && slices.Contains(taken, p):
-			errs = append(errs, fmt.Errorf("%q is mounted into the driver's container already", p))
+		err := checkPath(p)
+		if err == nil && i > 0 && slices.Contains(taken, p) {
+			err = fmt.Errorf("%q is mounted into the driver's container already", p)
 		}
+		errs = append(errs, err)
 		taken = append(taken, p)
+	}
+	for _, p := range w.needed() {
+		if err := checkPath(p); err != nil {
+			errs = append(errs, fmt.Errorf("the driver says that its nodes need it: %w", err))
+		}
 	}
 	return errors.Join(errs...)
 }

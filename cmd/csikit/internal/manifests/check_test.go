@@ -65,7 +65,7 @@ func TestNodesOnly(t *testing.T) {
 func TestNeeded(t *testing.T) {
 	f := loop(t)
 	f.manifest = maps.Clone(f.manifest)
-	f.manifest[deploymentPrefix+"hostPaths"] = "/run/lock/lvm,/srv,/dev"
+	f.manifest[deploymentPrefix+"hostPaths"] = "/run/lock/lvm,/srv,/dev,/run/lock/../lock/lvm,/srv/"
 	_, kinds := write(t, f, Options{Image: "x", Namespace: "default", HostPaths: []string{"/srv/"}})
 	seen := map[any]int{}
 	for _, m := range containers(t, kinds["DaemonSet"][0])["driver"]["volumeMounts"].([]any) {
@@ -74,6 +74,12 @@ func TestNeeded(t *testing.T) {
 	for _, p := range []any{"/run/lock/lvm", "/srv", "/dev"} {
 		if seen[p] != 1 {
 			t.Errorf("%v is mounted %d times: %v", p, seen[p], seen)
+		}
+	}
+	for paths, want := range map[string]string{"/": "/ of the host", "run": `"run" is no absolute path`, "/a:b": "colon"} {
+		f.manifest[deploymentPrefix+"hostPaths"] = paths
+		if err := Write(io.Discard, f, Options{Image: "x", Namespace: "default"}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", paths, err)
 		}
 	}
 }

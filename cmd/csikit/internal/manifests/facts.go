@@ -182,7 +182,11 @@ func (f *Facts) privilegedController() bool { return f.deployment("privilegedCon
 
 // hostPaths are directories that nodes need.
 func (f *Facts) hostPaths() []string {
-	return strings.FieldsFunc(f.manifest[deploymentPrefix+"hostPaths"], func(r rune) bool { return r == ',' })
+	list := strings.FieldsFunc(f.manifest[deploymentPrefix+"hostPaths"], func(r rune) bool { return r == ',' })
+	for i := range list {
+		list[i] = clean(list[i])
+	}
+	return list
 }
 
 // base is the driver's name in names of objects: csi.example.com is csi-example-com.
