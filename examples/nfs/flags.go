@@ -41,7 +41,7 @@ func parse(args []string) (*settings, error) {
 	ids := map[string]string{}
 	fs.Func("share-id", "NAME=ID: the id in the share.json of a share, so that no other one is taken for it; may be repeated", func(v string) error {
 		name, id, ok := strings.Cut(v, "=")
-		if !ok || ids[name] != "" {
+		if !ok || id == "" || ids[name] != "" {
 			return fmt.Errorf("want NAME=ID, once for each share")
 		}
 		ids[name] = id

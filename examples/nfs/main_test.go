@@ -49,7 +49,7 @@ func TestFlags(t *testing.T) {
 	if s, err = parse([]string{"-share", "main=/data", "-share", "more=/more", "-share-id", "more=" + id, "-state-dir", "/d"}); err != nil || s.Shares[0].ID != "" || s.Shares[1].ID != id || s.StateDir != "/d/shares" {
 		t.Errorf("%+v, %v", s, err)
 	}
-	for _, args := range [][]string{{"-share", "main=/d", "-share-id", "other=" + id}, {"-share", "main=/d", "-share-id", "main"}, {"-share", "main"}, {"-share", "main=nfs1"}, {"-mode", "neither"}, {"-legacy", "perhaps"}, {"more"}, {"-shares", "/none"}, {"-share", "here=/data", "-register"}} {
+	for _, args := range [][]string{{"-share", "main=/d", "-share-id", "other=" + id}, {"-share", "main=/d", "-share-id", "main"}, {"-share", "main=/d", "-share-id", "main="}, {"-share", "main"}, {"-share", "main=nfs1"}, {"-mode", "neither"}, {"-legacy", "perhaps"}, {"more"}, {"-shares", "/none"}, {"-share", "here=/data", "-register"}} {
 		if _, err := parse(args); err == nil {
 			t.Errorf("%q is accepted", args)
 		}
