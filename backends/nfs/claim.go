@@ -166,7 +166,7 @@ func (s *site) noShare(subDir string) error {
 		switch _, err := s.root.Lstat(path.Join(subDir, name, shareFile)); {
 		case err == nil:
 			return fmt.Errorf("%w: subDir %q is a share itself, and may have volumes", backends.ErrIncompatible, subDir)
-		case !notExist(err) && !errors.Is(err, syscall.ENOTDIR) && !errors.Is(err, syscall.ELOOP):
+		case !notExist(err) && !noDirectory(err):
 			return err
 		}
 	}

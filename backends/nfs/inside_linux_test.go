@@ -59,3 +59,14 @@ func TestParentAdopted(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestNoInstallation: a file, or a link, with such a name is nobody's installation.
+func TestNoInstallation(t *testing.T) {
+	f := newFixture(t)
+	f.write(controlPrefix+"notes", "of the administrator")
+	f.must(os.Symlink("/etc", f.at(controlPrefix+"link")))
+	f.must(os.MkdirAll(f.at("old", controlPrefix+"dir"), 0o755))
+	f.write("old/"+controlPrefix+"file", "of the administrator")
+	f.must(f.delete(f.create("pv", paramSubDir, "team/pv").ID))
+	f.create("adopted", paramSubDir, "old", paramAdopt, "true")
+}

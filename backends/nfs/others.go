@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path"
 	"strings"
+	"syscall"
 
 	"github.com/csikit/csikit/backends"
 )
@@ -35,11 +36,17 @@ func (s *site) notOthers(others []string, p string) error {
 		switch _, err := s.root.Lstat(path.Join(o, claimPath(dirClaims, p))); {
 		case err == nil:
 			return fmt.Errorf("%w: %q is a volume of another installation, %s", backends.ErrIncompatible, p, strings.TrimPrefix(o, controlPrefix))
-		case !notExist(err):
+		case !notExist(err) && !noDirectory(err):
 			return err
 		}
 	}
 	return nil
+}
+
+// noDirectory is what a path says that leads through a file or a link: what somebody
+// called like that is no installation.
+func noDirectory(err error) bool {
+	return errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.ELOOP)
 }
 
 // othersHave tells whether another installation claims a path.
@@ -66,7 +73,7 @@ func (s *site) noneBelow(subDir string) error {
 	}
 	for _, o := range others {
 		names, err := s.root.Names(path.Join(o, dirClaims))
-		if err := ignoreGone(err); err != nil {
+		if err != nil && !notExist(err) && !noDirectory(err) {
 			return err
 		}
 		for _, name := range names {
