@@ -1,7 +1,9 @@
 package nfs
 
 import (
+	"bytes"
 	"os"
+	"regexp"
 	"testing"
 
 	"github.com/csikit/csikit/backends"
@@ -58,6 +60,31 @@ func TestParentAdopted(t *testing.T) {
 	if _, err := os.Lstat(f.at("team")); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestCopiedShare: on a share that was copied inodes say nothing, and what stands at a
+// volume's path may be another installation's by now.
+func TestCopiedShare(t *testing.T) {
+	f := newFixture(t)
+	o := f.b.o
+	o.Installation = "other"
+	other := &fixture{t, open(t, o), f.dir}
+	other.must(other.b.RecoverController(t.Context()))
+	v := f.create("pv")
+	f.must(os.Rename(f.at("pv"), f.at("away")))
+	other.create("theirs", paramSubDir, "pv")
+	other.write("pv/data", "precious")
+	record := f.at(".csi-csikit", markerPath(keyOf("pv")))
+	text, err := os.ReadFile(record)
+	f.must(err)
+	copied := regexp.MustCompile(`"root": \d+`).ReplaceAll(text, []byte(`"root": 1`))
+	if bytes.Equal(copied, text) {
+		t.Fatalf("no root: %s", text)
+	}
+	f.must(os.WriteFile(record, copied, 0o600))
+	f.must(f.delete(v.ID))
+	other.holds("pv/data", "precious")
+	f.litter()
 }
 
 // TestNoInstallation: a file, or a link, with such a name is nobody's installation.

@@ -123,6 +123,11 @@ func (s *site) carryOut(m *marker) error {
 	case !info.Dir() || !s.owns(m, info):
 		return nil
 	}
+	if m.Root != s.inode || m.Inode == 0 { // its inode says nothing
+		if has, err := s.othersHave(m.SubDir); err != nil || has {
+			return err
+		}
+	}
 	s.step("nfs.unmake.looked")
 	err = s.root.Rename(m.SubDir, m.Target)
 	switch {
