@@ -89,3 +89,22 @@ func TestServerKey(t *testing.T) {
 		}
 	}
 }
+
+// TestApart: a superblock of its own has what nobody else can have.
+func TestApart(t *testing.T) {
+	own := handle{tag: volumeTag, share: Share{Name: "main"}, key: keyOf("pv")}.String()
+	for _, tc := range []struct {
+		id, source string
+		want       bool
+	}{
+		{own, "server:/export/team/a", true},
+		{"server#export#pvc-6e1f2b9c-0d9b-4a2e-8f6e-0123456789ab##", "server:/export/pvc-6e1f2b9c-0d9b-4a2e-8f6e-0123456789ab", true},
+		{"server#export#team#pv#retain", "server:/export/team", false},
+		{"server/export##", "server:/export", false},
+		{"by-hand", "server:/export", false},
+	} {
+		if got := apart(backends.MountRemoteRequest{ID: tc.id, Mount: backends.Mount{Source: tc.source}}); (len(got) > 0) != tc.want {
+			t.Errorf("%s at %s: %q", tc.id, tc.source, got)
+		}
+	}
+}

@@ -42,8 +42,7 @@ func (s *nodeState) lane() lane { return lane{server: s.Server, name: laneNode, 
 // OpenVolume says what to mount; it asks no server. A volume of a share with a
 // server is mounted by itself, server:/export/subDir, so that its root is the root
 // of a mount, which can be bound and unmounted when the server is dead. The kernel
-// has one connection for all mounts of a server, and each has a superblock of its own
-// (apart).
+// has one connection for all mounts of a server; what they share besides, see apart.
 func (b *Backend) OpenVolume(_ context.Context, req backends.OpenVolumeRequest) (*backends.Source, error) {
 	if err := b.serves(NodeHalf); err != nil {
 		return nil, err

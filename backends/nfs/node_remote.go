@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -19,7 +21,7 @@ func (b *Backend) MountRemote(ctx context.Context, req backends.MountRemoteReque
 	if err := b.serves(NodeHalf); err != nil {
 		return err
 	}
-	o, err := parseOptions(apart(), req.Mount.Options, req.Flags.Reveal())
+	o, err := parseOptions(apart(req), req.Mount.Options, req.Flags.Reveal())
 	if err != nil {
 		return err
 	}
@@ -47,11 +49,23 @@ func (b *Backend) MountRemote(ctx context.Context, req backends.MountRemoteReque
 	return mountError(req.Mount.Source, err)
 }
 
-// apart gives each volume a superblock, unless its options say otherwise. Volumes of
-// one export would be one device, with "/" as the root of each mount in mountinfo:
-// kubelet then takes one volume for a reference to another ("still mounted by other
-// references") and does not call NodeUnstageVolume while two are staged.
-func apart() []string { return []string{"nosharecache"} }
+// apart gives a volume that nobody else has a superblock of its own, unless its options
+// say otherwise. Volumes of one export would be one device, with "/" as the root of each
+// mount in mountinfo: kubelet then takes one volume for a reference to another ("still
+// mounted by other references") and does not call NodeUnstageVolume while two are staged.
+// Two volumes that are one directory, which somebody wrote by hand, are left together:
+// each would have a cache, and one not see what the other has written.
+func apart(req backends.MountRemoteRequest) []string {
+	h, err := parseHandle(req.ID)
+	own := err == nil && h.tag == volumeTag // one directory is one volume: see claim
+	if own || provisioned.MatchString(path.Base(req.Mount.Source)) {
+		return []string{"nosharecache"}
+	}
+	return nil
+}
+
+// provisioned is a directory that csi-driver-nfs made for one volume.
+var provisioned = regexp.MustCompile(`^pvc-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 
 // hostOf is the server of a mount's source.
 func hostOf(source string) string {

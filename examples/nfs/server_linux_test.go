@@ -128,11 +128,16 @@ func options(t *testing.T, r *rig) {
 
 // twoVolumes of one export are two devices: kubelet looks in mountinfo for what else
 // has the device and the root of a staged volume, and does not unstage it while there
-// is any. NFS says "/" of each root.
+// is any. NFS says "/" of each root. Two that may be one directory are one device: a pod
+// sees at once what the other has written.
 func twoVolumes(t *testing.T, r *rig) {
-	a, b := vol{id: "two-a", subDir: "two-a"}, vol{id: "two-b", subDir: "two-b"}
-	r.up(a)
-	r.up(b)
+	a := vol{id: "two-a", subDir: "pvc-6e1f2b9c-0d9b-4a2e-8f6e-0123456789ab"}
+	b := vol{id: "two-b", subDir: "pvc-7e1f2b9c-0d9b-4a2e-8f6e-0123456789ab"}
+	c, d := vol{id: "two-c", subDir: "two"}, vol{id: "two-d", subDir: "two"}
+	e := vol{id: "two-e", subDir: b.subDir, options: "sharecache"}
+	for _, v := range []vol{a, b, c, d, e} {
+		r.up(v)
+	}
 	all, err := mnt.List()
 	r.must(err)
 	dev := map[string]uint64{}
@@ -140,19 +145,18 @@ func twoVolumes(t *testing.T, r *rig) {
 		dev[m.Point] = m.Dev
 	}
 	if one, two := dev[r.staging(a)], dev[r.staging(b)]; one == 0 || two == 0 || one == two {
-		t.Errorf("devices %#x and %#x", one, two)
+		t.Errorf("devices %#x and %#x of two volumes", one, two)
+	}
+	if one, two := dev[r.staging(c)], dev[r.staging(d)]; one == 0 || one != two {
+		t.Errorf("devices %#x and %#x of one directory", one, two)
 	}
 	if dev[r.staging(a)] != dev[r.target(a, 1)] {
 		t.Error("a pod's target is no bind of what is staged")
 	}
-	c := vol{id: "two-c", subDir: "two-c", options: "sharecache"}
-	d := vol{id: "two-d", subDir: "two-d", options: "sharecache"}
-	r.up(c)
-	r.up(d)
-	if c, d := mountLine(t, r.staging(c)), mountLine(t, r.staging(d)); strings.Contains(c+d, "nosharecache") {
-		t.Errorf("the volume's own options win:\n%s%s", c, d)
+	if line := mountLine(t, r.staging(e)); strings.Contains(line, "nosharecache") {
+		t.Errorf("the volume's own options win: %s", line)
 	}
-	for _, v := range []vol{a, b, c, d} {
+	for _, v := range []vol{a, b, c, d, e} {
 		r.down(v)
 	}
 }
