@@ -204,7 +204,14 @@ func TestRealFUSEHungServer(t *testing.T) {
 		t.Error("a server that hung for a moment was replaced")
 	}
 	r.kill("v", unix.SIGSTOP)
-	st, err := r.Stats(t.Context(), mounter.StatsRequest{ID: "v", Path: r.path("t")})
+	r.until("stopped", func() bool {
+		b, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+		return strings.Contains(string(b), ") T ")
+	})
+	var st *mounter.Stats
+	for range 2 { // the first may still get what the server said before
+		st, err = r.Stats(t.Context(), mounter.StatsRequest{ID: "v", Path: r.path("t")})
+	}
 	if err == nil && st.Age == 0 { // and its look at the target still waits
 		t.Errorf("figures of a server that is stopped: %+v", st)
 	}
