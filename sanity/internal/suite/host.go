@@ -176,15 +176,18 @@ func persists(t *T) {
 	v.Unpublish(target)
 	target = v.PublishAt()
 	mustHold(t, "NS-06 NP-07", "after unpublish and publish", target, "first")
-	v.Unpublish(target)
-	v.FromNode()
-	target = v.ToNode().PublishAt()
+	target = nextPod(v, target)
 	mustHold(t, "NS-06 NU-02", "after unstage, stage and publish", target, "first")
 	mustStore(t, "NP-07", target, "second")
+	target = nextPod(v, target)
+	mustHold(t, "NS-06 NU-02", "the second time", target, "second")
+}
+
+// nextPod takes a volume off its node and brings it back, and gives the new target.
+func nextPod(v *check.Volume, target string) string {
 	v.Unpublish(target)
 	v.FromNode()
-	target = v.ToNode().PublishAt()
-	mustHold(t, "NS-06 NU-02", "the second time", target, "second")
+	return v.ToNode().PublishAt()
 }
 
 // ownData stages both before it publishes one.

@@ -115,9 +115,7 @@ func forceDeleted(t *T) {
 	}
 	mustHold(t, "DV-07", "DeleteVolume was refused, and the pod", target, "first")
 	mustStore(t, "DV-07", target, "second")
-	v.Unpublish(target)
-	v.FromNode()
-	target = v.ToNode().PublishAt()
+	target = nextPod(v, target)
 	mustHold(t, "DV-07", "DeleteVolume was refused, and the next pod", target, "second")
 	v.Unpublish(target)
 	v.FromNode()
