@@ -101,6 +101,18 @@ func (b *Backend) turn(ctx context.Context, c *Class) (leave func(), err error) 
 	return b.turns.Enter(ctx, c.VG)
 }
 
+// lookInTurn waits for the caller's turn, and looks at the VG then.
+func (b *Backend) lookInTurn(ctx context.Context, c *Class, look looker) (g *group, leave func(), err error) {
+	if leave, err = b.turn(ctx, c); err != nil {
+		return nil, nil, err
+	}
+	if g, err = look(ctx, c); err != nil {
+		leave()
+		return nil, nil, err
+	}
+	return g, leave, nil
+}
+
 // groups are the classes with one of each VG.
 func (b *Backend) groups() []*Class {
 	var list []*Class

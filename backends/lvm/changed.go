@@ -132,15 +132,11 @@ const (
 // awake is the pool of a thin LV, which is activated if it is not: what is not active
 // shows no metadata.
 func (b *Backend) awake(ctx context.Context, c *Class, v *volume) (*volume, error) {
-	leave, err := b.turn(ctx, c)
+	g, leave, err := b.lookInTurn(ctx, c, b.look)
 	if err != nil {
 		return nil, err
 	}
 	defer leave()
-	g, err := b.look(ctx, c)
-	if err != nil {
-		return nil, err
-	}
 	p := g.named(v.pool)
 	if p == nil {
 		return nil, fmt.Errorf("%w: thin pool %s/%s is not there", backends.ErrUnavailable, g.name, v.pool)

@@ -80,16 +80,11 @@ func (b *Backend) astray(g *group, kind, name string) error {
 // everywhere are this driver's LVs in all VGs of the node, with their tags alone. It
 // takes no locks: others may be at work in VGs that are none of ours.
 func (b *Backend) everywhere(ctx context.Context) (all []*volume, err error) {
-	args := append([]string{"lvs", "--readonly"}, reportOptions...)
-	out, err := b.tool.read(ctx, "", append(args, "-o", "vg_name,vg_uuid,lv_name,lv_tags")...)
+	rows, err := b.tool.rows(ctx, "", "lv", "--readonly", "-o", "vg_name,vg_uuid,lv_name,lv_tags")
 	if err != nil {
 		return nil, err
 	}
-	rows, err := decodeReport(out)
-	if err != nil {
-		return nil, err
-	}
-	for _, r := range rows["lv"] {
+	for _, r := range rows {
 		in := reader{row: r}
 		v := &volume{g: &group{name: in.text("vg_name"), uuid: in.text("vg_uuid")}, name: in.text("lv_name"), tags: tagsOf(in.text("lv_tags"))}
 		if in.err != nil {

@@ -162,15 +162,11 @@ func (b *Backend) handOver(ctx context.Context, c *Class, v *volume, extents int
 	if half == nil || half.size != extents*g.extent {
 		return nil, fmt.Errorf("%w: what volume %s is to grow by is not prepared", backends.ErrUnavailable, v.id())
 	}
-	out, err := b.tool.read(ctx, c.VG, append(append([]string{"lvs", "-a"}, reportOptions...), "-o", "lv_name,seg_pe_ranges", c.VG)...)
+	rows, err := b.tool.rows(ctx, c.VG, "lv", "-a", "-o", "lv_name,seg_pe_ranges", c.VG)
 	if err != nil {
 		return nil, err
 	}
-	all, err := decodeReport(out)
-	if err != nil {
-		return nil, err
-	}
-	for _, r := range all["lv"] {
+	for _, r := range rows {
 		name := strings.Trim(r["lv_name"], "[]")
 		if name != half.name && !strings.HasPrefix(name, half.name+"_rimage_") {
 			continue

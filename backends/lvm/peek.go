@@ -152,17 +152,12 @@ func (b *Backend) read(ctx context.Context, d directKernel, vg string, k *known)
 
 // arm asks lvm where the disks are, and whether all are there.
 func (b *Backend) arm(ctx context.Context, vg string, k *known) error {
-	args := append([]string{"pvs"}, reportOptions...)
-	out, err := b.tool.read(ctx, vg, append(args, "-o", "pv_name,pv_uuid,pv_missing,vg_name,vg_missing_pv_count", "--select", "vg_name="+vg)...)
-	if err != nil {
-		return err
-	}
-	all, err := decodeReport(out)
+	rows, err := b.tool.rows(ctx, vg, "pv", "-o", "pv_name,pv_uuid,pv_missing,vg_name,vg_missing_pv_count", "--select", "vg_name="+vg)
 	if err != nil {
 		return err
 	}
 	paths := map[string]string{}
-	for _, r := range all["pv"] {
+	for _, r := range rows {
 		in := reader{row: r}
 		if in.text("vg_name") != vg || in.int("vg_missing_pv_count") != 0 || in.text("pv_missing") != "" || in.err != nil {
 			return fmt.Errorf("%w: disks of %s: %w", errDoubt, vg, errors.Join(in.err, errNoReason))

@@ -207,15 +207,11 @@ func (b *Backend) watchPools() {
 }
 
 func (b *Backend) tendPool(ctx context.Context, c *Class) error {
-	leave, err := b.turn(ctx, c)
+	g, leave, err := b.lookInTurn(ctx, c, b.peek)
 	if err != nil {
 		return err
 	}
 	defer leave()
-	g, err := b.peek(ctx, c)
-	if err != nil {
-		return err
-	}
 	p, err := pool(g, c)
 	if errors.Is(err, errNoPool) {
 		return nil

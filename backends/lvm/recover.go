@@ -101,15 +101,11 @@ func (b *Backend) deactivateAll(ctx context.Context, c *Class, idle []*volume) {
 }
 
 func (b *Backend) deactivateSome(ctx context.Context, c *Class, idle []*volume) error {
-	leave, err := b.turn(ctx, c)
+	g, leave, err := b.lookInTurn(ctx, c, b.look)
 	if err != nil {
 		return err
 	}
 	defer leave()
-	g, err := b.look(ctx, c)
-	if err != nil {
-		return err
-	}
 	argv := []string{"lvchange", "--activate", "n"}
 	var restore []func()
 	for _, was := range idle {

@@ -80,7 +80,7 @@ type document struct {
 	Report []map[string][]row `json:"report"`
 }
 
-// decodeReport reads what lvm wrote and gives the lines of one kind. Lines of the
+// decodeReport reads what lvm wrote and gives the lines of each kind. Lines of the
 // log that lvm mixes in are no JSON, and an error.
 func decodeReport(out []byte) (map[string][]row, error) {
 	var doc document

@@ -95,15 +95,11 @@ func (b *Backend) unfinished(ctx context.Context) (kept func(v *volume) bool) {
 // sweep takes away what is half-made, in which nobody's data is, and goes on in the
 // background with what is being deleted: a wipe may take hours.
 func (b *Backend) sweep(ctx context.Context, c *Class, kept func(v *volume) bool) error {
-	leave, err := b.turn(ctx, c)
+	g, leave, err := b.lookInTurn(ctx, c, b.look)
 	if err != nil {
 		return err
 	}
 	defer leave()
-	g, err := b.look(ctx, c)
-	if err != nil {
-		return err
-	}
 	groups := map[string]bool{}
 	for _, v := range g.lvs {
 		if !v.ours() || !b.has(v) || v.own.Pod != "" || v.stateOf() == stateReady { // a pod's is the node's

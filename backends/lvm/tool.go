@@ -94,6 +94,16 @@ func (t *tool) read(ctx context.Context, vg string, args ...string) ([]byte, err
 	return res.Stdout, nil
 }
 
+// rows is read of a report, and gives its lines of one kind ("lv": those of lvs).
+func (t *tool) rows(ctx context.Context, vg, kind string, args ...string) ([]row, error) {
+	out, err := t.read(ctx, vg, slices.Concat([]string{kind + "s"}, reportOptions, args)...)
+	if err != nil {
+		return nil, err
+	}
+	all, err := decodeReport(out)
+	return all[kind], err
+}
+
 // change runs a command that changes the VG. Once it runs, the caller's end does
 // not end it: a writer of metadata is interrupted when it makes no progress, by
 // SIGTERM, which lvm puts off until its metadata is written, and then only after

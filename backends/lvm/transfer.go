@@ -141,15 +141,11 @@ func (t *transfer) cut(ctx context.Context) error {
 	p := &plan{c: t.of, origin: t.origin, m: meta{
 		Class: t.of.Name, Kind: kindTemp, Name: t.p.m.Name, State: stateCreating, Source: t.p.m.Source, Created: t.b.now(),
 	}}
-	leave, err := t.b.turn(ctx, t.of)
+	g, leave, err := t.b.lookInTurn(ctx, t.of, t.b.look)
 	if err != nil {
 		return err
 	}
 	defer leave()
-	g, err := t.b.look(ctx, t.of)
-	if err != nil {
-		return err
-	}
 	if err := p.refind(g); err != nil {
 		return err
 	}
