@@ -9,7 +9,9 @@ import (
 	"log/slog"
 	"net"
 	"net/textproto"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -19,7 +21,7 @@ const (
 	healthAnswer  = 800 * time.Millisecond // what the backend may take
 	healthLimit   = 5 * time.Second        // for the whole exchange
 	healthRequest = 8 << 10                // bytes of a request's head
-	healthAtOnce  = 16                     // connections
+	healthAtOnce  = 64                     // connections that have not asked yet
 )
 
 // healthServer answers GET /healthz and /readyz. It is no net/http server, which
@@ -29,11 +31,13 @@ type healthServer struct {
 	driver *Driver
 	lis    net.Listener // of CSI
 	ctx    context.Context
+
+	mu     sync.Mutex
+	silent []net.Conn // have not asked yet, the oldest first
 }
 
 // serve answers on lis until it is closed.
 func (h *healthServer) serve(lis net.Listener) {
-	turns := make(chan struct{}, healthAtOnce)
 	for {
 		conn, err := lis.Accept()
 		if errors.Is(err, net.ErrClosed) {
@@ -43,16 +47,34 @@ func (h *healthServer) serve(lis net.Listener) {
 			time.Sleep(100 * time.Millisecond)
 			continue
 		}
-		turns <- struct{}{}
-		go func() {
-			defer func() { <-turns }()
-			h.answer(conn)
-		}()
+		h.enter(conn)
+		go h.answer(conn)
 	}
+}
+
+// enter takes in a connection. The address may be open to a whole network: of too
+// many that say nothing the oldest goes, so that none of them keeps kubelet from its
+// answer. Kubelet asks as soon as it is connected.
+func (h *healthServer) enter(conn net.Conn) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.silent) >= healthAtOnce {
+		_ = h.silent[0].Close() // its goroutine ends with that
+		h.silent = slices.Delete(h.silent, 0, 1)
+	}
+	h.silent = append(h.silent, conn)
+}
+
+// asked: conn has said what it wants, or ends.
+func (h *healthServer) asked(conn net.Conn) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.silent = slices.DeleteFunc(h.silent, func(c net.Conn) bool { return c == conn })
 }
 
 func (h *healthServer) answer(conn net.Conn) {
 	defer func() { _ = conn.Close() }() // the answer was sent, or the asker is gone
+	defer h.asked(conn)
 	if conn.SetDeadline(time.Now().Add(healthLimit)) != nil {
 		return
 	}
@@ -63,6 +85,7 @@ func (h *healthServer) answer(conn net.Conn) {
 	if err == nil {
 		_, err = head.ReadMIMEHeader() // a connection closed with unread data would be reset
 	}
+	h.asked(conn)
 	method, path, ok := request(line)
 	if err == nil && ok {
 		status, body = h.look(method, path)

@@ -174,6 +174,29 @@ func TestHealthGarbage(t *testing.T) {
 	r.want(t, "/healthz", 200, "ok")
 }
 
+// TestHealthCrowd: who connects and says nothing, as often as it likes, does not
+// keep kubelet from its answer, which would have the driver killed.
+func TestHealthCrowd(t *testing.T) {
+	r := newHealthRig(t, nil)
+	r.ready(t)
+	for range 4 * healthAtOnce {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(r.url, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close() //nolint:errcheck // a client's
+	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 10 * time.Second} // as probes have
+	resp, err := client.Get(r.url + "/healthz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	if resp.StatusCode != 200 {
+		t.Error(resp.Status)
+	}
+}
+
 // TestHealthAddressTaken: the address is a setting; that it is taken ends the driver.
 func TestHealthAddressTaken(t *testing.T) {
 	r := newHealthRig(t, nil)
