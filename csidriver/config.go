@@ -147,6 +147,10 @@ func (c *complaints) node(d *Driver) {
 	c.when(d.opts.KubeletEndpoint != "" && !filepath.IsAbs(d.opts.KubeletEndpoint), "Options.KubeletEndpoint %q is no absolute path", d.opts.KubeletEndpoint)
 	c.when(d.opts.KubeletEndpoint != "" && d.opts.KubeletRegistry == "", "Options.KubeletEndpoint without KubeletRegistry")
 	c.when(d.opts.KubeletRegistry != "" && !filepath.IsAbs(d.opts.KubeletRegistry), "Options.KubeletRegistry %q is no absolute path", d.opts.KubeletRegistry)
+	c.add(connectable("Options.KubeletEndpoint", d.opts.KubeletEndpoint))
+	if d.opts.KubeletRegistry != "" {
+		c.add(connectable("Options.KubeletRegistry: the socket there", registrationSocket(d)))
+	}
 	if d.cfg.Serve&ServeNode == 0 {
 		c.when(d.opts.KubeletRegistry != "", "Options.KubeletRegistry, but Node is not served here")
 		return

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/credentials"
 
 	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/csidriver/internal/kubeletpb"
 	"github.com/csikit/csikit/idempotency"
 	"github.com/csikit/csikit/mounter"
 )
@@ -71,8 +72,9 @@ type Options struct {
 	// HealthAddress, host:port, answers GET /healthz and GET /readyz in clear text.
 	// /healthz is 503 when only a restart can help: Probe fails, or the driver's
 	// socket is gone; a driver that recovers what an earlier process left, waits for
-	// its storage, or drains, is 200 there. /readyz is 200 when all calls are served
-	// and Probe says ready. "": it does not listen.
+	// its storage, or drains, is 200 there. /readyz is 200 when all calls are served,
+	// Probe says ready and, with KubeletRegistry, kubelet has registered the driver.
+	// "": it does not listen.
 	HealthAddress string
 
 	Logger      *slog.Logger  // nil: slog.Default()
@@ -119,7 +121,8 @@ type Driver struct {
 	telemetry  *operationTelemetry // nil: off
 	lease      time.Duration       // readerLease, but in tests
 
-	installed atomic.Bool // all of tools were found
+	verdict   atomic.Pointer[kubeletpb.RegistrationStatus] // kubelet's last one; nil: none yet
+	installed atomic.Bool                                  // all of tools were found
 	started   atomic.Bool
 	ready     atomic.Bool
 }

@@ -172,6 +172,9 @@ func (h *healthServer) ready(ctx context.Context) (string, error) {
 	case !ready:
 		return "", errors.New("the storage is not ready")
 	}
+	if err := h.driver.registered(); err != nil {
+		return "", err
+	}
 	return "ok", nil
 }
 

@@ -21,6 +21,23 @@ import (
 // kubelet's directory.
 const registryLook = time.Second
 
+// kubeletPath is how long a path may be at which kubelet connects: it has the room
+// of sockaddr_un, and no way around it as socketName has.
+const kubeletPath = 107
+
+// connectable says why kubelet could not connect to a socket.
+func connectable(what, path string) error {
+	if len(path) > kubeletPath {
+		return fmt.Errorf("%s, %s, has %d bytes, kubelet connects to %d at most", what, path, len(path), kubeletPath)
+	}
+	return nil
+}
+
+// registrationSocket is in kubelet's directory.
+func registrationSocket(d *Driver) string {
+	return filepath.Join(d.opts.KubeletRegistry, d.cfg.Name+"-reg.sock")
+}
+
 // registration is this driver in kubelet's directory of plug-ins: a socket there,
 // at which kubelet asks for the driver's name and endpoint. kubelet finds it when
 // it appears, and each time that kubelet starts.
@@ -34,7 +51,7 @@ type registration struct {
 func newRegistration(d *Driver, lis net.Listener) (*registration, error) {
 	r := &registration{
 		driver:   d,
-		socket:   filepath.Join(d.opts.KubeletRegistry, d.cfg.Name+"-reg.sock"),
+		socket:   registrationSocket(d),
 		endpoint: d.opts.KubeletEndpoint,
 		look:     registryLook,
 	}
@@ -44,7 +61,24 @@ func newRegistration(d *Driver, lis net.Listener) (*registration, error) {
 	if r.endpoint == "" {
 		r.endpoint = lis.Addr().String()
 	}
+	if err := connectable("the endpoint", r.endpoint); err != nil {
+		return nil, fmt.Errorf("csidriver: %w; Options.KubeletEndpoint is for another path to it", err)
+	}
 	return r, nil
+}
+
+// registered says why kubelet does not know the driver, if it is to.
+func (d *Driver) registered() error {
+	if d.opts.KubeletRegistry == "" {
+		return nil
+	}
+	switch v := d.verdict.Load(); {
+	case v == nil:
+		return errors.New("kubelet has not registered the driver yet")
+	case !v.PluginRegistered:
+		return fmt.Errorf("kubelet does not register the driver: %s", v.Error)
+	}
+	return nil
 }
 
 // run keeps the socket in kubelet's directory until ctx ends. kubelet may not be
@@ -71,6 +105,7 @@ func (r *registration) run(ctx context.Context) {
 
 // serve answers kubelet until ctx ends, or the socket is not there any more.
 func (r *registration) serve(ctx context.Context) error {
+	r.driver.verdict.Store(nil) // kubelet forgets the driver with an earlier socket
 	lis, err := Listen("unix://"+r.socket, 0)
 	if err != nil {
 		return err
@@ -131,6 +166,7 @@ func (r *registration) GetInfo(context.Context, *kubeletpb.InfoRequest) (*kubele
 
 // NotifyRegistrationStatus hears what became of it. kubelet tries again by itself.
 func (r *registration) NotifyRegistrationStatus(ctx context.Context, s *kubeletpb.RegistrationStatus) (*kubeletpb.RegistrationStatusResponse, error) {
+	r.driver.verdict.Store(s)
 	if s.PluginRegistered {
 		r.driver.logger.InfoContext(ctx, "registered with kubelet", slog.String("endpoint", r.endpoint))
 	} else {

@@ -241,4 +241,47 @@ func TestRegistrationRefused(t *testing.T) {
 	if _, err := New(cfg, &Options{KubeletEndpoint: "/csi.sock"}); err == nil || errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("KubeletEndpoint without KubeletRegistry: %v", err)
 	}
+	// kubelet connects by these paths, and a socket's address ends after 107 bytes.
+	cfg.Serve = ServeNode
+	_, err = New(cfg, &Options{KubeletRegistry: "/" + strings.Repeat("r", 80), KubeletEndpoint: "/" + strings.Repeat("e", 107), NodeID: "n", Engine: newFakeEngine()})
+	for _, want := range []string{"KubeletEndpoint", "KubeletRegistry"} {
+		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "108 bytes, kubelet connects to 107 at most") {
+			t.Errorf("%s: %v", want, err)
+		}
+	}
+	d, err := New(cfg, &Options{KubeletRegistry: "/r", NodeID: "n", Engine: newFakeEngine()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(t.TempDir(), strings.Repeat("d", 107))
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	lis, err := Listen(filepath.Join(dir, "csi.sock"), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Serve(t.Context(), lis); err == nil || !strings.Contains(err.Error(), "KubeletEndpoint") {
+		t.Errorf("a listener that kubelet cannot connect to: %v", err)
+	}
+}
+
+// TestRegistrationReady: a driver that kubelet does not know is not ready, and says
+// what kubelet said.
+func TestRegistrationReady(t *testing.T) {
+	k := newKubelet(t)
+	r := newHealthRig(t, registering(k))
+	r.ready(t)
+	k.sees(t)
+	r.want(t, "/readyz", 503, "kubelet has not registered the driver yet")
+	k.register(t, &kubeletpb.RegistrationStatus{Error: "topology label has another value"})
+	r.want(t, "/readyz", 503, "topology label has another value")
+	r.want(t, "/healthz", 200, "ok")
+	k.register(t, &kubeletpb.RegistrationStatus{PluginRegistered: true})
+	r.want(t, "/readyz", 200, "ok")
+	if err := os.Remove(k.socket()); err != nil {
+		t.Fatal(err)
+	}
+	k.sees(t) // another one: kubelet has forgotten the driver with the first
+	r.want(t, "/readyz", 503, "not registered the driver yet")
 }
