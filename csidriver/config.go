@@ -140,6 +140,9 @@ func (c *complaints) kubernetes(t *backends.Traits) {
 	for _, p := range k.HostPaths {
 		c.when(!filepath.IsAbs(p) || strings.Contains(p, ","), "Traits.Kubernetes.HostPaths: %q is no absolute path, or has a comma", p)
 	}
+	for i, a := range k.TokenAudiences {
+		c.when(a == "" || strings.Contains(a, ",") || slices.Contains(k.TokenAudiences[:i], a), "Traits.Kubernetes.TokenAudiences: %q is empty, has a comma, or is there twice", a)
+	}
 	c.when(!smallMap(manifest(t, true)), "Traits.Kubernetes does not fit into GetPluginInfo.manifest (%d bytes)", maxMap)
 }
 

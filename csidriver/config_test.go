@@ -155,6 +155,9 @@ func TestNewRefuses(t *testing.T) {
 		"mutable": {func(c *Config, _ *Options, _ *featured) {
 			c.Traits.Parameters = []backends.Parameter{{Name: "a", Mutable: true}}
 		}, "no Modifier"},
+		"audience":       {func(c *Config, _ *Options, _ *featured) { c.Traits.Kubernetes.TokenAudiences = []string{"a", ""} }, "TokenAudiences"},
+		"audiences":      {func(c *Config, _ *Options, _ *featured) { c.Traits.Kubernetes.TokenAudiences = []string{"a,b"} }, "TokenAudiences"},
+		"same audience":  {func(c *Config, _ *Options, _ *featured) { c.Traits.Kubernetes.TokenAudiences = []string{"a", "a"} }, "TokenAudiences"},
 		"host paths":     {func(c *Config, _ *Options, _ *featured) { c.Traits.Kubernetes.HostPaths = []string{"run/lock"} }, "HostPaths"},
 		"fsGroup policy": {func(c *Config, _ *Options, _ *featured) { c.Traits.Kubernetes.FSGroupPolicy = "Always" }, "FSGroupPolicy"},
 		"big manifest": {func(c *Config, _ *Options, _ *featured) {
