@@ -268,12 +268,13 @@ func TestManifest(t *testing.T) {
 		}
 	}
 	cfg.Traits.Kubernetes = backends.Kubernetes{NodeLocal: true, HostNetwork: true, PrivilegedController: true, HostPaths: []string{"/a", "/b"}}
+	cfg.Traits.FSTypes = []string{"xfs", "ext4"}
 	cfg.Traits.Lifecycle = backends.Persistent | backends.Ephemeral
 	m = manifest(&cfg.Traits, false)
 	if m[nodeLocalKey] != "true" || m[manifestPrefix+"podInfoOnMount"] != "true" {
 		t.Errorf("ephemeral volumes are told by the pod's info alone: %v", m)
 	}
-	if m[deploymentPrefix+"hostNetwork"] != "true" || m[deploymentPrefix+"privilegedController"] != "true" || m[deploymentPrefix+"hostPaths"] != "/a,/b" {
+	if m[deploymentPrefix+"hostNetwork"] != "true" || m[deploymentPrefix+"privilegedController"] != "true" || m[deploymentPrefix+"hostPaths"] != "/a,/b" || m[deploymentPrefix+"fsType"] != "xfs" {
 		t.Errorf("what the deployment must have: %v", m)
 	}
 }

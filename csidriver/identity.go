@@ -83,6 +83,9 @@ func manifest(t *backends.Traits, attach bool) map[string]string {
 			out[key] = "true"
 		}
 	}
+	if len(t.FSTypes) > 0 {
+		out[deploymentPrefix+"fsType"] = t.FSTypes[0]
+	}
 	if len(k.HostPaths) > 0 {
 		out[deploymentPrefix+"hostPaths"] = strings.Join(k.HostPaths, ",")
 	}

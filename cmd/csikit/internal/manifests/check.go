@@ -16,6 +16,9 @@ var (
 	subdomains = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$`)
 )
 
+// kubeletPath is the longest path of a socket.
+const kubeletPath = 107
+
 // driverName is the longest name of a CSIDriver.
 const driverName = 63
 
@@ -94,6 +97,11 @@ func (w *writer) checkPaths() error {
 		}
 		errs = append(errs, err)
 		taken = append(taken, p)
+	}
+	for _, p := range []string{path.Join(w.plugins(), "csi.sock"), path.Join(w.o.Kubelet, "plugins_registry", w.f.Name+"-reg.sock")} {
+		if len(p) > kubeletPath {
+			errs = append(errs, fmt.Errorf("%s has %d bytes, kubelet connects to %d at most: the driver's name or kubelet's directory is too long", p, len(p), kubeletPath))
+		}
 	}
 	for _, p := range w.needed() {
 		if err := checkPath(p); err != nil {

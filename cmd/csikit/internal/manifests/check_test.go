@@ -83,3 +83,23 @@ func TestNeeded(t *testing.T) {
 		}
 	}
 }
+
+// TestLongPaths: kubelet connects by the path of a socket, and its address has 107
+// bytes.
+func TestLongPaths(t *testing.T) {
+	f := nodes(t) // the longest name
+	o := Options{Image: "x", Namespace: "default"}
+	if err := Write(io.Discard, f, o); err != nil {
+		t.Errorf("below kubelet's usual directory: %v", err)
+	}
+	o.Kubelet = "/var/snap/microk8s/common/var/lib/kubelet"
+	for _, registrar := range []bool{false, true} {
+		o.Registrar = registrar
+		err := Write(io.Discard, f, o)
+		for _, want := range []string{"plugins_registry/" + f.Name + "-reg.sock has 131 bytes", "plugins/" + f.Name + "/csi.sock has 122 bytes"} {
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("registrar %v: %v does not say %q", registrar, err, want)
+			}
+		}
+	}
+}

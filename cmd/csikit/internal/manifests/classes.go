@@ -1,9 +1,24 @@
 package manifests
 
-import "maps"
+import (
+	"maps"
+	"strings"
+)
 
 // fsTypeKey is external-provisioner's.
 const fsTypeKey = "csi.storage.k8s.io/fstype"
+
+// namesSecrets tells whether the parameters of a class name a secret that a sidecar
+// reads: kubelet reads those of nodes.
+func namesSecrets(parameters map[string]string) bool {
+	for k := range parameters {
+		call, ok := strings.CutPrefix(k, "csi.storage.k8s.io/")
+		if ok && strings.HasSuffix(call, "-secret-name") && !strings.HasPrefix(call, "node-") {
+			return true
+		}
+	}
+	return false
+}
 
 // classes are what users choose from.
 func (w *writer) classes() []object {

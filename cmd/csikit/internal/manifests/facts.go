@@ -176,6 +176,9 @@ func (f *Facts) capacity() bool {
 // deployment is what the driver says of how it is to be deployed.
 func (f *Facts) deployment(name string) bool { return f.manifest[deploymentPrefix+name] == "true" }
 
+// defaultFS is the file system of a volume whose class says none; "": of another kind.
+func (f *Facts) defaultFS() string { return f.manifest[deploymentPrefix+"fsType"] }
+
 func (f *Facts) nodeLocal() bool            { return f.deployment("nodeLocal") }
 func (f *Facts) hostNetwork() bool          { return f.deployment("hostNetwork") }
 func (f *Facts) privilegedController() bool { return f.deployment("privilegedController") }

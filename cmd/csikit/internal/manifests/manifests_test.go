@@ -267,6 +267,9 @@ func TestNodeLocal(t *testing.T) {
 	if at(t, kinds["StorageClass"][0], "volumeBindingMode") != "WaitForFirstConsumer" {
 		t.Error("the storage is on nodes")
 	}
+	if at(t, kinds["CSIDriver"][0], "metadata", "labels", "app.kubernetes.io/name") != "loopfile-csikit-dev" {
+		t.Error("kubectl -l does not find the CSIDriver")
+	}
 	if at(t, kinds["Namespace"][0], "metadata", "name") != "x" {
 		t.Error("the namespace")
 	}
@@ -316,6 +319,71 @@ func TestDeployment(t *testing.T) {
 		}
 		if at(t, driver, "livenessProbe", "httpGet", "port") != 1234 || !slices.Contains(driver["args"].([]any), any("-health=:1234")) {
 			t.Errorf("the port of its health: %v %v", driver["livenessProbe"], driver["args"])
+		}
+	}
+}
+
+// TestSecrets: sidecars may read secrets when they are told to, or the parameters
+// name one of theirs; kubelet reads those of nodes itself.
+func TestSecrets(t *testing.T) {
+	for parameter, want := range map[string]bool{
+		"":                          false,
+		"csi.storage.k8s.io/fstype": false,
+		"secret-name":               false,
+		"csi.storage.k8s.io/node-stage-secret-name":         false,
+		"csi.storage.k8s.io/node-publish-secret-name":       false,
+		"csi.storage.k8s.io/node-expand-secret-name":        false,
+		"csi.storage.k8s.io/provisioner-secret-name":        true,
+		"csi.storage.k8s.io/controller-publish-secret-name": true,
+		"csi.storage.k8s.io/controller-expand-secret-name":  true,
+	} {
+		text, _ := write(t, memory(t), Options{Image: "mem", Namespace: "default", Parameters: map[string]string{parameter: "x"}})
+		if got := strings.Contains(text, "resources: [secrets]"); got != want {
+			t.Errorf("parameter %q: secrets may be read %v, want %v", parameter, got, want)
+		}
+	}
+}
+
+// TestOneController: a driver that still drains, and its successor, know nothing of
+// each other's operations.
+func TestOneController(t *testing.T) {
+	_, kinds := write(t, memory(t), Options{Image: "mem", Namespace: "default"})
+	if got := at(t, kinds["Deployment"][0], "spec", "strategy", "type"); got != "Recreate" {
+		t.Errorf("strategy %v", got)
+	}
+}
+
+// TestDefaultFS: a PersistentVolume says which file system it has also where its
+// class does not, or kubelet leaves the pod's fsGroup out.
+func TestDefaultFS(t *testing.T) {
+	for _, tt := range []struct {
+		f    *Facts
+		want bool
+	}{{loop(t), true}, {memory(t), false}} {
+		text, _ := write(t, tt.f, Options{Image: "x", Namespace: "default"})
+		if strings.Contains(text, `"--default-fstype=ext4"`) != tt.want {
+			t.Errorf("%s: a default file system: want %v", tt.f.Name, tt.want)
+		}
+	}
+}
+
+// TestHostNetwork: a port of the host is the scheduler's to give away, whoever answers
+// at it, and names are the same in the host's network as in the controller's.
+func TestHostNetwork(t *testing.T) {
+	f := memory(t)
+	for _, host := range []bool{false, true} {
+		f.manifest = maps.Clone(f.manifest)
+		delete(f.manifest, "kubernetes.deployment/hostNetwork")
+		if host {
+			f.manifest["kubernetes.deployment/hostNetwork"] = "true"
+		}
+		_, kinds := write(t, f, Options{Image: "mem", Namespace: "default", Registrar: true, HealthPort: 1234})
+		node := kinds["DaemonSet"][0]
+		if got := at(t, node, "spec", "template", "spec", "dnsPolicy"); (got == "ClusterFirstWithHostNet") != host {
+			t.Errorf("host network %v: dnsPolicy %v", host, got)
+		}
+		if got := at(t, containers(t, node)["driver"], "ports", 0, "containerPort"); got != 1234 {
+			t.Errorf("host network %v: port %v", host, got)
 		}
 	}
 }

@@ -67,9 +67,11 @@ func (w *writer) deployment() object {
 		{"kind", "Deployment"},
 		{"metadata", w.meta(w.base+"-controller", true)},
 		{"spec", object{
-			// The sidecars elect a leader each; a driver with state in memory wants 1,
-			// or csidriver.Options.Locker.
+			// The sidecars elect a leader each; drivers know of each other's operations by
+			// csidriver.Options.Locker alone. Without it there is one, also in an upgrade:
+			// the old one drains for longer than the leases of its sidecars last.
 			{"replicas", 1},
+			{"strategy", object{{"type", "Recreate"}}},
 			{"selector", object{{"matchLabels", w.labels("controller")}}},
 			{"template", w.pod("controller", true, containers, volumes, "system-cluster-critical", nil)},
 		}},
@@ -81,13 +83,16 @@ func (w *writer) labels(half string) object {
 }
 
 func (w *writer) pod(half string, api bool, containers, volumes list, priority string, tolerations list) object {
+	hostNetwork := half == "node" && w.f.hostNetwork()
 	return object{
 		{"metadata", object{{"labels", w.labels(half)}}},
 		{"spec", object{
 			{"serviceAccountName", w.base + "-" + half},
 			{"automountServiceAccountToken", api},
 			// Connections of the kernel outlive the driver's pod only there.
-			{"hostNetwork", only(half == "node" && w.f.hostNetwork(), true)},
+			{"hostNetwork", only(hostNetwork, true)},
+			// Names of servers are the same as for the controller.
+			{"dnsPolicy", only(hostNetwork, "ClusterFirstWithHostNet")},
 			{"priorityClassName", priority},
 			{"nodeSelector", object{{"kubernetes.io/os", "linux"}}},
 			{"tolerations", only(tolerations != nil, tolerations)},
@@ -126,7 +131,9 @@ func (w *writer) driver(mode string, node bool) object {
 			fieldEnv("NODE_NAME", "spec.nodeName"),
 		}},
 		{"securityContext", security},
-		{"ports", only(!w.o.Registrar, list{object{{"name", "health"}, {"containerPort", w.o.HealthPort}}})},
+		// livenessprobe's, if that is who answers: in the host's network the scheduler
+		// gives it to one pod.
+		{"ports", list{object{{"name", "health"}, {"containerPort", w.o.HealthPort}}}},
 		// livenessprobe is not well while the driver starts: ten minutes for that.
 		{"startupProbe", only(w.o.Registrar, w.probe("/healthz", 60))},
 		{"livenessProbe", w.probe("/healthz", 6)},

@@ -68,12 +68,18 @@ func (w *writer) sidecars() []sidecar {
 }
 
 func (w *writer) provisioner() sidecar {
-	s := sidecar{name: "csi-provisioner", args: []string{"--extra-create-metadata"}, cluster: []rule{
+	// Copies take minutes. Each call that ends before is made again, ever later.
+	s := sidecar{name: "csi-provisioner", args: []string{"--extra-create-metadata", "--timeout=1m"}, cluster: []rule{
 		{"", []string{"persistentvolumes"}, []string{"get", "list", "watch", "create", "patch", "delete"}},
 		{"", []string{"persistentvolumeclaims"}, []string{"get", "list", "watch", "update"}},
 		{"storage.k8s.io", []string{"storageclasses"}, read},
 		events,
 	}}
+	if fs := w.f.defaultFS(); fs != "" {
+		// Without one in the PersistentVolume kubelet leaves the pod's fsGroup out, unless
+		// fsGroupPolicy is File; and it stays the same when the driver's default changes.
+		s.args = append(s.args, "--default-fstype="+fs)
+	}
 	if w.layout == distributed {
 		s.args = append(s.args, "--node-deployment", "--strict-topology")
 		s.env = append(s.env, fieldEnv("NODE_NAME", "spec.nodeName"))

@@ -69,6 +69,7 @@ func Write(out io.Writer, f *Facts, o Options) error {
 	for i, p := range w.o.HostPaths {
 		w.o.HostPaths[i] = clean(p)
 	}
+	w.o.Secrets = w.o.Secrets || namesSecrets(w.o.Parameters)
 	if w.o.HealthPort == 0 {
 		w.o.HealthPort = 9808
 	}
@@ -118,7 +119,7 @@ func (w *writer) csiDriver() object {
 	return object{
 		{"apiVersion", "storage.k8s.io/v1"},
 		{"kind", "CSIDriver"},
-		{"metadata", object{{"name", w.f.Name}}},
+		{"metadata", w.meta(w.f.Name, false)},
 		{"spec", object{
 			{"attachRequired", w.f.csiDriverBool("attachRequired", w.f.attaches())},
 			{"podInfoOnMount", w.f.csiDriverBool("podInfoOnMount", false)},
