@@ -22,6 +22,13 @@ const (
 // dial connects to a driver and waits until it is ready. The connection ends with
 // the process.
 func (f *endpointFlags) dial(ctx context.Context, out io.Writer, target string) (*grpc.ClientConn, error) {
+	return f.dialUntil(ctx, out, target, csiclient.WaitReady)
+}
+
+// dialUntil connects to a driver and waits for something of it.
+func (f *endpointFlags) dialUntil(
+	ctx context.Context, out io.Writer, target string, wait func(context.Context, grpc.ClientConnInterface) error,
+) (*grpc.ClientConn, error) {
 	limit := connectTime
 	if f.timeout > 0 {
 		limit = min(limit, f.timeout)
@@ -37,7 +44,7 @@ func (f *endpointFlags) dial(ctx context.Context, out io.Writer, target string) 
 		defer close(told)
 		fmt.Fprintf(out, "waiting %v for the driver at %s\n", limit, csiclient.Endpoint(target))
 	})
-	err = csiclient.WaitReady(ctx, conn)
+	err = wait(ctx, conn)
 	if !timer.Stop() {
 		<-told
 	}

@@ -110,7 +110,7 @@ func main() {
 	case errors.Is(err, flag.ErrHelp):
 		fmt.Fprint(os.Stdout, usage)
 	case errors.Is(err, errUsage):
-		fmt.Fprintln(os.Stderr, err)
+		fmt.Fprintln(os.Stderr, walk.Printable(err.Error()))
 		os.Exit(2)
 	case errors.Is(err, errNotRun):
 		os.Exit(2)

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/csikit/csikit/cmd/csikit/internal/manifests"
+	"github.com/csikit/csikit/internal/csiclient"
 )
 
 // manifestsCommand asks a driver and prints its objects of Kubernetes.
@@ -39,13 +40,15 @@ func manifestsCommand(ctx context.Context, args []string, out io.Writer) error {
 	}
 	o.Parameters, o.Mutable = f.parameters, f.mutable
 	// The manifests are on standard output, to be piped: talk goes elsewhere.
-	controller, err := f.dial(ctx, os.Stderr, f.endpoint)
+	// What it can do a driver says also without its storage, which is seldom where
+	// manifests are made.
+	controller, err := f.dialUntil(ctx, os.Stderr, f.endpoint, csiclient.WaitServing)
 	if err != nil {
 		return err
 	}
 	node := controller
 	if f.node != "" {
-		if node, err = f.dial(ctx, os.Stderr, f.node); err != nil {
+		if node, err = f.dialUntil(ctx, os.Stderr, f.node, csiclient.WaitServing); err != nil {
 			return err
 		}
 	}

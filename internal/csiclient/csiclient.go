@@ -64,6 +64,12 @@ func Dial(target string, more ...grpc.DialOption) (*grpc.ClientConn, error) {
 	return grpc.NewClient(target, append(DialOptions(), more...)...)
 }
 
+// WaitServing waits until the driver at conn answers, ready or not.
+func WaitServing(ctx context.Context, conn grpc.ClientConnInterface) error {
+	_, err := csi.NewIdentityClient(conn).GetPluginInfo(ctx, &csi.GetPluginInfoRequest{}, grpc.WaitForReady(true))
+	return err
+}
+
 // WaitReady waits until the driver at conn says that it is ready.
 func WaitReady(ctx context.Context, conn grpc.ClientConnInterface) error {
 	for {
