@@ -38,6 +38,7 @@ var loopfile = &driver{
 // variant is a way to deploy a driver.
 type variant struct {
 	name       string
+	kind       string // that of CSIKIT_E2E_DRIVER, which may go on with -SOMETHING; "": External.Storage does not run so
 	driver     *driver
 	flags      []string          // of csikit manifests, besides the driver's
 	args       []string          // of the driver, besides its own
@@ -59,7 +60,7 @@ func variants() []variant {
 	return []variant{
 		{
 			// attachRequired, the driver registers by itself, sidecars for all.
-			name: "loopfile, attach", driver: loopfile, attach: true, metadata: true,
+			name: "loopfile, attach", kind: "loopfile", driver: loopfile, attach: true, metadata: true,
 			flags:  []string{"-single-node", "-mutable-parameters", "read-bps=max"},
 			args:   []string{"-attach", "-io-cgroup=/sys/fs/cgroup/pods", "-ephemeral-max=1073741824", "-thin", "-init-pool"},
 			second: `write-iops: "max"`, inline: "size: 64Mi",
@@ -78,12 +79,17 @@ func variants() []variant {
 
 func inVM() bool { return os.Getenv(inside) == "vm" }
 
-// variantOf is the first one of a driver, by its name up to a dot.
-func variantOf(kind string) (variant, error) {
+// variantOf is the one that External.Storage runs against by this name: that whose
+// kind is most of it.
+func variantOf(name string) (variant, error) {
+	var found variant
 	for _, v := range variants() {
-		if name, _, _ := strings.Cut(v.driver.name, "."); name == kind {
-			return v, nil
+		if v.kind != "" && (name == v.kind || strings.HasPrefix(name, v.kind+"-")) && len(v.kind) > len(found.kind) {
+			found = v
 		}
 	}
-	return variant{}, fmt.Errorf("no driver %s is run here", kind)
+	if found.kind == "" {
+		return found, fmt.Errorf("no driver %s is run here", name)
+	}
+	return found, nil
 }

@@ -30,8 +30,7 @@ func TestExternalStorage(t *testing.T) {
 			t.Skipf("%s is not built: build.sh e2e agnhost", p)
 		}
 	}
-	name, _, _ := strings.Cut(kind, "-")
-	v, err := variantOf(name)
+	v, err := variantOf(kind)
 	if err != nil {
 		t.Skip(err)
 	}

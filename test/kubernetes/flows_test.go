@@ -391,7 +391,7 @@ func statistics(s *space) {
 			return fmt.Errorf("no %s", want)
 		}
 		used, err := strconv.ParseFloat(strings.SplitN(rest, "\n", 2)[0], 64)
-		if err == nil && (used < 8<<20 || used > 64<<20 && s.d.driver != nfs) { // of NFS it is the whole share
+		if err == nil && (used < 8<<20 || used > 64<<20 && s.d.driver != nfs) { // of NFS without a quota it is the whole share
 			err = fmt.Errorf("%v bytes are used", used)
 		}
 		return err

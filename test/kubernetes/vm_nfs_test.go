@@ -26,6 +26,24 @@ var nfs = &driver{
 
 var nfsArgs = []string{"-share=main=" + nfsServer + ":/", "-init", "-legacy=use"}
 
+// nfsQuota is the same driver on the server: its controller works in the directory that is
+// exported, and sets quotas there. in-vm.sh writes the file.
+var nfsQuota = &driver{
+	name:  nfs.name,
+	pkg:   nfs.pkg,
+	asked: func(string) []string { return nfsQuotaArgs },
+	there: nfsQuotaArgs,
+	flags: []string{"-host-path", "/srv"},
+	left:  nfs.left,
+}
+
+var nfsQuotaArgs = []string{"-shares=/srv/shares.json", "-init"}
+
+// nfsQuotaFlows are those where a quota matters.
+var nfsQuotaFlows = []string{
+	"provision, Immediate", "expansion in use", "expansion of an unused volume", "snapshot, restore, clone", "statistics in kubelet's metrics",
+}
+
 // nfsDirectories are those of volumes on the server whose names begin so.
 func nfsDirectories(prefix string) ([]string, error) {
 	all, err := filepath.Glob(export + "/" + prefix + "*")
@@ -42,8 +60,8 @@ func nfsDirectories(prefix string) ([]string, error) {
 var nfsNot = map[string]string{
 	"static":                        "the handle is that of csi-driver-nfs, below",
 	"raw block, expansion in use":   "a directory is no block device",
-	"expansion in use":              "directories have no size without a quota",
-	"expansion of an unused volume": "directories have no size without a quota",
+	"expansion in use":              "directories have no size without a quota: beside",
+	"expansion of an unused volume": "directories have no size without a quota: beside",
 	"group snapshot":                "only with a hook of the server's",
 }
 

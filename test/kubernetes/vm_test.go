@@ -52,21 +52,26 @@ func enterVM() int {
 func vmVariants() []variant {
 	return []variant{
 		{
-			name: "lvm, linear, registrar", driver: lvm, local: true,
+			name: "lvm, linear, registrar", kind: "lvm-linear", driver: lvm, local: true,
 			flags: []string{"-registrar", "-mutable-parameters", "read-ahead=1Mi"}, second: "read-ahead: 2Mi",
 			args: []string{"-ephemeral-max=1073741824"}, inline: "size: 64Mi",
 			flows: flows,
 		},
 		{
-			name: "lvm, thin", driver: lvm, parameters: map[string]string{"class": "thin"},
+			name: "lvm, thin", kind: "lvm-thin", driver: lvm, parameters: map[string]string{"class": "thin"},
 			flags: []string{"-single-node", "-mutable-parameters", "read-ahead=1Mi"}, second: "read-ahead: 2Mi",
 			args: []string{"-ephemeral-max=1073741824"}, inline: "size: 64Mi, class: thin",
 			flows: flows,
 		},
 		{
-			name: "nfs", driver: nfs, parameters: map[string]string{"share": "main"},
+			name: "nfs", kind: "nfs", driver: nfs, parameters: map[string]string{"share": "main"},
 			args: []string{"-ephemeral"}, inline: "share: main",
 			flows: adapt(flows, nfsFlows, nfsNot),
+		},
+		{
+			name: "nfs, quota", kind: "nfs-quota", driver: nfsQuota, parameters: map[string]string{"share": "main"},
+			args: []string{"-ephemeral", "-quota=project"}, inline: "share: main",
+			flows: only(flows, "what nfs does", nfsQuotaFlows),
 		},
 	}
 }
@@ -89,6 +94,17 @@ func adapt(flows []flow, own map[string]func(*space), not map[string]string) []f
 	}
 	if len(own)+len(not) > 0 {
 		panic(fmt.Sprintf("no such flows: %v %v", slices.Collect(maps.Keys(own)), not))
+	}
+	return list
+}
+
+// only is a list of flows of which a driver walks some, and why not the others.
+func only(flows []flow, why string, names []string) []flow {
+	list := slices.Clone(flows)
+	for i := range list {
+		if f := &list[i]; !slices.Contains(names, f.name) {
+			f.not = func(*deployed) string { return why }
+		}
 	}
 	return list
 }
