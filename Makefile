@@ -49,14 +49,11 @@ mutants: setup
 	bin/mutants
 
 ## kubernetes: the examples under a real Kubernetes (test/kubernetes), which is built once, 20 CPU-minutes: loopfile on
-## this machine, then lvm and nfs in the VM; the table at the end has all
+## this machine, lvm and nfs in the VM at the same time; the table at the end has all
 kubernetes:
 	@bash test/kubernetes/setup.sh
 	test/kubernetes/build.sh missing
-	@t=$$(mktemp -d) && trap "rm -rf $$t" EXIT && cd test/kubernetes && export CSIKIT_REQUIRE=kubernetes CSIKIT_KUBERNETES_TABLE=$$t/table && rc=0; \
-	$(GO) test -count=1 -v -timeout 60m -run '^(TestManifests|TestSmoke|TestFlows)$$' . || rc=1; \
-	CSIKIT_KUBERNETES=vm $(GO) test -count=1 -v -timeout 100m -run '^TestFlows$$' . || rc=1; \
-	exit $$rc
+	test/kubernetes/all.sh
 
 ## kubernetes-timing: examples/loopfile timed there beside csi-driver-host-path, of which HOSTPATH_SRC is a clone:
 ## TIMING=volumes one after the other, and at once

@@ -27,6 +27,7 @@ cat >/etc/lvm/csikit.json <<'J'
 ]
 J
 "$here/../vm/nfsd.sh" setup /dev/ubde
+echo '[{"Name": "main", "Server": "10.88.0.1", "Export": "/", "LocalDir": "/srv/export"}]' >/srv/shares.json
 rc=0; "$@" || rc=$?
 [ -z "${CSIKIT_KUBERNETES_LOGS:-}" ] || cp -r "$CSIK8S_DIR/log" /var/log/pods "$CSIKIT_KUBERNETES_LOGS"
 exit $rc
