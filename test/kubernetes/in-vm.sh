@@ -26,6 +26,7 @@ cat >/etc/lvm/csikit.json <<'J'
   {"Name": "thin", "VG": "vg0", "Profile": "thin", "ThinPool": "pool0", "PoolSize": 4294967296, "Overcommit": 4}
 ]
 J
+mount --bind /srv /srv; mount --make-rshared /srv # the export is mounted below it
 "$here/../vm/nfsd.sh" setup /dev/ubde
 echo '[{"Name": "main", "Server": "10.88.0.1", "Export": "/", "LocalDir": "/srv/export"}]' >/srv/shares.json
 rc=0; "$@" || rc=$?
