@@ -48,7 +48,8 @@ func enterVM() int {
 }
 
 // vmVariants: lvm with the registrar and each node for itself, lvm with sidecars for
-// all, so that groups are there; nfs in two halves, as it is meant to be.
+// all, so that groups are there; nfs in two halves, as it is meant to be, and with its
+// controller on the server.
 func vmVariants() []variant {
 	return []variant{
 		{
