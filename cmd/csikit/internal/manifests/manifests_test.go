@@ -233,6 +233,31 @@ func TestSidecars(t *testing.T) {
 	}
 }
 
+// TestSecretRules: each sidecar may get secrets where classes name them, and do nothing
+// else with them; elsewhere none may.
+func TestSecretRules(t *testing.T) {
+	for _, asked := range []bool{false, true} {
+		o := Options{Image: "mem", Namespace: "default", Secrets: asked, MetadataTLS: "mem-tls", MetadataCA: []byte(certificate)}
+		_, kinds := write(t, memory(t), o)
+		may := 0
+		for _, role := range append(kinds["ClusterRole"], kinds["Role"]...) {
+			for _, r := range role["rules"].([]any) {
+				r := r.(map[string]any)
+				if !slices.Contains(r["resources"].([]any), any("secrets")) {
+					continue
+				}
+				may++
+				if verbs := r["verbs"].([]any); len(verbs) != 1 || verbs[0] != "get" {
+					t.Errorf("%v: %v", at(t, role, "metadata", "name"), verbs)
+				}
+			}
+		}
+		if want := map[bool]int{true: 5}[asked]; may != want {
+			t.Errorf("asked for %v: %d roles have secrets, want %d", asked, may, want)
+		}
+	}
+}
+
 // TestCapacityWithoutTopology: the provisioner looks at nodes for that too.
 func TestCapacityWithoutTopology(t *testing.T) {
 	text, _ := write(t, memory(t, "TopologyReporter"), Options{Image: "mem", Namespace: "default"})

@@ -69,7 +69,7 @@ func (w *writer) snapshotMetadata() sidecar {
 		everywhere: true,
 	}
 	if w.o.Secrets {
-		s.cluster = append(s.cluster, rule{"", []string{"secrets"}, []string{"get"}})
+		s.cluster = append(s.cluster, secrets)
 	}
 	return s
 }

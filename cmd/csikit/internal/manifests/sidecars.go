@@ -32,9 +32,11 @@ type rule struct {
 }
 
 var (
-	read      = []string{"get", "list", "watch"}
-	events    = rule{"", []string{"events"}, []string{"list", "watch", "create", "update", "patch"}}
-	leases    = rule{"coordination.k8s.io", []string{"leases"}, []string{"get", "watch", "list", "delete", "update", "create"}}
+	read   = []string{"get", "list", "watch"}
+	events = rule{"", []string{"events"}, []string{"list", "watch", "create", "update", "patch"}}
+	leases = rule{"coordination.k8s.io", []string{"leases"}, []string{"get", "watch", "list", "delete", "update", "create"}}
+	// Sidecars look at those that classes and objects name, and at no others.
+	secrets   = rule{"", []string{"secrets"}, []string{"get"}}
 	vaClasses = rule{"storage.k8s.io", []string{"volumeattributesclasses"}, read}
 )
 
@@ -102,7 +104,7 @@ func (w *writer) provisioner() sidecar {
 			rule{"snapshot.storage.k8s.io", []string{"volumesnapshotcontents"}, []string{"get", "list"}})
 	}
 	if w.o.Secrets {
-		s.cluster = append(s.cluster, rule{"", []string{"secrets"}, []string{"get", "list"}})
+		s.cluster = append(s.cluster, secrets)
 	}
 	if w.f.capacity() {
 		w.capacity(&s)
@@ -138,7 +140,7 @@ func (w *writer) attacher() sidecar {
 		s.note = "external-attacher cannot be told to serve one node only: with more than one node each asks its own driver."
 	}
 	if w.o.Secrets {
-		s.cluster = append(s.cluster, rule{"", []string{"secrets"}, []string{"get"}})
+		s.cluster = append(s.cluster, secrets)
 	}
 	return s
 }
@@ -165,7 +167,7 @@ func (w *writer) resizer() sidecar {
 			"driver, those that do not have the volume answer UNAVAILABLE, and the one that has it grows it."
 	}
 	if w.o.Secrets {
-		s.cluster = append(s.cluster, rule{"", []string{"secrets"}, read})
+		s.cluster = append(s.cluster, secrets)
 	}
 	return s
 }
@@ -195,7 +197,7 @@ func (w *writer) snapshotter() sidecar {
 		s.args = append(s.args, "--feature-gates=CSIVolumeGroupSnapshot=false")
 	}
 	if w.o.Secrets {
-		s.cluster = append(s.cluster, rule{"", []string{"secrets"}, []string{"get", "list"}})
+		s.cluster = append(s.cluster, secrets)
 	}
 	return s
 }
