@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -92,14 +93,19 @@ var noLabel = regexp.MustCompile(`[^a-z0-9]+`)
 // space is a flow's namespace.
 type space struct {
 	*testing.T
-	ns string
-	d  *deployed
+	ns     string
+	d      *deployed
+	before []string // of the driver's volumes
 }
 
 func newSpace(t *testing.T, d *deployed) *space {
 	t.Helper()
 	name := strings.ToLower(t.Name())
-	s := &space{t, "f-" + noLabel.ReplaceAllString(name[strings.LastIndexByte(name, '/')+1:], "-"), d}
+	before, err := d.driver.left()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &space{t, "f-" + noLabel.ReplaceAllString(name[strings.LastIndexByte(name, '/')+1:], "-"), d, before}
 	kubectl(t, "create", "namespace", s.ns)
 	eventually(t, "the default account", func() error { _, err := try("", "-n", s.ns, "get", "sa", "default"); return err })
 	t.Cleanup(s.close)
@@ -132,6 +138,25 @@ func (s *space) close() {
 			if bytes.Contains(mounts, []byte(v)) {
 				err = errors.Join(err, fmt.Errorf("a mount of %s is left", v))
 			}
+		}
+		return err
+	})
+	s.has(0, "all that the flow made is gone from the storage")
+}
+
+// made is what of the flow's is on the storage.
+func (s *space) made() ([]string, error) {
+	all, err := s.d.driver.left()
+	return slices.DeleteFunc(all, func(v string) bool { return slices.Contains(s.before, v) }), err
+}
+
+// has waits until so many volumes of the flow's are on the storage.
+func (s *space) has(n int, what string) {
+	s.Helper()
+	eventually(s.T, what, func() error {
+		made, err := s.made()
+		if err == nil && len(made) != n {
+			err = fmt.Errorf("%d are there, want %d: %v", len(made), n, made)
 		}
 		return err
 	})

@@ -115,7 +115,10 @@ func deploy(t *testing.T, v variant) *deployed {
 	t.Helper()
 	v.driver.load(t)
 	if v.metadata && metadataBuilt() {
-		v.flags = append(slices.Clone(v.flags), metadataFlags(t)...)
+		v.flags = append(slices.Clone(v.flags), metadataFlags(t, v.driver)...)
+	}
+	if v.secrets {
+		v.flags = append(slices.Clone(v.flags), "-controller-secrets")
 	}
 	d := &deployed{v, manifests(t, v)}
 	if out, err := try(d.manifests, "apply", "--dry-run=server", "-f", "-"); err != nil {

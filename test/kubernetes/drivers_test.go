@@ -46,10 +46,15 @@ type variant struct {
 	second     string            // other mutable parameters than those of the flags; "": none can be modified
 	inline     string            // volumeAttributes of inline volumes
 	attach     bool
-	metadata   bool              // with external-snapshot-metadata, where it is built
-	local      bool              // each node's sidecars serve its own volumes
-	edit       *strings.Replacer // of the manifests; nil: none
-	flows      []flow
+	metadata   bool // with external-snapshot-metadata, where it is built
+	secrets    bool // classes may name secrets of the controller's calls
+	// granularity is what changed blocks are exact to; nil: to no more than CSI asks.
+	granularity func() (int64, error)
+	// modified tells whether a device is as the second parameters say; nil: it does not show.
+	modified func(device string) error
+	local    bool              // each node's sidecars serve its own volumes
+	edit     *strings.Replacer // of the manifests; nil: none
+	flows    []flow
 }
 
 // variants are those that can be run here: on this machine, or in the VM.
@@ -68,7 +73,7 @@ func variants() []variant {
 		},
 		{
 			// Distributed provisioning, no attaching, node-driver-registrar and livenessprobe.
-			name: "loopfile, distributed, registrar", driver: loopfile, local: true,
+			name: "loopfile, distributed, registrar", driver: loopfile, local: true, secrets: true,
 			flags:  []string{"-registrar"},
 			args:   []string{"-thin", "-init-pool", "-ephemeral-max=1073741824"},
 			inline: "size: 64Mi",

@@ -2,6 +2,7 @@ package kubernetes
 
 import (
 	"fmt"
+	"regexp"
 	"strconv"
 	"strings"
 )
@@ -28,6 +29,7 @@ var flows = []flow{
 	{"raw block, expansion in use", "provisioner, kubelet, resizer", never, block},
 	{"expansion in use", "resizer, kubelet", never, expandOnline},
 	{"expansion of an unused volume", "resizer, kubelet", never, expandOffline},
+	{"encrypted volume, secrets", "provisioner, resizer, kubelet, each with the secrets that its role allows", cryptOnly, encrypted},
 	{"snapshot, restore, clone", "snapshot-controller, snapshotter, provisioner, kubelet", never, snapshots},
 	{"group snapshot", "snapshot-controller, snapshotter, provisioner", groupOnly, groups},
 	{"snapshot metadata", "snapshot-controller, snapshotter, snapshot-metadata", metadataOnly, snapshotMetadata},
@@ -115,35 +117,77 @@ func immediate(s *space) {
 // waitForConsumer: the claim waits for a pod; what no node has space for is not
 // scheduled, and not tried.
 func waitForConsumer(s *space) {
-	eventually(s.T, "the provisioner says how much space there is", func() error {
-		out, err := try("", "-n", "kube-system", "get", "csistoragecapacities", "-o",
-			`jsonpath={range .items[?(@.storageClassName=="`+s.d.class(xfs)+`")]}{.capacity}{end}`)
-		if err == nil && out == "" {
-			err = fmt.Errorf("no CSIStorageCapacity of %s", s.d.class(xfs))
-		}
-		return err
-	})
+	if c := s.capacity(s.d.class(xfs)); c.bytes < 1<<30 || !strings.Contains(c.nodes, "topology."+s.d.driver.name+"/node") {
+		s.Errorf("the provisioner says %+v", c)
+	}
 	s.claim("a", xfs, xfsSize)
 	s.claim("huge", xfs, "900Ti")
-	s.want(s.get("{.status.phase}", "pvc", "a"), "Pending")
+	s.says("the claim waits", "PersistentVolumeClaim/a WaitForFirstConsumer: waiting for first consumer")
+	s.has(0, "and no volume is made")
 	s.pod("p", "a")
 	s.pod("never", "huge")
 	s.ready("p")
-	eventually(s.T, "the scheduler refuses", func() error {
-		m := s.get(`{.status.conditions[?(@.type=="PodScheduled")].message}`, "pod", "never")
-		if !strings.Contains(m, "enough free storage") {
-			return fmt.Errorf("it says %q", m)
-		}
-		return nil
-	})
+	s.unschedulable("never", "enough free storage")
+	s.want(s.get(`{.metadata.annotations.volume\.kubernetes\.io/selected-node}`, "pvc", "huge"), "")
 	topology := kubectl(s.T, "get", "pv", s.volume("a"), "-o", "jsonpath={.spec.nodeAffinity.required.nodeSelectorTerms[0].matchExpressions[0].key}")
 	s.want(topology, "topology."+s.d.driver.name+"/node")
 }
 
-// static: a volume that somebody knows by its handle alone.
+// unschedulable waits until the scheduler has said why it has no node for a pod.
+func (s *space) unschedulable(pod, why string) {
+	s.Helper()
+	eventually(s.T, "the scheduler refuses "+pod, func() error {
+		if m := s.get(`{.status.conditions[?(@.type=="PodScheduled")].message}`, "pod", pod); !strings.Contains(m, why) {
+			return fmt.Errorf("it says %q", m)
+		}
+		return nil
+	})
+}
+
+// room is a CSIStorageCapacity.
+type room struct {
+	bytes float64
+	nodes string // those that reach it, as JSON
+}
+
+// capacity waits until the provisioner has said how much space there is for a class.
+func (s *space) capacity(class string) (r room) {
+	s.Helper()
+	eventually(s.T, "the provisioner says how much space there is", func() error {
+		out, err := try("", "-n", "kube-system", "get", "csistoragecapacities", "-o",
+			`jsonpath={range .items[?(@.storageClassName=="`+class+`")]}{.capacity} {.nodeTopology}{"\n"}{end}`)
+		if err != nil {
+			return err
+		}
+		if strings.Count(out, "\n") > 0 || out == "" {
+			return fmt.Errorf("want one CSIStorageCapacity of %s: %q", class, out)
+		}
+		amount, nodes, _ := strings.Cut(out, " ")
+		r.nodes = nodes
+		r.bytes, err = quantity(amount)
+		return err
+	})
+	return r
+}
+
+// quantity reads one of Kubernetes'.
+func quantity(text string) (float64, error) {
+	number, unit := strings.TrimRight(text, "KMGTPi"), 1.0
+	if suffix := text[len(number):]; suffix != "" {
+		unit = float64(uint64(1) << (10 * (1 + strings.Index("KMGTP", suffix[:1]))))
+	}
+	n, err := strconv.ParseFloat(number, 64)
+	return n * unit, err
+}
+
+// static: a volume that somebody knows by its handle alone. What was written to it is
+// there, and when its object is deleted the volume is.
 func static(s *space) {
 	s.claim("made", "retain", xfsSize)
-	s.bound("made")
+	s.pod("p", "made")
+	s.ready("p")
+	s.sh("p", "echo one > /data/f && sync")
+	s.remove("pod", "p")
 	pv := s.volume("made")
 	handle := kubectl(s.T, "get", "pv", pv, "-o", "jsonpath={.spec.csi.volumeHandle}")
 	s.remove("pvc", "made")
@@ -162,10 +206,11 @@ spec:
 `, xfsSize, s.ns, s.d.driver.name, handle))
 	s.claim("a", "by-hand", xfsSize)
 	s.bound("a")
-	s.pod("p", "a")
-	s.ready("p")
-	s.sh("p", "echo one > /data/f")
-	s.remove("pod", "p")
+	s.pod("q", "a")
+	s.ready("q")
+	s.want(s.sh("q", "cat /data/f"), "one")
+	s.remove("pod", "q")
+	s.has(1, "the volume is what it was")
 	// "Delete" is the provisioner's word, who did not make it: by its annotation.
 	kubectl(s.T, "annotate", "pv", "static-volume", "pv.kubernetes.io/provisioned-by="+s.d.driver.name)
 }
@@ -174,6 +219,7 @@ func attach(s *space) {
 	s.claim("a", xfs, xfsSize)
 	s.pod("p", "a")
 	s.ready("p")
+	s.sh("p", "echo one > /data/f && sync")
 	pv := s.volume("a")
 	attachment := func() string {
 		return kubectl(s.T, "get", "volumeattachment", "-o", `jsonpath={range .items[?(@.spec.source.persistentVolumeName=="`+pv+`")]}{.metadata.name} {.status.attached}{end}`)
@@ -185,6 +231,7 @@ func attach(s *space) {
 	s.want(attachment(), "")
 	s.pod("q", "a")
 	s.ready("q")
+	s.want(s.sh("q", "cat /data/f"), "one")
 }
 
 func manyPods(s *space) {
@@ -199,127 +246,8 @@ func manyPods(s *space) {
 	for _, p := range pods {
 		s.sh(p, "echo "+p+" > /data/"+p)
 	}
+	s.want(s.sh("p0", "cat /data/p*"), strings.Join(pods, "\n"))
 	s.want(s.sh("reader", "cat /data/p3; touch /data/x 2>/dev/null || echo refused"), "p3\nrefused")
-}
-
-func block(s *space) {
-	s.claim("a", xfs, "64Mi", "volumeMode: Block")
-	s.blockPod("p", "a")
-	s.ready("p")
-	s.sh("p", "echo one | dd of=/dev/xvda conv=fsync 2>/dev/null")
-	s.patch("a", "128Mi")
-	s.is("128Mi", "{.status.capacity.storage}", "pvc", "a")
-	eventually(s.T, "the pod's device grows", func() error {
-		if got := s.sh("p", "blockdev --getsize64 /dev/xvda"); got != strconv.Itoa(128<<20) {
-			return fmt.Errorf("it has %s bytes", got)
-		}
-		return nil
-	})
-	s.remove("pod", "p")
-	s.blockPod("q", "a")
-	s.ready("q")
-	s.want(s.sh("q", "head -c 3 /dev/xvda"), "one")
-}
-
-func (s *space) patch(claim, size string) {
-	s.Helper()
-	kubectl(s.T, "-n", s.ns, "patch", "pvc", claim, "--type=merge", "-p", `{"spec":{"resources":{"requests":{"storage":"`+size+`"}}}}`)
-}
-
-// grow grows a volume in use; the pod must see at least so many bytes.
-func grow(s *space, claim, pod, size string, bytes int) {
-	s.Helper()
-	s.patch(claim, size)
-	s.is(size, "{.status.capacity.storage}", "pvc", claim)
-	s.sees(pod, bytes)
-}
-
-func (s *space) sees(pod string, bytes int) {
-	s.Helper()
-	got, err := strconv.Atoi(s.sh(pod, "df -k /data | awk 'END{print $(NF-4)}'"))
-	if err != nil || got<<10 < bytes {
-		s.Errorf("the pod sees %d KiB, %v", got, err)
-	}
-}
-
-func expandOnline(s *space) {
-	s.claim("a", xfs, xfsSize)
-	s.pod("p", "a")
-	s.ready("p")
-	grow(s, "a", "p", "640Mi", 560<<20)
-}
-
-func expandOffline(s *space) {
-	s.claim("a", ext4, "64Mi")
-	s.pod("p", "a")
-	s.ready("p")
-	s.remove("pod", "p")
-	s.patch("a", "128Mi")
-	eventually(s.T, "the resizer has grown it", func() error {
-		if got := kubectl(s.T, "get", "pv", s.volume("a"), "-o", "jsonpath={.spec.capacity.storage}"); got != "128Mi" {
-			return fmt.Errorf("the volume has %s", got)
-		}
-		return nil
-	})
-	s.pod("q", "a")
-	s.ready("q")
-	s.is("128Mi", "{.status.capacity.storage}", "pvc", "a")
-	s.sees("q", 100<<20)
-}
-
-func snapshot(s *space, name, claim string) {
-	s.Helper()
-	s.apply(fmt.Sprintf(`apiVersion: snapshot.storage.k8s.io/v1
-kind: VolumeSnapshot
-metadata: {name: %s}
-spec: {volumeSnapshotClassName: %s, source: {persistentVolumeClaimName: %s}}
-`, name, s.d.base(), claim))
-	s.is("true", "{.status.readyToUse}", "volumesnapshot", name)
-}
-
-func snapshots(s *space) {
-	s.claim("a", xfs, xfsSize)
-	s.pod("p", "a")
-	s.ready("p")
-	s.sh("p", "echo one > /data/f && sync")
-	snapshot(s, "s", "a")
-	s.sh("p", "echo two > /data/f && sync")
-	s.claim("restored", xfs, "400Mi", "dataSource: {apiGroup: snapshot.storage.k8s.io, kind: VolumeSnapshot, name: s}")
-	s.claim("clone", xfs, xfsSize, "dataSource: {kind: PersistentVolumeClaim, name: a}")
-	s.pod("pr", "restored")
-	s.pod("pc", "clone")
-	s.ready("pr", "pc")
-	s.want(s.sh("pr", "cat /data/f"), "one")
-	s.want(s.sh("pc", "cat /data/f"), "two")
-	s.sees("pr", 330<<20)
-}
-
-func groups(s *space) {
-	for _, v := range []string{"a", "b"} {
-		s.claim(v, xfs, xfsSize)
-		kubectl(s.T, "-n", s.ns, "label", "pvc", v, "group=g")
-		s.pod("p"+v, v)
-	}
-	s.ready("pa", "pb")
-	s.sh("pa", "echo a > /data/f && sync")
-	s.sh("pb", "echo b > /data/f && sync")
-	s.apply(fmt.Sprintf(`apiVersion: groupsnapshot.storage.k8s.io/v1
-kind: VolumeGroupSnapshot
-metadata: {name: g}
-spec: {volumeGroupSnapshotClassName: %s, source: {selector: {matchLabels: {group: g}}}}
-`, s.d.base()))
-	s.is("true", "{.status.readyToUse}", "volumegroupsnapshot", "g")
-	members := strings.Fields(s.get("{.items[*].metadata.name}", "volumesnapshot"))
-	if len(members) != 2 {
-		s.Fatalf("members: %v", members)
-	}
-	s.claim("r", xfs, xfsSize, "dataSource: {apiGroup: snapshot.storage.k8s.io, kind: VolumeSnapshot, name: "+members[0]+"}")
-	s.pod("pr", "r")
-	s.ready("pr")
-	of := s.get("{.spec.source.persistentVolumeClaimName}", "volumesnapshot", members[0])
-	if got := s.sh("pr", "cat /data/f"); of != "" && got != of {
-		s.Errorf("the snapshot of %s has %q", of, got)
-	}
 }
 
 func ephemeral(s *space) {
@@ -334,6 +262,11 @@ func ephemeral(s *space) {
 	s.ready("p", "q")
 	s.sh("p", "echo one > /data/f")
 	s.want(s.sh("q", "ls /data | grep -v lost+found || echo none"), "none")
+	s.has(2, "each pod has a volume")
+	s.remove("pod", "p")
+	s.has(1, "the volume of the pod that went is gone")
+	s.remove("pod", "q")
+	s.has(0, "the volumes of the pods are gone")
 }
 
 func modify(s *space) {
@@ -347,8 +280,26 @@ parameters: {` + s.d.second + `}
 	s.claim("a", "immediate", xfsSize, "volumeAttributesClassName: "+s.d.base())
 	s.bound("a")
 	s.is(s.d.base(), "{.status.currentVolumeAttributesClassName}", "pvc", "a")
+	s.pod("p", "a")
+	s.ready("p")
+	handle := kubectl(s.T, "get", "pv", s.volume("a"), "-o", "jsonpath={.spec.csi.volumeHandle}")
+	call := regexp.MustCompile(`method=ControllerModifyVolume .*volume=` + regexp.QuoteMeta(handle) + ` .*code=OK`)
+	if call.MatchString(s.d.log(-1)) {
+		s.Error("the volume was modified before anybody asked for it")
+	}
+	if s.d.modified != nil && s.d.modified(s.device("a")) == nil {
+		s.Error("the device of the volume is modified before anybody asked for it")
+	}
 	kubectl(s.T, "-n", s.ns, "patch", "pvc", "a", "--type=merge", "-p", `{"spec":{"volumeAttributesClassName":"second"}}`)
 	s.is("second", "{.status.currentVolumeAttributesClassName}", "pvc", "a")
+	if !call.MatchString(s.d.log(-1)) {
+		s.Error("the driver was not asked")
+	}
+	if s.d.modified != nil {
+		if err := s.d.modified(s.device("a")); err != nil {
+			s.Error(err)
+		}
+	}
 }
 
 func fsGroup(s *space) {
@@ -364,12 +315,7 @@ func singlePod(s *space) {
 	s.pod("p", "a")
 	s.ready("p")
 	s.pod("q", "a")
-	eventually(s.T, "the second pod is not scheduled", func() error {
-		if m := s.get(`{.status.conditions[?(@.type=="PodScheduled")].message}`, "pod", "q"); !strings.Contains(m, "ReadWriteOncePod") {
-			return fmt.Errorf("it says %q", m)
-		}
-		return nil
-	})
+	s.unschedulable("q", "ReadWriteOncePod")
 	s.remove("pod", "p")
 	s.ready("q")
 }

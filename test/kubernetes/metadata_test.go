@@ -13,15 +13,16 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 )
 
-const (
-	metadataSecret = "snapshot-metadata"
-	metadataHost   = "loopfile-csikit-dev-snapshot-metadata.kube-system"
-)
+const metadataSecret = "snapshot-metadata"
+
+// metadataHost is the name of the Service.
+func (d *driver) metadataHost() string { return d.base() + "-snapshot-metadata.kube-system" }
 
 func metadataBuilt() bool {
 	for _, p := range []string{"csi-snapshot-metadata", "snapshot-metadata-lister"} {
@@ -46,7 +47,7 @@ func metadataOnly(d *deployed) string {
 
 // metadataFlags makes the secret with the sidecar's certificate, and says what
 // csikit manifests must be told of it.
-func metadataFlags(t *testing.T) []string {
+func metadataFlags(t *testing.T, d *driver) []string {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -54,7 +55,7 @@ func metadataFlags(t *testing.T) []string {
 	}
 	// Its own CA: programs are given it by the SnapshotMetadataService.
 	c := &x509.Certificate{
-		SerialNumber: big.NewInt(1), DNSNames: []string{metadataHost}, IsCA: true, BasicConstraintsValid: true,
+		SerialNumber: big.NewInt(1), DNSNames: []string{d.metadataHost()}, IsCA: true, BasicConstraintsValid: true,
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
 	}
 	cert, err := x509.CreateCertificate(rand.Reader, c, c, key.Public(), key)
@@ -120,14 +121,15 @@ func (s *space) ask(account, snapshot, since string) ([]extent, error) {
 
 // snapshotMetadata: what a backup of changed blocks hears of two snapshots.
 func snapshotMetadata(s *space) {
-	s.resolve(metadataHost, kubectl(s.T, "-n", "kube-system", "get", "pod", s.d.pod(), "-o", "jsonpath={.status.podIP}"))
+	s.resolve(s.d.driver.metadataHost(), kubectl(s.T, "-n", "kube-system", "get", "pod", s.d.pod(), "-o", "jsonpath={.status.podIP}"))
 	s.claim("a", xfs, "64Mi", "volumeMode: Block")
 	s.blockPod("p", "a")
 	s.ready("p")
-	first, second, never := extent{4 << 20, 1 << 20}, extent{16 << 20, 64 << 10}, extent{32 << 20, 16 << 20}
+	// The second one is a part of a block, whatever that is.
+	first, second, never := extent{4 << 20, 1 << 20}, extent{16<<20 + 20<<10, 4 << 10}, extent{32 << 20, 16 << 20}
 	s.sh("p", "dd if=/dev/urandom of=/dev/xvda bs=1M seek=4 count=1 conv=fsync 2>/dev/null")
 	snapshot(s, "one", "a")
-	s.sh("p", "dd if=/dev/urandom of=/dev/xvda bs=64k seek=256 count=1 conv=fsync 2>/dev/null")
+	s.sh("p", "dd if=/dev/urandom of=/dev/xvda bs=4k seek=4101 count=1 conv=fsync 2>/dev/null")
 	snapshot(s, "two", "a")
 
 	kubectl(s.T, "-n", s.ns, "create", "serviceaccount", "backup")
@@ -157,12 +159,45 @@ func snapshotMetadata(s *space) {
 				s.Errorf("%s since %q lacks %v: %v", tt.snapshot, tt.since, e, got)
 			}
 		}
+		s.exact(got, tt.want)
 		for _, e := range tt.not {
 			if touches(got, e) {
 				s.Errorf("%s since %q has %v: %v", tt.snapshot, tt.since, e, got)
 			}
 		}
 	}
+}
+
+// exact: no more is told than the blocks that want is in, where the driver knows them.
+func (s *space) exact(got, want []extent) {
+	s.Helper()
+	if s.d.granularity == nil {
+		return
+	}
+	block, err := s.d.granularity()
+	if err != nil || block < 4<<10 || block > 1<<20 {
+		s.Fatalf("blocks of %d bytes, %v", block, err)
+	}
+	var blocks []extent
+	for _, e := range want {
+		begin := e.offset / block * block
+		blocks = append(blocks, extent{begin, (e.offset+e.size+block-1)/block*block - begin})
+	}
+	if got = joined(got); !slices.Equal(got, blocks) {
+		s.Errorf("to blocks of %d bytes it is %v, want %v", block, got, blocks)
+	}
+}
+
+// joined are ranges of which none begins where another ends.
+func joined(list []extent) (all []extent) {
+	for _, e := range list {
+		if n := len(all) - 1; n >= 0 && all[n].offset+all[n].size == e.offset {
+			all[n].size += e.size
+			continue
+		}
+		all = append(all, e)
+	}
+	return all
 }
 
 // resolve stands in for the cluster's DNS, in this mount namespace.

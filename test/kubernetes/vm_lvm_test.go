@@ -1,8 +1,11 @@
 package kubernetes
 
 import (
+	"fmt"
+	"os"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -21,3 +24,21 @@ var lvm = &driver{
 }
 
 var lvmArgs = []string{"-classes=/etc/lvm/csikit.json"}
+
+// chunk is what the pool gives to its volumes at a time.
+func chunk() (int64, error) {
+	out, err := exec.Command("lvs", "--noheadings", "--nosuffix", "--units", "b", "-o", "chunk_size", "vg0/pool0").CombinedOutput()
+	if err != nil {
+		return 0, fmt.Errorf("lvs: %w: %s", err, out)
+	}
+	return strconv.ParseInt(strings.TrimSpace(string(out)), 10, 64)
+}
+
+// readAhead: the device reads ahead what "second" in vmVariants says.
+func readAhead(device string) error {
+	b, err := os.ReadFile("/sys/dev/block/" + device + "/queue/read_ahead_kb")
+	if got := strings.TrimSpace(string(b)); err == nil && got != "2048" {
+		err = fmt.Errorf("device %s reads %s KiB ahead", device, got)
+	}
+	return err
+}

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 )
 
 // export is the directory that the server in the VM has, and nfsServer its address,
@@ -62,6 +63,7 @@ var nfsNot = map[string]string{
 	"raw block, expansion in use":   "a directory is no block device",
 	"expansion in use":              "directories have no size without a quota: beside",
 	"expansion of an unused volume": "directories have no size without a quota: beside",
+	"encrypted volume, secrets":     "a directory is no block device",
 	"group snapshot":                "only with a hook of the server's",
 }
 
@@ -70,15 +72,28 @@ var nfsFlows = map[string]func(*space){
 	"force-deleted pod; DeleteVolume while published": nfsForced,
 }
 
-// nfsWaits: the capacity is that of a share which every node reaches. The scheduler
-// says "not enough free storage" until the provisioner has told it, without topology.
+// nfsWaits: without topology the provisioner says how much space there is for all nodes
+// at once: what the share has free, as the server's own file system counts it.
 func nfsWaits(s *space) {
 	apply(s.T, s.d.newClass("waits", "WaitForFirstConsumer", "Delete", nil))
 	s.Cleanup(func() { _, _ = try("", "delete", "sc", "waits") })
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(export, &st); err != nil {
+		s.Fatal(err)
+	}
+	free := float64(st.Bavail) * float64(st.Bsize)
+	if c := s.capacity("waits"); c.nodes != "{}" || c.bytes < 0.95*free || c.bytes > 1.05*free {
+		s.Errorf("the provisioner says %+v, and %.0f bytes are free", c, free)
+	}
 	s.claim("a", "waits", "64Mi")
-	s.want(s.get("{.status.phase}", "pvc", "a"), "Pending")
+	s.claim("huge", "waits", "900Ti")
+	s.says("the claim waits", "PersistentVolumeClaim/a WaitForFirstConsumer: waiting for first consumer")
+	s.has(0, "and no volume is made")
 	s.pod("p", "a")
+	s.pod("never", "huge")
 	s.ready("p")
+	s.unschedulable("never", "enough free storage")
+	s.want(kubectl(s.T, "get", "pv", s.volume("a"), "-o", "jsonpath={.spec.nodeAffinity}"), "")
 }
 
 // nfsForced: who else has a directory mounted nobody knows; what was written is gone
@@ -203,6 +218,9 @@ func serverAway(s *space) {
 		}
 	}
 	nfsd("stop")
+	if b, err := os.ReadFile("/proc/fs/nfsd/threads"); err != nil || strings.TrimSpace(string(b)) != "0" {
+		s.Fatalf("the server has %q threads, %v", b, err)
+	}
 	stopped := true
 	s.Cleanup(func() {
 		if stopped {

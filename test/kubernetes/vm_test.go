@@ -53,13 +53,13 @@ func enterVM() int {
 func vmVariants() []variant {
 	return []variant{
 		{
-			name: "lvm, linear, registrar", kind: "lvm-linear", driver: lvm, local: true,
+			name: "lvm, linear, registrar", kind: "lvm-linear", driver: lvm, local: true, secrets: true, modified: readAhead,
 			flags: []string{"-registrar", "-mutable-parameters", "read-ahead=1Mi"}, second: "read-ahead: 2Mi",
 			args: []string{"-ephemeral-max=1073741824"}, inline: "size: 64Mi",
 			flows: flows,
 		},
 		{
-			name: "lvm, thin", kind: "lvm-thin", driver: lvm, parameters: map[string]string{"class": "thin"},
+			name: "lvm, thin", kind: "lvm-thin", driver: lvm, parameters: map[string]string{"class": "thin"}, metadata: true, granularity: chunk, modified: readAhead,
 			flags: []string{"-single-node", "-mutable-parameters", "read-ahead=1Mi"}, second: "read-ahead: 2Mi",
 			args: []string{"-ephemeral-max=1073741824"}, inline: "size: 64Mi, class: thin",
 			flows: flows,
