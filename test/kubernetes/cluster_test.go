@@ -118,6 +118,7 @@ func (s *space) close() {
 	if s.Failed() {
 		s.Logf("events:\n%s", s.events())
 		s.Logf("driver:\n%s", s.d.log(120))
+		s.Logf("the driver's pods:\n%s", s.d.logs(60))
 	}
 	volumes, _ := try("", "get", "pv", "-o", `jsonpath={range .items[?(@.spec.claimRef.namespace=="`+s.ns+`")]}{.metadata.name} {end}`)
 	for _, kind := range []string{"pod", "volumegroupsnapshot", "volumesnapshot", "pvc"} {

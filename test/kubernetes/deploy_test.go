@@ -219,6 +219,15 @@ func (d *deployed) log(lines int) string {
 	return out
 }
 
+// logs are the ends of those of all containers.
+func (d *deployed) logs(lines int) string {
+	out, err := try("", "-n", "kube-system", "logs", "-l", "app.kubernetes.io/name="+d.base(), "--all-containers", "--prefix", fmt.Sprintf("--tail=%d", lines), "--max-log-requests=20")
+	if err != nil {
+		return err.Error()
+	}
+	return out
+}
+
 // flow is one way through the components; passes names them.
 type flow struct {
 	name   string

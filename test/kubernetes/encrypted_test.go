@@ -231,7 +231,7 @@ func (s *space) count(device string, text []byte) (n int) {
 // the driver keeps.
 func (s *space) nowhere(value string) {
 	s.Helper()
-	logs := kubectl(s.T, "-n", "kube-system", "logs", "-l", "app.kubernetes.io/name="+s.d.base(), "--all-containers", "--tail=-1")
+	logs := s.d.logs(-1)
 	if !strings.Contains(logs, "method=NodeStageVolume") {
 		s.Error("the logs have no call")
 	}

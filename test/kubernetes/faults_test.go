@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -73,9 +74,10 @@ func restartDriver(s *space) {
 		pods = append(pods, "p"+n)
 	}
 	restarts := s.containers()
+	n := len(processes("/driver"))
 	for range 2 { // kubelet waits 10 s, then 20 s, before it starts the driver again
 		eventually(s.T, "the driver runs", func() error {
-			if len(processes("/driver")) == 0 {
+			if len(processes("/driver")) < n {
 				return errors.New("it does not")
 			}
 			return nil
@@ -100,18 +102,26 @@ func restartDriver(s *space) {
 	s.want(s.sh("holder", "cat /data/f /data/g"), "one\ntwo")
 }
 
-// kill kills the processes whose program is called so.
+// kill kills the processes whose program is called so, and waits until they have ended.
 func kill(s *space, program string) {
 	s.Helper()
-	killed := 0
+	var killed []int
 	for _, pid := range processes(program) {
 		if err := syscall.Kill(pid, syscall.SIGKILL); err == nil {
-			killed++
+			killed = append(killed, pid)
 		}
 	}
-	if killed == 0 {
+	if len(killed) == 0 {
 		s.Fatalf("%s did not run", program)
 	}
+	eventually(s.T, program+" ends", func() error {
+		for _, pid := range processes(program) {
+			if slices.Contains(killed, pid) {
+				return fmt.Errorf("%d is there", pid)
+			}
+		}
+		return nil
+	})
 }
 
 // processes are those of this namespace whose argv[0] is program.
