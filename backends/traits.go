@@ -34,10 +34,13 @@ const (
 
 // Kubernetes is what CSI has no field for and manifests need.
 type Kubernetes struct {
-	PodInfo         bool   // which pod a volume is published for; implied by Ephemeral
-	FSGroupPolicy   string // "File", "None" or "ReadWriteOnceWithFSType"; "" is the last
-	Republish       bool
-	SELinuxMount    bool
+	PodInfo       bool   // which pod a volume is published for; implied by Ephemeral
+	FSGroupPolicy string // "File", "None" or "ReadWriteOnceWithFSType"; "" is the last
+	Republish     bool
+	SELinuxMount  bool
+	// StorageCapacity: the scheduler leaves out nodes whose storage has no room. Only
+	// with topology: of a driver without external-provisioner deletes what it has just
+	// said (csikit manifests).
 	StorageCapacity bool
 	TokenAudiences  []string
 	// NodeLocal: each node's process makes, copies and deletes the volumes of its own

@@ -102,7 +102,8 @@ func Traits(o Options) backends.Traits {
 		MountGroup: true,
 		Parameters: parameters(),
 		// The controller mounts shares for itself, in mount namespaces of its own.
-		Kubernetes: backends.Kubernetes{FSGroupPolicy: "File", StorageCapacity: true, HostNetwork: true, PrivilegedController: true},
+		// No StorageCapacity: each node reaches the same share.
+		Kubernetes: backends.Kubernetes{FSGroupPolicy: "File", HostNetwork: true, PrivilegedController: true},
 	}
 	if o.Quota != QuotaNone {
 		t.SizeMin, t.SizeDefault, t.SizeStep = 1<<20, 1<<30, 4096

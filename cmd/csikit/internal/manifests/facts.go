@@ -168,9 +168,13 @@ func (f *Facts) csiDriverBool(name string, otherwise bool) bool {
 	return v == "true"
 }
 
+// capacity tells whether the scheduler is told how much space there is. Without
+// topology it is not: external-provisioner v6.3 then takes the object that it has made
+// for another (an empty map, which comes back as none), deletes it at once, and makes it
+// again every minute; a pod that waits for its volume finds a node by luck.
 func (f *Facts) capacity() bool {
 	has := f.controller[csi.ControllerServiceCapability_RPC_GET_CAPACITY]
-	return has && f.csiDriverBool("storageCapacity", f.topology())
+	return has && f.topology() && f.csiDriverBool("storageCapacity", true)
 }
 
 // deployment is what the driver says of how it is to be deployed.

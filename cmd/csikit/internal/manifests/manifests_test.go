@@ -258,13 +258,19 @@ func TestSecretRules(t *testing.T) {
 	}
 }
 
-// TestCapacityWithoutTopology: the provisioner looks at nodes for that too.
+// TestCapacityWithoutTopology: it is not tracked, whatever the driver says, or the
+// scheduler would find no node with enough of it.
 func TestCapacityWithoutTopology(t *testing.T) {
-	text, _ := write(t, memory(t, "TopologyReporter"), Options{Image: "mem", Namespace: "default"})
-	for _, want := range []string{"--enable-capacity", "resources: [csinodes]", "resources: [nodes]"} {
-		if !strings.Contains(text, want) {
-			t.Errorf("there is no %q", want)
+	f := memory(t, "TopologyReporter")
+	f.manifest["kubernetes.csidriver/storageCapacity"] = "true"
+	text, kinds := write(t, f, Options{Image: "mem", Namespace: "default"})
+	for _, not := range []string{"--enable-capacity", "csistoragecapacities", "resources: [csinodes]\n  verbs: [get, list, watch]\n- apiGroups: [\"\"]\n  resources: [nodes]"} {
+		if strings.Contains(text, not) {
+			t.Errorf("there is %q", not)
 		}
+	}
+	if at(t, kinds["CSIDriver"][0], "spec", "storageCapacity") != false {
+		t.Error("the scheduler waits for what nobody says")
 	}
 }
 

@@ -88,8 +88,8 @@ func (w *writer) provisioner() sidecar {
 	} else if w.f.topology() {
 		s.args = append(s.args, "--strict-topology")
 	}
-	// To track capacity it looks where the driver runs, also without topology.
-	if w.layout != distributed && (w.f.topology() || w.f.capacity()) {
+	// It looks where the driver runs.
+	if w.layout != distributed && w.f.topology() {
 		s.cluster = append(s.cluster, rule{"storage.k8s.io", []string{"csinodes"}, read}, rule{"", []string{"nodes"}, read})
 	}
 	if w.f.attaches() {
