@@ -63,7 +63,7 @@ func All() []Mutant {
 		codesOfCreate(), codesOfVolumes(), codesOfLists(), codesOfSnapshots(), codesOfNode(), fields(),
 		concurrency(), restarts(), data(), leaks(), secrets(),
 		identity(), creates(), names(), sizes(), topology(), attach(), lists(), capacity(), snapshots(),
-		groups(), metadata(), health(), modify(), nodes(), stats(), limits(), conditions(), clients(),
+		groups(), metadata(), health(), modify(), nodes(), stats(), limits(), conditions(), clients(), pods(), classes(),
 	)
 }
 

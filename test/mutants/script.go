@@ -56,8 +56,9 @@ func script() []section {
 		{"snapshots", mem, snapshotSection, false}, {"groups", mem, groupSection, false}, {"metadata", mem, metadataSection, false},
 		{"health", mem, healthSection, false}, {"node", mem, nodeSection, false}, {"copies", mem, copySection, false},
 		{"conditions", mem, conditionSection, false}, {"clients", mem, clientSection, false},
+		{"pods", mem, podSection, false}, {"classes", mem, classSection, false},
 		{"block", loop, blockSection, false}, {"disks", loop, diskSection, false}, {"restart", loop, restartSection, false},
-		{"clients of disks", loop, diskClientSection, false},
+		{"clients of disks", loop, diskClientSection, false}, {"pods of disks", loop, diskPodSection, false},
 		{"at once", mem, atOnceSection, false}, {"given up", mem, givenUpSection, false},
 		{"leaks", mem, leakSection, true},
 	}

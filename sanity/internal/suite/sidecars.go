@@ -21,7 +21,7 @@ func sidecarChecks() []Check {
 		{ID: "H-29/sidecar/start", Title: "What sidecars and kubelet ask a driver that starts is no error: they exit over one", Clauses: "ID-16 ID-01 NI-01", Needs: "restart", Run: askedAtStart},
 		{ID: "H-29/provisioner/force-deleted", Title: "DeleteVolume of a volume that a pod still has, which was deleted by force, does it no harm, and is OK afterwards", Clauses: "DV-07 DV-01", Needs: node + " host", Run: forceDeleted},
 		{ID: "H-29/snapshotter/source-gone", Title: "CreateSnapshot is asked again, and its volume is deleted meanwhile", Clauses: "CS-02", Needs: "CREATE_DELETE_VOLUME CREATE_DELETE_SNAPSHOT", Run: snapshotOfGone},
-		{ID: "H-29/resizer/unused", Title: "A volume that grew while nobody had it grows at its staging path, before it is published", Clauses: "NE-01 CE-06 CE-05", Needs: node + " EXPAND_VOLUME node:EXPAND_VOLUME node:STAGE_UNSTAGE_VOLUME", Run: grownUnused},
+		{ID: "H-29/resizer/unused", Title: "A volume that grew while nobody had it grows at its target, or at its staging path before it is published", Clauses: "NE-01 CE-06 CE-05", Needs: node + " EXPAND_VOLUME node:EXPAND_VOLUME node:STAGE_UNSTAGE_VOLUME", Run: grownUnused},
 		{ID: "H-29/resizer/bare", Title: "NodeExpandVolume comes without staging_target_path or volume_capability", Clauses: "NE-01", Needs: node + " node:EXPAND_VOLUME", Run: expandBare},
 	}
 }
@@ -156,8 +156,17 @@ func nodeGrows(t *T, clauses, how, so string, req *csi.NodeExpandVolumeRequest) 
 }
 
 // grownUnused: the file system is that of the old size, and kubelet has it grown when
-// the next pod comes, between NodeStageVolume and NodePublishVolume.
+// the next pod comes: at the target, as soon as there is one; older kubelets at the
+// staging path, before.
 func grownUnused(t *T) {
+	for _, early := range []bool{true, false} {
+		if grownBy(t, early); t.Failed() {
+			return
+		}
+	}
+}
+
+func grownBy(t *T, early bool) {
 	v := t.NewVolume().ToNode()
 	target := v.PublishAt()
 	host, before := t.Config().Host, int64(0)
@@ -168,11 +177,14 @@ func grownUnused(t *T) {
 	v.Unpublish(target)
 	v.FromNode()
 	size := max(t.Config().ExpandSize, 2*sizeOf(t, v))
-	resp := check.OK[*csi.ControllerExpandVolumeResponse](t, "CE-01", expandRequest(v, size))
+	required := check.OK[*csi.ControllerExpandVolumeResponse](t, "CE-01", expandRequest(v, size)).GetNodeExpansionRequired()
 	v.ToNode()
-	grown := !resp.GetNodeExpansionRequired() || nodeGrows(t, "NE-01 CE-06", "at the staging path, before the volume is published",
-		"kubelet does so for a volume that grew while no pod had it, and the pod does not start", nodeExpandRequest(v, v.Staging, size))
+	const so = "kubelet does so for a volume that grew while no pod had it, and the pod does not start"
+	grown := !required || !early || nodeGrows(t, "NE-01 CE-06", "at the staging path, before the volume is published", so, nodeExpandRequest(v, v.Staging, size))
 	target = v.PublishAt()
+	if required && !early {
+		grown = nodeGrows(t, "NE-01 CE-06", "at the target, of a volume that grew before it was staged", so, nodeExpandRequest(v, target, size))
+	}
 	if host {
 		mustHold(t, "CE-01 NE-01", "after a volume grew that nobody had", target, "first")
 		if after := sizeAt(t, target); grown && after < before+(size-before)/2 {

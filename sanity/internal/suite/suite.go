@@ -13,6 +13,6 @@ import (
 func All() []check.Check {
 	return slices.Concat(
 		capabilityChecks(), errorChecks(), missingFieldChecks(), repeatChecks(), changedChecks(), sizeChecks(), limitChecks(), copyChecks(),
-		modeChecks(), nameChecks(), listChecks(), topologyChecks(), groupChecks(), hostChecks(), processChecks(), coChecks(), kubeletChecks(), sidecarChecks(), concurrencyChecks(), modelChecks(), restartChecks(),
+		modeChecks(), nameChecks(), listChecks(), topologyChecks(), groupChecks(), hostChecks(), processChecks(), coChecks(), kubeletChecks(), podChecks(), sidecarChecks(), classChecks(), concurrencyChecks(), modelChecks(), restartChecks(),
 	)
 }
