@@ -115,28 +115,71 @@ func (c *closer) CloseVolume(ctx context.Context, req backends.CloseVolumeReques
 	return c.loopNode.CloseVolume(ctx, req)
 }
 
-// TestRealMountedInAnotherNamespace: a device whose file system is still mounted
-// where the engine cannot see it is not taken away below it.
-func TestRealMountedInAnotherNamespace(t *testing.T) {
-	n := &closer{loopNode: newLoopNode(t)}
-	r := newRealRig(t, n, n.loopNode)
-	n.make("v", 64*mib)
-	r.stage("v", "ext4")
+// elsewhere has a process with a copy of all mounts in a namespace of its own, as a
+// container has those of the pods that were there before it.
+func elsewhere(t *testing.T) (pid int, end func()) {
+	t.Helper()
 	cmd := exec.Command("cat") // until its standard input ends
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
 	in, err := cmd.StdinPipe()
 	must(t, err)
 	must(t, cmd.Start())
-	err = r.Unstage(t.Context(), mounter.UnstageRequest{ID: "v", Path: r.path("staging-v")})
-	wantKind(t, err, backends.ErrUnavailable)
-	if want := "in the namespace of process " + strconv.Itoa(cmd.Process.Pid) + " (cat)"; !strings.Contains(err.Error(), want) {
-		t.Errorf("no %q in %v", want, err)
+	return cmd.Process.Pid, func() {
+		must(t, in.Close())
+		must(t, cmd.Wait())
 	}
-	if n.n != 0 {
-		t.Error("the backend was asked to take away a device that is mounted")
+}
+
+// TestRealMountedInAnotherNamespace: a device whose file system is still mounted
+// where the engine cannot see it is not taken away below it. What the next pod of
+// the node gets is the same file system, and not a second one on that device.
+func TestRealMountedInAnotherNamespace(t *testing.T) {
+	for _, fsType := range []string{"ext4", "xfs", "btrfs"} {
+		t.Run(fsType, func(t *testing.T) {
+			testenv.Tool(t, "mkfs."+fsType)
+			n := &closer{loopNode: newLoopNode(t)}
+			r := newRealRig(t, n, n.loopNode)
+			n.make("v", 320*mib)
+			r.stage("v", fsType)
+			must(t, os.WriteFile(r.path("staging-v/f"), []byte("first"), 0o600)) // nobody has synced that
+			pid, end := elsewhere(t)
+			err := r.Unstage(t.Context(), mounter.UnstageRequest{ID: "v", Path: r.path("staging-v")})
+			wantKind(t, err, backends.ErrUnavailable)
+			want := "in the namespace of process " + strconv.Itoa(pid) + " (cat)"
+			if !strings.Contains(err.Error(), want) && fsType == "ext4" { // once is enough: it reads all of /proc
+				t.Errorf("no %q in %v", want, err)
+			}
+			if n.n != 0 {
+				t.Error("the backend was asked to take away a device that is mounted")
+			}
+			r.stage("v", fsType)
+			r.publish("v", "pods/next")
+			r.holds("pods/next/f", "first")
+			r.unpublish("v", "pods/next")
+			end()
+			r.unstage("v")
+			r.gone("v")
+		})
 	}
-	must(t, in.Close())
-	must(t, cmd.Wait())
+}
+
+// TestRealHeldWithoutRecord: what holds a device in another namespace is believed to
+// be the volume's own file system only where this engine has mounted it.
+func TestRealHeldWithoutRecord(t *testing.T) {
+	n := newLoopNode(t)
+	r := newRealRig(t, n, n)
+	n.make("v", 64*mib)
+	r.stage("v", "ext4")
+	_, end := elsewhere(t)
+	_ = r.Unstage(t.Context(), mounter.UnstageRequest{ID: "v", Path: r.path("staging-v")})
+	r.stage("v", "ext4") // it is known
+	_ = r.Unstage(t.Context(), mounter.UnstageRequest{ID: "v", Path: r.path("staging-v")})
+	must(t, r.Close())
+	must(t, os.RemoveAll(r.state))
+	r.start(n)
+	wantKind(t, r.Stage(t.Context(), r.stageReq("v", "ext4")), backends.ErrUnavailable)
+	end()
+	r.stage("v", "ext4")
 	r.unstage("v")
 	r.gone("v")
 }

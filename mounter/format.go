@@ -58,7 +58,10 @@ func (s *staging) idle(d Device) error {
 	if err != nil {
 		return unavailable("mounts of device %s: %w", d.Path(), err)
 	}
-	if len(mounts) == 0 {
+	if len(mounts) > 0 {
+		return nil
+	}
+	if s.live = s.leftMounted(d); !s.live {
 		return unavailable("device %s is held by another program (an mkfs or fsck that is still running?), by another device, or by a mount that is not to be seen from here",
 			d.Path())
 	}
@@ -174,6 +177,10 @@ func (s *staging) repair(ctx context.Context, d Device, c blockdev.Content, unfi
 		return err
 	case reader:
 		return s.readAsIs(ctx, d, c, unfinished)
+	case s.live && (needsCheck(c) || unfinished):
+		return unavailable("%s on %s asks for a check, and a container has it mounted yet; it is not mounted%s", c.Type, d.Path(), s.usersOf(d.Num()))
+	case s.live:
+		return nil
 	}
 	c, mended, err := s.mend(ctx, d, c)
 	if err != nil {

@@ -71,6 +71,7 @@ type staging struct {
 	done   bool       // an earlier call has left the memory of a file system
 	extra  []string   // mount options of the engine's own
 	uuid   string     // of the file system that was there; "": it is new
+	live   bool       // it is mounted, and not in this namespace
 }
 
 func (s *staging) run(ctx context.Context) error {
