@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/mounter"
 	"github.com/csikit/csikit/mounter/mnt"
 )
 
@@ -46,6 +47,10 @@ func pods() []Mutant {
 			_, err := os.Lstat(q.GetStagingTargetPath())
 			return strings.HasPrefix(q.GetStagingTargetPath(), "/") && errors.Is(err, os.ErrNotExist)
 		}, codes.Internal, "no such file or directory")),
+		mutant(Concurrency, "unstage-any-path", "NU-02 NU-03", "unstage at another path than where the volume is staged unstages it", unstageAnyPath),
+		mutant(Data, "inline-readonly-ignored", "NP-08", "an inline volume that is published readonly can be written", requestWhen(
+			func(q publishRequest) bool { return inlineID(q.GetVolumeId()) }, func(q publishRequest) { q.Readonly = false })),
+		unsure(onLoop(mutant(Other, "busy-unstage-locks", "NU-01 NS-01", "what could not be unstaged is not staged again before it is: FAILED_PRECONDITION", busyLocks))),
 		onLoop(mutant(Data, "stage-other-type-formats", "NS-06 NP-07", "a volume that is staged with another fs_type gets that file system", otherTypeFormats)),
 		unsure(onLoop(mutant(Other, "node-expand-same-capability", "NE-01 NE-05", "with less than the capability that was staged: INVALID_ARGUMENT", sameCapability))),
 		unsure(onBlock(mutant(Other, "node-expand-known-targets", "NE-01 NE-10", "at a target that was unpublished: NOT_FOUND", knownTargets))),
@@ -73,6 +78,43 @@ func busyForgets(r *Rig) {
 		return next(ctx, q)
 	})
 	unpublishFailed(r, func(q unpublishRequest) { forgotten.put(q.GetTargetPath(), true) })
+}
+
+// busyLocks has a volume that it cannot let go of in a state of its own.
+func busyLocks(r *Rig) {
+	var closing memory[bool]
+	around(r, func(ctx context.Context, q *csi.NodeUnstageVolumeRequest, next func(context.Context, *csi.NodeUnstageVolumeRequest) (proto.Message, error)) (proto.Message, error) {
+		resp, err := next(ctx, q)
+		if err != nil && q.GetVolumeId() != "" {
+			closing.put(q.GetVolumeId(), true)
+		} else if err == nil {
+			closing.drop(q.GetVolumeId())
+		}
+		return resp, err
+	})
+	refuse(func(q *csi.NodeStageVolumeRequest) bool {
+		_, ok := closing.get(q.GetVolumeId())
+		return ok
+	}, codes.FailedPrecondition, "the volume is being unstaged")(r)
+}
+
+// unstageAnyPath knows volumes, and not where they are.
+func unstageAnyPath(r *Rig) {
+	var staged memory[string]
+	r.Engine.Stage = func(ctx context.Context, req mounter.StageRequest, next func(context.Context, mounter.StageRequest) error) error {
+		err := next(ctx, req)
+		if err == nil {
+			staged.put(req.ID, req.Path)
+		}
+		return err
+	}
+	r.Engine.Unstage = func(ctx context.Context, req mounter.UnstageRequest, next func(context.Context, mounter.UnstageRequest) error) error {
+		if path, ok := staged.get(req.ID); ok {
+			req.Path = path
+		}
+		staged.drop(req.ID)
+		return next(ctx, req)
+	}
 }
 
 // otherTypeFormats is the driver that trusts the CO more than the disk.
@@ -141,6 +183,11 @@ func classes() []Mutant {
 		mutant(Other, "create-exhausted-keeps-place", "CV-33 CV-28", "a name that was RESOURCE_EXHAUSTED in one place is ALREADY_EXISTS in another", exhaustedKeepsPlace),
 		unsure(mutant(Other, "stage-mode-as-attached", "CV-14 CP-07", "stage with another mode than was attached: FAILED_PRECONDITION", modeAsAttached)),
 		mutant(Leak, "undo-needs-attachment", "NB-01 NU-01", "unpublish of a volume that was detached meanwhile: FAILED_PRECONDITION", undoNeedsAttachment),
+		unsure(mutant(Other, "expand-mode-as-created", "CE-01 CE-07", "a volume of SINGLE_NODE_WRITER grows as nothing else: INVALID_ARGUMENT", expandModeAsCreated)),
+		unsure(mutant(Other, "snapshot-refuses-metadata", "CS-01 CS-02", "with names of Kubernetes' objects among the parameters: INVALID_ARGUMENT", refuse(func(q *csi.CreateSnapshotRequest) bool {
+			return q.GetParameters()["csi.storage.k8s.io/volumesnapshot/name"] != ""
+		}, codes.InvalidArgument, "unknown parameter"))),
+		unsure(mutant(Other, "snapshot-compares-metadata", "CS-02", "again with other names of Kubernetes' objects: ALREADY_EXISTS", snapshotComparesMetadata)),
 		mutant(Other, "expand-failure-stays", "CE-01", "a volume that could not grow once does not grow again: INTERNAL", failureStays((*csi.ControllerExpandVolumeRequest).GetVolumeId,
 			func(err error) bool { return status.Code(err) == codes.OutOfRange }, codes.Internal)),
 		mutant(Other, "modify-failure-stays", "MV-01 MV-02", "a volume whose modification was refused once is not modified again: INTERNAL", failureStays((*csi.ControllerModifyVolumeRequest).GetVolumeId,
@@ -172,6 +219,32 @@ func exhaustedKeepsPlace(r *Rig) {
 		resp, err := next(ctx, q)
 		if status.Code(err) == codes.ResourceExhausted {
 			first.put(q.GetName(), q)
+		}
+		return resp, err
+	})
+}
+
+func expandModeAsCreated(r *Rig) {
+	var made memory[[]*csi.VolumeCapability]
+	reply(func(q *csi.CreateVolumeRequest, resp *csi.CreateVolumeResponse) {
+		made.put(resp.GetVolume().GetVolumeId(), q.GetVolumeCapabilities())
+	})(r)
+	refuse(func(q *csi.ControllerExpandVolumeRequest) bool {
+		list, ok := made.get(q.GetVolumeId())
+		return ok && q.GetVolumeCapability() != nil && len(list) == 1 && list[0].GetAccessMode().GetMode() != q.GetVolumeCapability().GetAccessMode().GetMode()
+	}, codes.InvalidArgument, "the volume was made for another access mode")(r)
+}
+
+func snapshotComparesMetadata(r *Rig) {
+	const key = "csi.storage.k8s.io/volumesnapshot/name"
+	var names memory[string]
+	around(r, func(ctx context.Context, q *csi.CreateSnapshotRequest, next func(context.Context, *csi.CreateSnapshotRequest) (proto.Message, error)) (proto.Message, error) {
+		if was, ok := names.get(q.GetName()); ok && was != q.GetParameters()[key] {
+			return nil, status.Errorf(codes.AlreadyExists, "snapshot %q has other parameters", q.GetName())
+		}
+		resp, err := next(ctx, q)
+		if err == nil {
+			names.put(q.GetName(), q.GetParameters()[key])
 		}
 		return resp, err
 	})

@@ -2,6 +2,8 @@ package mutants
 
 import (
 	"os"
+	"path/filepath"
+	"strings"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/protobuf/proto"
@@ -27,11 +29,21 @@ func podSection(s *Script) {
 	}
 	s.read(target + "/file")
 	s.unpublish(p, target)
+	each(s, "unstage elsewhere", n.NodeUnstageVolume, &csi.NodeUnstageVolumeRequest{VolumeId: p.id, StagingTargetPath: staging + "-old"})
 	s.mounts()
 	s.unstage(p)
 	if err := os.Remove(staging); err != nil {
 		s.line("remove", "failed")
 	}
+	id, inline := "csi-"+strings.Repeat("r", 64), s.path("inline", p)
+	if err := os.MkdirAll(filepath.Dir(inline), 0o750); err != nil {
+		s.line("inline", "failed")
+	}
+	each(s, "inline", n.NodePublishVolume, &csi.NodePublishVolumeRequest{
+		VolumeId: id, TargetPath: inline, Readonly: true, VolumeCapability: mountCapability(), VolumeContext: map[string]string{"csi.storage.k8s.io/ephemeral": "true"},
+	})
+	s.write(inline+"/file", "data")
+	each(s, "inline undone", n.NodeUnpublishVolume, &csi.NodeUnpublishVolumeRequest{VolumeId: id, TargetPath: inline})
 	each(s, "unstage without a path", n.NodeUnstageVolume, &csi.NodeUnstageVolumeRequest{VolumeId: p.id, StagingTargetPath: staging})
 }
 
@@ -49,6 +61,13 @@ func diskPodSection(s *Script) {
 	less.GetMount().MountFlags = nil
 	each(s, "grow with less", n.NodeExpandVolume, &csi.NodeExpandVolumeRequest{VolumeId: p.id, VolumePath: target, StagingTargetPath: s.path("staging", p), VolumeCapability: less})
 	s.unpublish(p, target)
+	f, err := os.Open(s.path("staging", p) + "/file")
+	s.note("open", nil, err)
+	s.unstage(p)
+	s.stage(p)
+	if err == nil {
+		s.note("close", nil, f.Close())
+	}
 	s.unstage(p)
 	p.capability = proto.Clone(less).(*csi.VolumeCapability)
 	p.capability.GetMount().FsType = ""
@@ -85,6 +104,12 @@ func classSection(s *Script) {
 	a, b := s.volume("a", mountCapability()), s.volume("b", mountCapability())
 	each(s, "grow", c.ControllerExpandVolume,
 		&csi.ControllerExpandVolumeRequest{VolumeId: a, CapacityRange: size(1<<60, 0)}, &csi.ControllerExpandVolumeRequest{VolumeId: a, CapacityRange: size(128<<20, 0)})
+	more := mountCapability()
+	more.AccessMode.Mode = csi.VolumeCapability_AccessMode_SINGLE_NODE_MULTI_WRITER
+	each(s, "grow as another", c.ControllerExpandVolume, &csi.ControllerExpandVolumeRequest{VolumeId: b, CapacityRange: size(128<<20, 0), VolumeCapability: more})
+	named := map[string]string{"csi.storage.k8s.io/volumesnapshot/name": "s"}
+	each(s, "snapshot", c.CreateSnapshot, &csi.CreateSnapshotRequest{Name: "n", SourceVolumeId: a},
+		&csi.CreateSnapshotRequest{Name: "n", SourceVolumeId: a, Parameters: named}, &csi.CreateSnapshotRequest{Name: "m", SourceVolumeId: a, Parameters: named})
 	each(s, "modify", c.ControllerModifyVolume,
 		&csi.ControllerModifyVolumeRequest{VolumeId: a, MutableParameters: map[string]string{"nobody": "knows"}},
 		&csi.ControllerModifyVolumeRequest{VolumeId: a, MutableParameters: map[string]string{"tier": "fast"}})

@@ -21,8 +21,10 @@ func classChecks() []Check {
 		{ID: "H-29/attacher/several-modes", Title: "A volume of several access modes is attached with one of them, and staged with another", Clauses: "CV-14 CP-07", Needs: attach, Run: severalModes},
 		{ID: "H-29/attacher/forced", Title: "ControllerUnpublishVolume comes while the node has the volume: it is refused, or what the node does next is OK", Clauses: "CU-01 NB-01 NU-01 NS-06", Needs: attach, Run: forcedDetach},
 		{ID: "H-29/resizer/recover", Title: "A volume that could not grow as far as was asked grows to less", Clauses: "CE-01 CE-05", Needs: cv + " EXPAND_VOLUME", Run: recovered},
+		{ID: "H-29/resizer/other-mode", Title: "A SINGLE_NODE_WRITER volume grows as SINGLE_NODE_MULTI_WRITER, which the controller advertises", Clauses: "CE-01 CE-07", Needs: cv + " EXPAND_VOLUME SINGLE_NODE_MULTI_WRITER", Run: expandOtherMode},
 		{ID: "H-29/resizer/modify-back", Title: "A volume in use whose modification was refused is modified as before", Clauses: "MV-01 MV-02", Needs: node + " MODIFY_VOLUME mutable", Run: modifyBack},
 		{ID: "H-29/snapshotter/group-source-gone", Title: "CreateVolumeGroupSnapshot is asked again, and a volume of it is deleted meanwhile", Clauses: "GV-03", Needs: cv + " group", Run: groupOfGone},
+		{ID: "H-29/snapshotter/metadata", Title: "CreateSnapshot has keys of Kubernetes among its parameters", Clauses: "CS-01 CS-02", Needs: cv + " CREATE_DELETE_SNAPSHOT", Run: snapshotMetadata},
 		{ID: "H-29/snapshotter/deletion-policy", Title: "CreateVolumeGroupSnapshot has deletionPolicy among its parameters", Clauses: "GV-01", Needs: cv + " group", Run: deletionPolicy},
 	}
 }
@@ -151,6 +153,17 @@ func recovered(t *T) {
 	}
 }
 
+// expandOtherMode: the volume was made before the controller advertised the mode, by
+// which external-resizer calls each ReadWriteOnce volume since then.
+func expandOtherMode(t *T) {
+	v := volumeOf(t, snw)
+	size := max(t.Config().ExpandSize, 2*sizeOf(t, v))
+	v.Cap = t.Cap(snmw)
+	if _, err := t.Try(expandRequest(v, size)); err != nil && codeOf(err) != codes.ResourceExhausted {
+		t.Warnf("CE-01 CE-07", "ControllerExpandVolume of a SINGLE_NODE_WRITER volume, as SINGLE_NODE_MULTI_WRITER: %s; external-resizer says so of each ReadWriteOnce volume as soon as the controller advertises SINGLE_NODE_MULTI_WRITER", check.Describe(err))
+	}
+}
+
 // modifyBack: the claim names a class that does not work, and then the one that it had.
 func modifyBack(t *T) {
 	v := t.NewVolume().ToNode()
@@ -189,6 +202,28 @@ func groupOfGone(t *T) {
 		t.Warnf("GV-03", "CreateVolumeGroupSnapshot again, of a group that is there and one of whose volumes is not: %s; external-snapshotter asks so until ready_to_use, and takes that for the group's error", check.Describe(err))
 	case again.GetGroupSnapshot().GetGroupSnapshotId() != first.GetGroupSnapshotId():
 		t.Failf("GV-03", "CreateVolumeGroupSnapshot again, one of whose volumes is gone, gives %s; it was %s", again.GetGroupSnapshot().GetGroupSnapshotId(), first.GetGroupSnapshotId())
+	}
+}
+
+// snapshotMetadata: external-snapshotter adds names of its objects
+// (--extra-create-metadata), as external-provisioner does; see H-25/parameters.
+func snapshotMetadata(t *T) {
+	v := t.NewVolume()
+	req := t.SnapshotRequest(v.VolumeId)
+	with := map[string]string{"csi.storage.k8s.io/volumesnapshot/name": "s", "csi.storage.k8s.io/volumesnapshot/namespace": "default", "csi.storage.k8s.io/volumesnapshotcontent/name": "snapcontent-1"}
+	maps.Copy(with, req.GetParameters())
+	first := check.OK[*csi.CreateSnapshotResponse](t, "CS-01", req).GetSnapshot()
+	named := t.SnapshotRequest(v.VolumeId)
+	named.Parameters = with
+	if _, err := t.Try(named); err != nil {
+		t.Warnf("CS-01", "CreateSnapshot with the keys that external-snapshotter adds (--extra-create-metadata): %s", check.Describe(err))
+		return
+	}
+	again := proto.Clone(req).(*csi.CreateSnapshotRequest)
+	again.Parameters = with
+	resp, err := check.Try[*csi.CreateSnapshotResponse](t, again)
+	if err != nil || resp.GetSnapshot().GetSnapshotId() != first.GetSnapshotId() {
+		t.Warnf("CS-02", "CreateSnapshot again, now with the keys that external-snapshotter adds: got %s, want the same snapshot; a snapshotter that is started with --extra-create-metadata asks so for what was begun before", check.Describe(err))
 	}
 }
 

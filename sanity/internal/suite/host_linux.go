@@ -1,9 +1,11 @@
 package suite
 
 import (
+	"context"
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"syscall"
 )
 
@@ -27,4 +29,22 @@ func groupOf(path string) (gid uint32, mode fs.FileMode, err error) {
 		return 0, 0, fmt.Errorf("%s: no group is to be seen", path)
 	}
 	return sys.Gid, st.Mode(), nil
+}
+
+// copyMounts has a process that has all mounts in a namespace of its own, as a container
+// has those that were there when it was started, until end is called.
+func copyMounts(ctx context.Context) (end func(), err error) {
+	path, err := exec.LookPath("sleep")
+	if err != nil {
+		return nil, err
+	}
+	c := exec.CommandContext(ctx, path, "600")
+	c.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+	if err := c.Start(); err != nil {
+		return nil, err
+	}
+	return func() {
+		_ = c.Process.Kill() // it may have ended
+		_ = c.Wait()         // it was killed
+	}, nil
 }

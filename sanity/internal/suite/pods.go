@@ -20,9 +20,12 @@ func podChecks() []Check {
 	const grow, staged = node + " node:EXPAND_VOLUME", node + " node:STAGE_UNSTAGE_VOLUME"
 	return []Check{
 		{ID: "H-29/kubelet/held", Title: "NodeUnpublishVolume comes while somebody has a file of the volume open: whatever it says, nothing is lost, and the volume comes off afterwards", Clauses: "NB-01 NB-02 NB-04 NP-07", Needs: node + " host", Run: held},
+		{ID: "H-29/kubelet/copied-mount", Title: "A container has a copy of the mount while the volume is unpublished and unstaged: its next pod has the data, and it comes off afterwards", Clauses: "NU-01 NU-02 NS-01 NS-06", Needs: staged + " host", Run: copiedMount},
 		{ID: "H-29/kubelet/refused-again", Title: "NodePublishVolume that is refused at a target in use leaves the pod what it has", Clauses: "NP-01 NP-07", Needs: node + " host", Run: refusedAgain},
 		{ID: "H-29/kubelet/removed-staging", Title: "The staging path was removed before NodeUnstageVolume", Clauses: "NU-03", Needs: staged, Run: removedStaging},
+		{ID: "H-29/nomad/old-path", Title: "NodeUnstageVolume at a path where a volume is not staged leaves it where it is", Clauses: "NU-02 NU-03", Needs: staged, Run: oldPath},
 		{ID: "H-29/kubelet/other-fs", Title: "A volume that is staged with another fs_type, or none, keeps its data", Clauses: "NS-06 NP-07", Needs: node + " host mount", Run: otherFS},
+		{ID: "H-29/kubelet/ephemeral-readonly", Title: "An inline volume that is published readonly cannot be written", Clauses: "NP-08", Needs: "node mount host", Run: ephemeralReadOnly},
 		{ID: "H-29/kubelet/expand-capability", Title: "NodeExpandVolume comes without the volume_mount_group and the label that NodeStageVolume had", Clauses: "NE-01 NE-05", Needs: grow + " mount", Run: expandCapability},
 		{ID: "H-29/kubelet/expand-elsewhere", Title: "NodeExpandVolume of a raw volume comes with the target of a pod that is gone", Clauses: "NE-01 NE-10", Needs: grow + " node:STAGE_UNSTAGE_VOLUME block", Run: expandElsewhere},
 	}
@@ -62,6 +65,45 @@ func held(t *T) {
 	mustHold(t, "NB-02 NP-07", "the next pod, after a file of the volume was open when it was unpublished", target, "first")
 	v.Unpublish(target)
 	v.FromNode()
+}
+
+// copiedMount: each container has copies of the mounts that were there when it was
+// started, those of other pods among them unless its runtime takes care, and so has who
+// logs in to the node with a namespace of his own. Unmounting does not end those: the
+// file system is in use until they are gone, and so is its device.
+func copiedMount(t *T) {
+	v, target := use(t)
+	mustStore(t, "NP-07", target, "first")
+	end, err := copyMounts(t.Context())
+	if err != nil {
+		t.NotRun("a process with copies of the mounts: %v", err)
+	}
+	defer end()
+	v.Unpublish(target)
+	_, uerr := t.Send(t.Context(), v.UnstageRequest()) // a driver may say that the device is busy
+	if next, err := bring(v); err != nil {
+		t.Warnf("NS-01", "while a container has a copy of its mount the volume was unstaged (%s), and cannot be staged and published again: %s; kubelet marks it uncertain, and tries so for the next pod",
+			check.Describe(uerr), check.Describe(err))
+		end()
+	} else {
+		mustHold(t, "NS-06 NU-02", "the next pod, while a container has a copy of the mount of the one before", next, "first")
+		mustStore(t, "NS-06", next, "second")
+		end()
+		mustHold(t, "NS-06 NU-02", "the next pod, when the copy is gone", next, "second")
+		v.Unpublish(next)
+	}
+	if _, err := t.Try(v.UnstageRequest()); err != nil {
+		t.Fatalf("NU-01", "NodeUnstageVolume, when no container has a copy of the mount any more: got %s, want OK", check.Describe(err))
+	}
+	v.Detach()
+	if uerr == nil || !t.Failed() {
+		target = v.ToNode().PublishAt()
+		if holds(t, target, "second") != nil {
+			mustHold(t, "NS-06 NU-02", "after a container had a copy of the mount", target, "first")
+		}
+		v.Unpublish(target)
+		v.FromNode()
+	}
 }
 
 // refusedAgain: kubelet publishes again where tokens are renewed, and after it was
@@ -111,6 +153,29 @@ func removedStaging(t *T) {
 		t.Failf("NU-03", "NodeUnstageVolume where the staging path was removed: got %s, want OK", check.Describe(err))
 	}
 	v.Detach()
+}
+
+// oldPath: Nomad unstages at the path that an older Nomad would have taken when the one
+// of its own is not there.
+func oldPath(t *T) {
+	v, target := use(t)
+	if t.Config().Host {
+		mustStore(t, "NP-07", target, "first")
+	}
+	v.Unpublish(target)
+	undo := &csi.NodeUnstageVolumeRequest{VolumeId: v.VolumeId, StagingTargetPath: t.MakeDir(check.StagingDir)}
+	if _, err := t.Try(undo); err != nil {
+		t.Warnf("NU-03", "NodeUnstageVolume at a path where the volume is not staged, while it is at another: got %s, want OK", check.Describe(err))
+	}
+	p := v.PublishRequest()
+	if _, err := t.Try(p); err != nil {
+		t.Fatalf("NU-02", "NodePublishVolume, after NodeUnstageVolume at another path than where the volume is staged: got %s, want OK", check.Describe(err))
+	}
+	if t.Config().Host {
+		mustHold(t, "NU-02", "NodeUnstageVolume at another path was OK, and the next pod", p.GetTargetPath(), "first")
+	}
+	v.Unpublish(p.GetTargetPath())
+	v.FromNode()
 }
 
 // otherFS: who writes a PersistentVolume by hand says no fs_type, or a wrong one. A
@@ -184,6 +249,21 @@ func bring(v *check.Volume) (target string, err error) {
 	p := v.PublishRequest()
 	_, err = t.Try(p)
 	return p.GetTargetPath(), err
+}
+
+// ephemeralReadOnly: a pod may ask for that of a volume of its own, too. Not with
+// attributes: they may name storage that is there already, and nothing is written to that.
+func ephemeralReadOnly(t *T) {
+	req := inline(t, nil)
+	req.Readonly = true
+	if _, err := t.Try(req); err != nil {
+		t.NotApplicable("the driver refuses inline volumes, or readonly ones: %s", check.Describe(err))
+	}
+	refusesWrites(t, "NP-08", req.GetTargetPath())
+	undo := &csi.NodeUnpublishVolumeRequest{VolumeId: req.GetVolumeId(), TargetPath: req.GetTargetPath()}
+	if _, err := t.Try(undo); err != nil {
+		t.Failf("NB-01", "NodeUnpublishVolume of an inline volume that was published readonly: got %s, want OK", check.Describe(err))
+	}
 }
 
 // expandCapability: kubelet stages with the pod's fsGroup and SELinux label, which it
