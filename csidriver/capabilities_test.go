@@ -274,7 +274,7 @@ func TestManifest(t *testing.T) {
 	if m[nodeLocalKey] != "true" || m[manifestPrefix+"podInfoOnMount"] != "true" {
 		t.Errorf("ephemeral volumes are told by the pod's info alone: %v", m)
 	}
-	if m[deploymentPrefix+"hostNetwork"] != "true" || m[deploymentPrefix+"privilegedController"] != "true" || m[deploymentPrefix+"hostPaths"] != "/a,/b" || m[deploymentPrefix+"fsType"] != "xfs" {
+	if m[deploymentPrefix+"hostNetwork"] != "true" || m[deploymentPrefix+"privilegedController"] != "true" || m[deploymentPrefix+"hostPaths"] != "/a,/b" || m[deploymentPrefix+"fsTypes"] != "xfs,ext4" {
 		t.Errorf("what the deployment must have: %v", m)
 	}
 }

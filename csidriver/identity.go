@@ -84,7 +84,7 @@ func manifest(t *backends.Traits, attach bool) map[string]string {
 		}
 	}
 	if len(t.FSTypes) > 0 {
-		out[deploymentPrefix+"fsType"] = t.FSTypes[0]
+		out[deploymentPrefix+"fsTypes"] = strings.Join(t.FSTypes, ",")
 	}
 	if len(k.HostPaths) > 0 {
 		out[deploymentPrefix+"hostPaths"] = strings.Join(k.HostPaths, ",")

@@ -88,6 +88,9 @@ func (r *registration) run(ctx context.Context) {
 	var said string
 	for ctx.Err() == nil {
 		err := r.serve(ctx)
+		if err != nil {
+			r.driver.verdict.Store(&kubeletpb.RegistrationStatus{Error: err.Error()})
+		}
 		if err != nil && err.Error() != said {
 			said = err.Error()
 			r.driver.logger.WarnContext(ctx, "cannot register with kubelet; it is tried again",
@@ -105,11 +108,11 @@ func (r *registration) run(ctx context.Context) {
 
 // serve answers kubelet until ctx ends, or the socket is not there any more.
 func (r *registration) serve(ctx context.Context) error {
-	r.driver.verdict.Store(nil) // kubelet forgets the driver with an earlier socket
 	lis, err := Listen("unix://"+r.socket, 0)
 	if err != nil {
 		return err
 	}
+	r.driver.verdict.Store(nil)
 	server := grpc.NewServer(grpc.ForceServerCodec(kubeletpb.Codec{}), grpc.ConnectionTimeout(handshake))
 	kubeletpb.Register(server, r)
 	served := make(chan error, 1)
@@ -128,6 +131,7 @@ func (r *registration) serve(ctx context.Context) error {
 			return fmt.Errorf("serve %s: %w", r.socket, err)
 		case <-ticker.C:
 			if err := own(lis); err != nil {
+				r.driver.verdict.Store(nil) // kubelet forgets the driver with its socket
 				r.driver.logger.WarnContext(ctx, "the socket for kubelet's registration is not there any more; the driver registers again",
 					slog.String("socket", r.socket), slog.String("error", err.Error()))
 				return nil

@@ -181,8 +181,10 @@ func TestRegistrationOfAnother(t *testing.T) {
 		t.Fatal(err)
 	}
 	born := k.sees(t)
-	r := startRig(t, registering(k))
+	r := newHealthRig(t, registering(k))
+	r.ready(t)
 	r.log.wait(t, "cannot register with kubelet")
+	r.want(t, "/readyz", 503, "another driver serves here")
 	if fi, err := os.Lstat(k.socket()); err != nil || !os.SameFile(fi, born) {
 		t.Errorf("the other's socket: %v", err)
 	}

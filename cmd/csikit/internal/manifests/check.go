@@ -114,8 +114,11 @@ func (w *writer) checkPaths() error {
 // checkTypes: a StorageClass is named after each.
 func (w *writer) checkTypes() error {
 	var errs []error
+	has := w.f.fsTypes()
 	for i, fs := range w.o.FSTypes {
 		switch {
+		case len(has) > 0 && !slices.Contains(has, fs):
+			errs = append(errs, fmt.Errorf("file system %q is none of the driver's: %s", fs, strings.Join(has, ", ")))
 		case !subdomains.MatchString(fs):
 			errs = append(errs, fmt.Errorf("file system %q cannot be part of a StorageClass's name", fs))
 		case slices.Contains(w.o.FSTypes[:i], fs):

@@ -84,6 +84,15 @@ func TestNeeded(t *testing.T) {
 	}
 }
 
+// TestOtherFS: no volume could be made of a class with a file system that the driver
+// does not have.
+func TestOtherFS(t *testing.T) {
+	err := Write(io.Discard, loop(t), Options{Image: "x", Namespace: "default", FSTypes: []string{"ext4", "zfs"}})
+	if err == nil || !strings.Contains(err.Error(), `"zfs" is none of the driver's: ext4, xfs`) || strings.Contains(err.Error(), `"ext4"`) {
+		t.Error(err)
+	}
+}
+
 // TestLongPaths: kubelet connects by the path of a socket, and its address has 107
 // bytes.
 func TestLongPaths(t *testing.T) {

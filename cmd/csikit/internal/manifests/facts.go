@@ -180,8 +180,14 @@ func (f *Facts) capacity() bool {
 // deployment is what the driver says of how it is to be deployed.
 func (f *Facts) deployment(name string) bool { return f.manifest[deploymentPrefix+name] == "true" }
 
-// defaultFS is the file system of a volume whose class says none; "": of another kind.
-func (f *Facts) defaultFS() string { return f.manifest[deploymentPrefix+"fsType"] }
+// fsTypes are the file systems that the driver makes, the default one first; none
+// where its volumes are no devices, or it does not say.
+func (f *Facts) fsTypes() []string { return f.list("fsTypes") }
+
+// list is what the driver says with commas.
+func (f *Facts) list(name string) []string {
+	return strings.FieldsFunc(f.manifest[deploymentPrefix+name], func(r rune) bool { return r == ',' })
+}
 
 func (f *Facts) nodeLocal() bool            { return f.deployment("nodeLocal") }
 func (f *Facts) hostNetwork() bool          { return f.deployment("hostNetwork") }
@@ -189,7 +195,7 @@ func (f *Facts) privilegedController() bool { return f.deployment("privilegedCon
 
 // hostPaths are directories that nodes need.
 func (f *Facts) hostPaths() []string {
-	list := strings.FieldsFunc(f.manifest[deploymentPrefix+"hostPaths"], func(r rune) bool { return r == ',' })
+	list := f.list("hostPaths")
 	for i := range list {
 		list[i] = clean(list[i])
 	}

@@ -77,10 +77,10 @@ func (w *writer) provisioner() sidecar {
 		{"storage.k8s.io", []string{"storageclasses"}, read},
 		events,
 	}}
-	if fs := w.f.defaultFS(); fs != "" {
+	if fs := w.f.fsTypes(); len(fs) > 0 {
 		// Without one in the PersistentVolume kubelet leaves the pod's fsGroup out, unless
 		// fsGroupPolicy is File; and it stays the same when the driver's default changes.
-		s.args = append(s.args, "--default-fstype="+fs)
+		s.args = append(s.args, "--default-fstype="+fs[0])
 	}
 	if w.layout == distributed {
 		s.args = append(s.args, "--node-deployment", "--strict-topology")
