@@ -180,6 +180,12 @@ func (f *Facts) capacity() bool {
 // deployment is what the driver says of how it is to be deployed.
 func (f *Facts) deployment(name string) bool { return f.manifest[deploymentPrefix+name] == "true" }
 
+// byFSType is the policy by which kubelet gives files to a pod's fsGroup where the
+// PersistentVolume names a file system.
+const byFSType = "ReadWriteOnceWithFSType"
+
+func (f *Facts) fsGroupPolicy() string { return f.csiDriver("fsGroupPolicy", byFSType) }
+
 // fsTypes are the file systems that the driver makes, the default one first; none
 // where its volumes are no devices, or it does not say.
 func (f *Facts) fsTypes() []string { return f.list("fsTypes") }

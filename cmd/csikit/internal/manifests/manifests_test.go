@@ -384,16 +384,22 @@ func TestOneController(t *testing.T) {
 	}
 }
 
-// TestDefaultFS: a PersistentVolume says which file system it has also where its
-// class does not, or kubelet leaves the pod's fsGroup out.
+// TestDefaultFS: by the default policy kubelet leaves a pod's fsGroup out where the
+// PersistentVolume names no file system. By another one it need not name any, and a
+// copy may have another file system than the class of the copy has by default.
 func TestDefaultFS(t *testing.T) {
 	for _, tt := range []struct {
-		f    *Facts
-		want bool
-	}{{loop(t), true}, {memory(t), false}} {
+		f      *Facts
+		policy string
+		want   bool
+	}{{loop(t), "", true}, {loop(t), "ReadWriteOnceWithFSType", true}, {loop(t), "File", false}, {loop(t), "None", false}, {memory(t), "", false}} {
+		const key = "kubernetes.csidriver/fsGroupPolicy"
+		if tt.f.manifest[key] = tt.policy; tt.policy == "" {
+			delete(tt.f.manifest, key)
+		}
 		text, _ := write(t, tt.f, Options{Image: "x", Namespace: "default"})
 		if strings.Contains(text, `"--default-fstype=ext4"`) != tt.want {
-			t.Errorf("%s: a default file system: want %v", tt.f.Name, tt.want)
+			t.Errorf("%s, policy %q: a default file system: want %v", tt.f.Name, tt.policy, tt.want)
 		}
 	}
 }

@@ -77,9 +77,9 @@ func (w *writer) provisioner() sidecar {
 		{"storage.k8s.io", []string{"storageclasses"}, read},
 		events,
 	}}
-	if fs := w.f.fsTypes(); len(fs) > 0 {
-		// Without one in the PersistentVolume kubelet leaves the pod's fsGroup out, unless
-		// fsGroupPolicy is File; and it stays the same when the driver's default changes.
+	if fs := w.f.fsTypes(); len(fs) > 0 && w.f.fsGroupPolicy() == byFSType {
+		// Without one in the PersistentVolume kubelet leaves the pod's fsGroup out. With
+		// another policy none is better: a copy may have the type of its source.
 		s.args = append(s.args, "--default-fstype="+fs[0])
 	}
 	if w.layout == distributed {

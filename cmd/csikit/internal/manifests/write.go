@@ -123,7 +123,7 @@ func (w *writer) csiDriver() object {
 		{"spec", object{
 			{"attachRequired", w.f.csiDriverBool("attachRequired", w.f.attaches())},
 			{"podInfoOnMount", w.f.csiDriverBool("podInfoOnMount", false)},
-			{"fsGroupPolicy", w.f.csiDriver("fsGroupPolicy", "ReadWriteOnceWithFSType")},
+			{"fsGroupPolicy", w.f.fsGroupPolicy()},
 			{"requiresRepublish", w.f.csiDriverBool("requiresRepublish", false)},
 			{"seLinuxMount", w.f.csiDriverBool("seLinuxMount", false)},
 			{"storageCapacity", w.f.capacity()},
