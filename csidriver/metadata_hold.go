@@ -48,7 +48,10 @@ func (m *snapshotMetadata) reading(ctx context.Context, in metadataRequest, req 
 	select {
 	case <-held:
 	case err := <-ended:
-		return err
+		if err != nil {
+			return err
+		}
+		// Held and cut already: no whole stream, which nil would say. work sees it.
 	}
 	err := work(ctx)
 	cause := context.Cause(ctx)
