@@ -37,6 +37,7 @@ func TestSanity(t *testing.T) {
 	sanity.Run(t, sanity.Config{
 		Driver:  csidriver.Config{Name: "nfs.csikit.dev", Traits: b.Traits(), Controller: b, Node: b},
 		Options: &csidriver.Options{NodeID: "node-1", Engine: engine},
+		Host:    "yes",
 		Timeout: 9 * time.Minute, // less than testenv gives the VM
 	})
 }
