@@ -243,11 +243,17 @@ func (s *space) nowhere(value string) {
 	}
 	kept := 0
 	err := filepath.WalkDir("/var/lib/csi-"+s.d.driver.name, func(path string, e fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // a record that was just written, or removed
+		}
 		if err != nil || !e.Type().IsRegular() {
 			return err
 		}
-		kept++
 		b, err := os.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		kept++
 		if bytes.Contains(b, []byte(value)) || bytes.Contains(b, []byte(encoded)) {
 			s.Errorf("a secret is in %s", path)
 		}
