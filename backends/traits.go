@@ -14,7 +14,7 @@ type Traits struct {
 	SnapshotTopology bool         // SNAPSHOT_ACCESSIBILITY_CONSTRAINTS
 	OfflineExpand    bool         // EXPAND only while unpublished
 	AttachReadOnly   bool         // PUBLISH_READONLY
-	MountGroup       bool         // VOLUME_MOUNT_GROUP
+	MountGroup       bool         // VOLUME_MOUNT_GROUP: kubelet leaves fsGroup to the driver; see package mounter for what it does then
 	SizeMin          int64        // bytes
 	SizeMax          int64        // bytes; 0: no limit
 	SizeDefault      int64        // bytes, when no capacity is asked for; 0: volumes have no size of their own

@@ -78,6 +78,11 @@ type Options struct {
 	// Ephemeral permits inline volumes of pods: directories of Shares, which go
 	// with their pod.
 	Ephemeral bool
+	// MountGroup leaves a pod's fsGroup to the driver, which gives a volume's root to it
+	// once, and lets a volume be used with one at a time on a node. Otherwise kubelet gives
+	// all files to each pod's, which takes long where there are millions (see
+	// fsGroupChangePolicy).
+	MountGroup bool
 
 	// StateDir is a directory of this host, on its own disk, that is the driver's alone;
 	// "": /var/lib/csikit-nfs. It keeps which share each one is, so that another disk in
@@ -99,7 +104,7 @@ func Traits(o Options) backends.Traits {
 		},
 		Filesystem: true,
 		Lifecycle:  backends.Persistent,
-		MountGroup: true,
+		MountGroup: o.MountGroup,
 		Parameters: parameters(),
 		// The controller mounts shares for itself, in mount namespaces of its own.
 		// No StorageCapacity: each node reaches the same share.

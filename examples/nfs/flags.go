@@ -57,6 +57,7 @@ func parse(args []string) (*settings, error) {
 	hook := fs.String("hook", "", "program for snapshots and quotas of the server's own, with its first arguments")
 	fs.BoolVar(&s.HookSnapshots, "hook-snapshots", false, "the hook makes snapshots; otherwise they are copies")
 	fs.BoolVar(&s.Ephemeral, "ephemeral", false, "permit inline volumes of pods")
+	fs.BoolVar(&s.MountGroup, "mount-group", false, "give a volume's root to a pod's fsGroup, once, instead of having kubelet change all files")
 	if err := fs.Parse(args); err != nil {
 		return nil, err
 	}

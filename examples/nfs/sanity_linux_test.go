@@ -24,7 +24,7 @@ func TestSanity(t *testing.T) {
 	}
 	b, err := nfs.New(nfs.Options{
 		Shares: []nfs.Share{{Name: "main", Server: "127.0.0.1", Export: "/", Options: []string{"vers=4.2"}}}, Init: true,
-		StateDir: filepath.Join(t.TempDir(), "nfs"),
+		StateDir: filepath.Join(t.TempDir(), "nfs"), MountGroup: true,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -24,7 +24,7 @@ func TestServer(t *testing.T) {
 		return
 	}
 	serve(t, "/dev/ubdb", "xfs")
-	r := newRig(t, disk(t, "/dev/ubdc"), "-any-share")
+	r := newRig(t, disk(t, "/dev/ubdc"), "-any-share", "-mount-group")
 	for _, tc := range []struct {
 		name string
 		f    func(t *testing.T, r *rig)
@@ -290,7 +290,7 @@ func killed(t *testing.T, r *rig) {
 // also by another process and after the server was away.
 func inline(t *testing.T, outer *rig) {
 	state := filepath.Join(outer.disk, "inline")
-	r := newRig(t, state, "-share", "main=127.0.0.1:/,vers=4.2", "-init", "-ephemeral")
+	r := newRig(t, state, "-share", "main=127.0.0.1:/,vers=4.2", "-init", "-ephemeral", "-mount-group")
 	v := vol{id: "csi-0123456789abcdef", group: "4242", mode: csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER}
 	target := filepath.Join(r.dir, "pod", "mount")
 	r.must(os.MkdirAll(filepath.Dir(target), 0o755))
