@@ -19,7 +19,8 @@ for m in bridge veth overlay nfs dm-crypt; do modprobe "$m"; done
 mkdir -p /dev/mqueue; mount -t mqueue mqueue /dev/mqueue
 # kubelet does not start on a machine whose clock has no speed.
 sed 's/^processor.*/&\ncpu MHz\t\t: 2000.000\nphysical id\t: 0\ncore id\t\t: 0/' /proc/cpuinfo >/run/cpuinfo; mount --bind /run/cpuinfo /proc/cpuinfo
-vgcreate -q --metadatasize 16m vg0 /dev/ubdc /dev/ubdd
+# Extents of 1 MiB: a spec of External.Storage asks for a copy of what it made, in the size that it asked for.
+vgcreate -q -s 1m --metadatasize 16m vg0 /dev/ubdc /dev/ubdd
 cat >/etc/lvm/csikit.json <<'J'
 [
   {"Name": "linear", "VG": "vg0"},
