@@ -276,26 +276,6 @@ func mountFlags(t *T) {
 	}
 }
 
-func mountGroup(t *T) {
-	target := mountedWith(t, "NS-12", func(m *csi.VolumeCapability_MountVolume) { m.VolumeMountGroup = "4321" })
-	file := filepath.Join(target, "csikit-group")
-	if err := errors.Join(os.WriteFile(file, []byte("x"), 0o660), os.Chmod(file, 0o660)); err != nil { // whatever our umask is
-		t.Fatalf("NS-13", "%v", err)
-	}
-	for _, path := range []string{target, file} {
-		gid, mode, err := groupOf(path)
-		if err != nil {
-			t.NotRun("%v", err)
-		}
-		switch {
-		case path == target && (gid != 4321 || mode&0o060 != 0o060):
-			t.Failf("NS-12", "volume_mount_group is 4321, and the mounted directory is of group %d, %v", gid, mode)
-		case gid != 4321: // the mode of a new file is up to who makes it
-			t.Warnf("NS-13", "volume_mount_group is 4321, and %s, a new file, is of group %d", path, gid)
-		}
-	}
-}
-
 func besideStays(t *T) {
 	v := t.NewVolume().ToNode()
 	req := v.PublishRequest()
