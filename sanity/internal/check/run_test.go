@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -66,6 +67,8 @@ func (p *plugin) CreateVolume(ctx context.Context, req *csi.CreateVolumeRequest)
 }
 
 func (p *plugin) ControllerPublishVolume(context.Context, *csi.ControllerPublishVolumeRequest) (*csi.ControllerPublishVolumeResponse, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.attaches++
 	return &csi.ControllerPublishVolumeResponse{}, p.onAttach(p.attaches)
 }
@@ -163,12 +166,11 @@ func TestVerdicts(t *testing.T) {
 // TestHungCall: it costs one result, and what it may have made is taken back.
 func TestHungCall(t *testing.T) {
 	p := &plugin{}
-	hung := false
+	var hung atomic.Bool // calls are answered each on a goroutine of its own
 	p.onCreate = func(ctx context.Context, _ *csi.CreateVolumeRequest) error {
-		if hung {
+		if hung.Swap(true) {
 			return nil
 		}
-		hung = true
 		<-ctx.Done()
 		return ctx.Err()
 	}
@@ -197,9 +199,9 @@ func TestLeft(t *testing.T) {
 // TestBusyDriver: one that says ABORTED and UNAVAILABLE now and then is valid.
 func TestBusyDriver(t *testing.T) {
 	p := &plugin{}
-	n := 0
+	var n atomic.Int64
 	p.onCreate = func(context.Context, *csi.CreateVolumeRequest) error {
-		n++
+		n := n.Add(1)
 		if n%3 != 0 {
 			return status.Error([]codes.Code{codes.Aborted, codes.Unavailable}[n%2], "busy")
 		}
