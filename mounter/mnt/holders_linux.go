@@ -10,9 +10,10 @@ import (
 )
 
 // Bounds of a search for holders: it runs only when something has failed
-// already, and must not make that worse.
+// already, and must not make that worse. A node that is busy has hundreds of
+// processes and little time: whoever waits for a name waits for the second.
 const (
-	holderTime  = 200 * time.Millisecond
+	holderTime  = time.Second
 	holderCount = 8
 )
 
