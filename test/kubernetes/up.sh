@@ -14,6 +14,9 @@ P=$CSIK8S_DIR/pki
 mountpoint -q "$KUBELET_DIR" || mount --bind "$KUBELET_DIR" "$KUBELET_DIR"
 mount --make-rshared "$KUBELET_DIR"
 ip link show "$BRIDGE" >/dev/null 2>&1 || ip link add "$BRIDGE" type bridge
+# An address of its own: else it has that of a pod's, and when that pod ends, the others'
+# connections to the apiserver stall for a minute, and sidecars lose their leases.
+ip link set "$BRIDGE" address 02:00:0a:58:00:01
 ip addr replace "$NODE_IP/${POD_CIDR#*/}" dev "$BRIDGE"; ip addr replace "$SERVICE_IP/32" dev "$BRIDGE"; ip link set "$BRIDGE" up
 
 # --- one self-signed certificate (CA and server), a service-account key, static tokens
