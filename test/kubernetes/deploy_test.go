@@ -284,7 +284,7 @@ func TestSmoke(t *testing.T) {
 	runFlows(t, deploy(t, variants()[0]), smoke)
 	for _, v := range variants()[1:] {
 		for _, f := range smoke {
-			note(f.name, v.name, "- it is of steps that the flows have")
+			note(f.name, v.name, smokeNot)
 		}
 	}
 }

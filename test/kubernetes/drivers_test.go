@@ -62,6 +62,10 @@ func variants() []variant {
 	if inVM() {
 		return vmVariants()
 	}
+	return hostVariants()
+}
+
+func hostVariants() []variant {
 	return []variant{
 		{
 			// attachRequired, the driver registers by itself, sidecars for all.

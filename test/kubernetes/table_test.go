@@ -83,18 +83,81 @@ func merge(path string) error {
 	return errors.Join(err, os.WriteFile(path, b, 0o644))
 }
 
-// printTable prints flow by driver.
-func printTable() {
+// printTables prints the tables of runs as one, and tells whether that is everything:
+// each flow of each driver, passed or with a reason not to be run, and no flow or driver
+// with nothing but reasons.
+func printTables(paths []string) int {
+	table.cells = map[[2]string]string{}
+	for _, path := range slices.Backward(paths) { // what is merged later stands before
+		if err := merge(path); err != nil {
+			fmt.Println("table:", err)
+			return 1
+		}
+	}
+	hosts := hostVariants()
+	all := append(slices.Clone(hosts), vmVariants()...)
+	for _, v := range all[1:] {
+		for _, f := range smoke {
+			note(f.name, v.name, smokeNot)
+		}
+	}
+	show()
+	passes := map[string]bool{}
+	lacks := lacking(hosts[:1], smoke, passes)
+	for _, v := range all {
+		lacks = append(lacks, lacking([]variant{v}, v.flows, passes)...)
+	}
+	for _, f := range slices.Concat(smoke, flows) {
+		if !passes[f.name] {
+			lacks = append(lacks, f.name+": passed with no driver")
+		}
+	}
+	for _, v := range all {
+		if !passes[v.name] {
+			lacks = append(lacks, v.name+": passed no flow")
+		}
+	}
+	for _, l := range lacks {
+		fmt.Println("kubernetes: not whole:", l)
+	}
+	return min(len(lacks), 1)
+}
+
+const smokeNot = "- it is of steps that the flows have"
+
+// lacking are the flows that neither passed nor have a reason; passes learns of flows
+// and drivers that passed.
+func lacking(variants []variant, flows []flow, passes map[string]bool) (lacks []string) {
+	for _, v := range variants {
+		for _, f := range flows {
+			switch result := table.cells[[2]string{f.name, v.name}]; {
+			case strings.HasPrefix(result, "pass"):
+				passes[f.name], passes[v.name] = true, true
+			case !strings.HasPrefix(result, "- "):
+				lacks = append(lacks, fmt.Sprintf("%s, %s: %q", v.name, f.name, result))
+			}
+		}
+	}
+	return lacks
+}
+
+// printTable prints flow by driver; it is false when the table could not be kept.
+func printTable() bool {
 	table.Lock()
 	defer table.Unlock()
 	if path := os.Getenv(tableFile); path != "" && len(table.flows) > 0 {
 		if err := merge(path); err != nil {
 			fmt.Println("table:", err)
+			return false
 		}
 	}
-	if len(table.flows) == 0 {
-		return
+	if len(table.flows) > 0 {
+		show()
 	}
+	return true
+}
+
+func show() {
 	fmt.Printf("\n| flow | %s |\n|---|%s\n", strings.Join(table.drivers, " | "), strings.Repeat("---|", len(table.drivers)))
 	for _, f := range table.flows {
 		row := []string{f}
