@@ -80,7 +80,11 @@ func (d *driver) load(t *testing.T) {
 // manifests asks a driver with these arguments what Kubernetes must have for it.
 func manifests(t *testing.T, v variant) string {
 	t.Helper()
-	dir := t.TempDir()
+	dir, err := os.MkdirTemp("", "s") // the path of a socket has a limit
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
 	socket, ask := filepath.Join(dir, "csi.sock"), filepath.Join(work(), "ask")
 	var log bytes.Buffer
 	asked := append([]string{"-endpoint", "unix://" + socket, "-node-id", "x", "-state-dir", ask}, v.driver.asked(dir)...)
@@ -97,7 +101,7 @@ func manifests(t *testing.T, v variant) string {
 	var out, said bytes.Buffer
 	csikit := exec.Command(binary(t, "cmd/csikit"), args...)
 	csikit.Stdout, csikit.Stderr = &out, &said
-	err := csikit.Run()
+	err = csikit.Run()
 	_ = cmd.Process.Signal(syscall.SIGTERM)
 	_ = cmd.Wait() // it was told to stop
 	if err != nil {

@@ -3,11 +3,25 @@
 # inside, PID 1 is ours, and when COMMAND ends everything that it started ends with it. What it writes is below one
 # directory, CSIK8S_WORK, which goes too, as do the empty cgroups and loop devices over files in there.
 set -uo pipefail
-WORK=$(mktemp -d "${TMPDIR:-/var/tmp}/csikit-kubernetes.XXXXXX")
+rc=0 u='' WORK='' ended=''
+# unshare itself ignores signals: they are for what runs inside. It hears none before it has a trap, and so looks for a file too.
+tell() {
+  ended=1
+  [ -z "$WORK" ] || : >"$WORK/ended"
+  [ -z "$u" ] || kill -TERM $(pgrep -P "$u") 2>/dev/null
+}
+trap tell TERM INT HUP QUIT
+WORK=$(mktemp -d "${TMPDIR:-/var/tmp}/csikit-kubernetes.XXXXXX") || exit 1
 export CSIK8S_WORK=$WORK CSIK8S_DIR=$WORK/state
-mkdir -p "$WORK/state"
-unshare --mount --propagation private --pid --net --fork --kill-child --mount-proc -- bash -c '
+# What is made for a while is below it too, whoever is killed. (Short: sockets are there, whose paths have a limit.)
+export TMPDIR=$WORK/t
+mkdir -p "$WORK/state" "$WORK/t"
+[ -z "$ended" ] || tell
+# If this script is killed unshare is, and then all that is inside.
+setpriv --pdeathsig KILL unshare --mount --propagation private --pid --net --fork --kill-child --mount-proc -- bash -c '
 set -e
+p=
+trap "[ -z \"\$p\" ] || kill -TERM \$p 2>/dev/null" TERM INT
 ip link set lo up
 mount -t tmpfs tmpfs /run
 mkdir -p /run/lock /run/netns
@@ -22,13 +36,11 @@ for d in /var/lib/kubelet /var/lib/cni /var/log/pods /var/log/containers /srv /v
   mkdir -p "$d" "$CSIK8S_WORK$d"; mount --bind "$CSIK8S_WORK$d" "$d"; mount --make-rshared "$d"
 done
 # Not exec: bash as PID 1 reaps what loses its parent.
-trap "kill -TERM \$p 2>/dev/null" TERM INT
 "$@" & p=$!
 set +e
+[ ! -e "$CSIK8S_WORK/ended" ] || kill -TERM $p 2>/dev/null
 while :; do wait $p; rc=$?; kill -0 $p 2>/dev/null || exit $rc; done' in-ns "$@" & u=$!
 trap '' PIPE # who reads our output may have been ended by the same signal
-# unshare itself ignores signals: they are for what runs inside.
-trap 'kill -TERM $(pgrep -P $u) 2>/dev/null' TERM INT HUP
 while :; do wait $u; rc=$?; kill -0 $u 2>/dev/null || break; done
 find /sys/fs/cgroup -depth -type d -path '*/kubepods*' -exec rmdir {} + 2>/dev/null
 # By inode: the mounts that gave the backing files their names are gone.

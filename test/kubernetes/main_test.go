@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -22,7 +23,7 @@ var (
 		"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kubectl", "pause", "snapshot-controller",
 		"csi-provisioner", "csi-attacher", "csi-resizer", "csi-snapshotter", "csi-node-driver-registrar", "livenessprobe",
 	}
-	tools = []string{"containerd", "ctr", "runc", "unshare", "ip", "openssl", "jq", "busybox", "mkfs.xfs", "mkfs.ext4"}
+	tools = []string{"containerd", "ctr", "runc", "unshare", "setpriv", "pgrep", "losetup", "ip", "openssl", "jq", "busybox", "mkfs.xfs", "mkfs.ext4"}
 )
 
 func TestMain(m *testing.M) {
@@ -85,16 +86,25 @@ func enter() int {
 		fmt.Println(err)
 		return 1
 	}
-	cmd := exec.Command("./in-ns.sh", append([]string{self}, os.Args[1:]...)...)
+	cmd := outlived("./in-ns.sh", append([]string{self}, os.Args[1:]...)...)
 	cmd.Env = append(os.Environ(), inside+"=1", "CSIK8S_BIN="+binaries())
 	return exitCode(follow(cmd))
 }
+
+// outlived is a script that is told when this program is killed.
+func outlived(name string, args ...string) *exec.Cmd {
+	runtime.LockOSThread() // or it is told when a thread of this program ends
+	return exec.Command("setpriv", append([]string{"--pdeathsig", "TERM", name}, args...)...)
+}
+
+// ending are the signals that a run is ended by; go test's is SIGQUIT.
+var ending = []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT}
 
 // follow runs a command that takes back what it made; a signal is for it.
 func follow(cmd *exec.Cmd) error {
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	signal.Notify(signals, ending...)
 	if err := cmd.Start(); err != nil {
 		return err
 	}
@@ -132,10 +142,12 @@ func run(m *testing.M) int {
 	if inVM() {
 		return code // which ends with all that is in it
 	}
-	if out, err := script("down.sh"); err != nil {
-		fmt.Printf("down.sh: %v\n%s\n", err, out)
+	out, err := script("down.sh")
+	if err != nil {
+		fmt.Printf("down.sh: %v\n", err)
 		code = max(code, 1)
 	}
+	fmt.Print(out)
 	return code
 }
 

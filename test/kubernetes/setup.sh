@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the host's part of a cluster, where that can be done without asking: as root, on Debian.
 set -euo pipefail
-declare -A package=([containerd]=containerd [ctr]=containerd [runc]=runc [busybox]=busybox-static [jq]=jq [ip]=iproute2 [openssl]=openssl
+declare -A package=([containerd]=containerd [ctr]=containerd [runc]=runc [busybox]=busybox-static [jq]=jq [ip]=iproute2 [pgrep]=procps [openssl]=openssl
   [mkfs.xfs]=xfsprogs [mkfs.ext4]=e2fsprogs [gcc]=gcc)
 packages=(); for t in "${!package[@]}"; do command -v "$t" >/dev/null || packages+=("${package[$t]}"); done
 [ -x /usr/lib/cni/bridge ] || packages+=(containernetworking-plugins)

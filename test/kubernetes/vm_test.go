@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"slices"
 )
@@ -21,12 +21,22 @@ func enterVM() int {
 		return 1
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, ending...)
+	go func() {
+		if _, ok := <-signals; ok { // while it builds; later on they are for the VM
+			_ = os.RemoveAll(dir)
+			os.Exit(1)
+		}
+	}()
 	for _, pkg := range []string{"cmd/csikit", lvm.pkg, nfs.pkg} {
 		if err := build(filepath.Join(dir, filepath.Base(pkg)), pkg); err != nil {
 			fmt.Println(err)
 			return 1
 		}
 	}
+	signal.Stop(signals)
+	close(signals)
 	self, err := os.Executable()
 	if err != nil {
 		fmt.Println(err)
@@ -42,7 +52,7 @@ func enterVM() int {
 			args = append(args, "-w", out)
 		}
 	}
-	cmd := exec.Command("../vm/run-in-vm.sh", slices.Concat(args, []string{"--", "./in-vm.sh", self}, os.Args[1:])...)
+	cmd := outlived("../vm/run-in-vm.sh", slices.Concat(args, []string{"--", "./in-vm.sh", self}, os.Args[1:])...)
 	cmd.Env = append(os.Environ(), inside+"=vm", builtFor+"="+dir, "CSIK8S_BIN="+binaries())
 	return exitCode(follow(cmd))
 }
