@@ -1,10 +1,15 @@
 #!/usr/bin/env bash
 # Builds every binary from Go modules (through the Go module proxy only) into $CSIK8S_BIN.
 # usage: build.sh [all|missing|etcd|kube|sidecars|images|snapmd|e2e|agnhost|hostpath ...]  (all = etcd to snapmd)   NICE=10 JOBS=2
-# About 20 CPU-minutes cold. "missing" builds of all that of which a program is not there yet.
+# About 20 CPU-minutes cold. "missing" builds of all that of which a program is not there yet, or is of another version.
 set -euo pipefail
 . "$(dirname "$0")/env.sh"
-: "${JOBS:=2}" "${NICE:=10}"
+tag() { # the version that csikit manifests writes
+  sed -n "s|.*\"registry.k8s.io/sig-storage/$1:\([^\"]*\)\".*|\1|p" "$CSIK8S_HERE/../../cmd/csikit/internal/manifests/sidecars.go"
+}
+: "${JOBS:=2}" "${NICE:=10}" "${ETCD_VERSION:=v3.6.8}"
+: "${ATTACHER_VERSION:=$(tag csi-attacher)}" "${PROVISIONER_VERSION:=$(tag csi-provisioner)}" "${RESIZER_VERSION:=$(tag csi-resizer)}"
+: "${SNAPSHOTTER_VERSION:=$(tag csi-snapshotter)}" "${SNAPMD_VERSION:=$(tag csi-snapshot-metadata)}"
 mkdir -p "$CSIK8S_BIN" "$CSIK8S_SRC"
 export GOFLAGS=-buildvcs=false
 STATIC="-linkmode external -extldflags -static"
@@ -52,10 +57,10 @@ module sidecarbuild
 go 1.26.0
 
 require (
-	github.com/kubernetes-csi/external-attacher/v4 ${ATTACHER_VERSION:-v4.13.0}
-	github.com/kubernetes-csi/external-provisioner/v6 ${PROVISIONER_VERSION:-v6.3.0}
-	github.com/kubernetes-csi/external-resizer/v2 ${RESIZER_VERSION:-v2.3.0}
-	github.com/kubernetes-csi/external-snapshotter/v8 ${SNAPSHOTTER_VERSION:-v8.7.0}
+	github.com/kubernetes-csi/external-attacher/v4 $ATTACHER_VERSION
+	github.com/kubernetes-csi/external-provisioner/v6 $PROVISIONER_VERSION
+	github.com/kubernetes-csi/external-resizer/v2 $RESIZER_VERSION
+	github.com/kubernetes-csi/external-snapshotter/v8 $SNAPSHOTTER_VERSION
 	github.com/kubernetes-csi/external-snapshotter/client/v8 ${SNAPSHOT_CLIENT_VERSION:-v8.7.0}
 	k8s.io/kubelet $STAGING_VERSION
 )
@@ -79,7 +84,7 @@ T
 }
 do_etcd() {
   mkdir -p "$CSIK8S_SRC/etcd"; cd "$CSIK8S_SRC/etcd"
-  printf 'module etcdbuild\n\ngo 1.26.0\n\nrequire go.etcd.io/etcd/server/v3 %s\n' "${ETCD_VERSION:-v3.6.8}" > go.mod
+  printf 'module etcdbuild\n\ngo 1.26.0\n\nrequire go.etcd.io/etcd/server/v3 %s\n' "$ETCD_VERSION" > go.mod
   printf '//go:build tools\n\npackage tools\n\nimport _ "go.etcd.io/etcd/server/v3"\n' > tools.go
   go mod tidy 2>&1 | grep -v downloading || true
   gob etcd go.etcd.io/etcd/server/v3
@@ -106,12 +111,21 @@ do_sidecars() {
   cp "$(go list -m -f '{{.Dir}}' $g/external-snapshotter/client/v8)"/config/crd/*.yaml "$CSIK8S_BIN/crd/"
   chmod -R u+w "$CSIK8S_BIN/crd"; rm -f "$CSIK8S_BIN/crd/kustomization.yaml"
 }
+built() { # NAME MODULE VERSION: there, and of that version
+  go version -m "$CSIK8S_BIN/$1" 2>/dev/null | grep -P "\tmod\t\Q$2\E\t\Q$3\E\t" >/dev/null
+}
+built_sidecars() {
+  local g=github.com/kubernetes-csi
+  built csi-provisioner $g/external-provisioner/v6 "$PROVISIONER_VERSION" && built csi-attacher $g/external-attacher/v4 "$ATTACHER_VERSION" &&
+    built csi-resizer $g/external-resizer/v2 "$RESIZER_VERSION" && built csi-snapshotter $g/external-snapshotter/v8 "$SNAPSHOTTER_VERSION" &&
+    built snapshot-controller $g/external-snapshotter/v8 "$SNAPSHOTTER_VERSION"
+}
 same() { cmp -s "$CSIK8S_HERE/_build/$1/main.go" "$CSIK8S_SRC/sidecars/$1/main.go"; } # a stand-in, as it was built
 do_snapmd() { # the module asks for a version of its client module that is not served, and takes it from its own tree
   cd "$CSIK8S_SRC"; mkdir -p snapmd/lister; cd snapmd; local g=github.com/kubernetes-csi/external-snapshot-metadata
   cp "$CSIK8S_HERE/_build/lister/main.go" lister/
   printf 'module snapmdbuild\n\ngo 1.26.0\n\nrequire %s %s\n\nreplace %s/client => %s/client %s\n' \
-    $g "${SNAPMD_VERSION:-v1.1.0}" $g $g "${SNAPMD_CLIENT_VERSION:-v1.0.0}" > go.mod.new
+    $g "$SNAPMD_VERSION" $g $g "${SNAPMD_CLIENT_VERSION:-v1.0.0}" > go.mod.new
   printf '//go:build tools\n\npackage tools\n\nimport _ "%s/cmd/csi-snapshot-metadata"\n' $g > tools.go
   tidy
   CGO_ENABLED=0 gob snapshot-metadata-lister ./lister
@@ -136,11 +150,11 @@ do_e2e() {
 for x in "$@"; do
   case $x in
     missing)
-      [ -e "$CSIK8S_BIN/etcd" ] || do_etcd
-      [ -e "$CSIK8S_BIN/kubectl" ] && [ -e "$CSIK8S_BIN/kubelet" ] || do_kube
-      { [ -e "$CSIK8S_BIN/livenessprobe" ] && [ -d "$CSIK8S_BIN/crd" ] && same registrar && same livenessprobe; } || do_sidecars
+      built etcd go.etcd.io/etcd/server/v3 "$ETCD_VERSION" || do_etcd
+      for c in kube-apiserver kube-controller-manager kube-scheduler kubelet kubectl; do built $c k8s.io/kubernetes "$KUBE_VERSION" || { do_kube; break; }; done
+      { built_sidecars && [ -e "$CSIK8S_BIN/livenessprobe" ] && [ -d "$CSIK8S_BIN/crd" ] && same registrar && same livenessprobe; } || do_sidecars
       [ -e "$CSIK8S_BIN/pause" ] || do_images
-      [ -e "$CSIK8S_BIN/csi-snapshot-metadata" ] && [ -e "$CSIK8S_BIN/snapshot-metadata-lister" ] && compgen -G "$CSIK8S_BIN/crd/cbt*" >/dev/null || do_snapmd ;;
+      built csi-snapshot-metadata github.com/kubernetes-csi/external-snapshot-metadata "$SNAPMD_VERSION" && [ -e "$CSIK8S_BIN/snapshot-metadata-lister" ] && compgen -G "$CSIK8S_BIN/crd/cbt*" >/dev/null || do_snapmd ;;
     all) do_etcd; do_kube; do_sidecars; do_images; do_snapmd ;;
     etcd|kube|sidecars|snapmd|images|agnhost|e2e|hostpath) do_$x ;;
     *) die "unknown target $x" ;;
