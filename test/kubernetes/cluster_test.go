@@ -120,7 +120,10 @@ func (s *space) close() {
 		s.Logf("driver:\n%s", s.d.log(120))
 		s.Logf("the driver's pods:\n%s", s.d.logs(60))
 	}
-	volumes, _ := try("", "get", "pv", "-o", `jsonpath={range .items[?(@.spec.claimRef.namespace=="`+s.ns+`")]}{.metadata.name} {end}`)
+	volumes, err := try("", "get", "pv", "-o", `jsonpath={range .items[?(@.spec.claimRef.namespace=="`+s.ns+`")]}{.metadata.name} {end}`)
+	if err != nil {
+		s.Error(err)
+	}
 	for _, kind := range []string{"pod", "volumegroupsnapshot", "volumesnapshot", "pvc"} {
 		if _, err := try("", "-n", s.ns, "delete", kind, "--all", "--timeout=150s"); err != nil {
 			s.Errorf("delete: %v", err)

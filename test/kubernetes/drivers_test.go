@@ -32,7 +32,21 @@ var loopfile = &driver{
 	asked: func(dir string) []string { return []string{"-allow-root-fs", "-pool", filepath.Join(dir, "pool")} },
 	there: []string{"-pool=" + pool},
 	flags: []string{"-host-path", "/srv", "-fs", "ext4,xfs,btrfs"},
-	left:  func() ([]string, error) { return filepath.Glob(pool + "/v/*/img") },
+	left: func() ([]string, error) {
+		// Volumes, snapshots, groups, and what is being deleted.
+		return globs(pool+"/v/*/img", pool+"/s/*", pool+"/g/*", pool+"/.trash/*")
+	},
+}
+
+func globs(patterns ...string) (all []string, err error) {
+	for _, p := range patterns {
+		found, err := filepath.Glob(p)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, found...)
+	}
+	return all, nil
 }
 
 // variant is a way to deploy a driver.

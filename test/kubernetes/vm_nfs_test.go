@@ -22,7 +22,11 @@ var nfs = &driver{
 	pkg:   "examples/nfs",
 	asked: func(string) []string { return nfsArgs },
 	there: nfsArgs,
-	left:  func() ([]string, error) { return nfsDirectories("") },
+	left: func() ([]string, error) {
+		volumes, err := nfsDirectories("")
+		snapshots, err2 := filepath.Glob(export + "/.csi-*/s/*.json")
+		return append(volumes, snapshots...), errors.Join(err, err2)
+	},
 }
 
 var nfsArgs = []string{"-share=main=" + nfsServer + ":/", "-init", "-legacy=use"}
