@@ -96,6 +96,7 @@ type space struct {
 	ns     string
 	d      *deployed
 	before []string // of the driver's volumes
+	remark string   // what the table says of the flow besides
 }
 
 func newSpace(t *testing.T, d *deployed) *space {
@@ -105,7 +106,7 @@ func newSpace(t *testing.T, d *deployed) *space {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &space{t, "f-" + noLabel.ReplaceAllString(name[strings.LastIndexByte(name, '/')+1:], "-"), d, before}
+	s := &space{T: t, ns: "f-" + noLabel.ReplaceAllString(name[strings.LastIndexByte(name, '/')+1:], "-"), d: d, before: before}
 	kubectl(t, "create", "namespace", s.ns)
 	eventually(t, "the default account", func() error { _, err := try("", "-n", s.ns, "get", "sa", "default"); return err })
 	t.Cleanup(s.close)

@@ -257,6 +257,7 @@ func runFlows(t *testing.T, d *deployed, flows []flow) {
 		}
 		t.Run(f.name, func(t *testing.T) {
 			began := time.Now()
+			var s *space
 			t.Logf("passes: %s", f.passes)
 			t.Cleanup(func() {
 				switch {
@@ -265,10 +266,11 @@ func runFlows(t *testing.T, d *deployed, flows []flow) {
 				case t.Skipped():
 					note(f.name, d.name, "skipped")
 				default:
-					note(f.name, d.name, passed(time.Since(began)))
+					note(f.name, d.name, passed(time.Since(began))+s.remark)
 				}
 			})
-			f.run(newSpace(t, d))
+			s = newSpace(t, d)
+			f.run(s)
 		})
 	}
 }

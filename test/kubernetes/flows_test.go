@@ -43,7 +43,7 @@ var flows = []flow{
 	{"driver restarted", "kubelet, all sidecars", never, restartDriver},
 	{"kubelet restarted", "kubelet", never, restartKubelet},
 	{"registration socket removed", "kubelet", builtInOnly, registrationRemoved},
-	{"sidecars killed", "provisioner, snapshotter", never, killSidecars},
+	{"sidecars killed", "provisioner, attacher, resizer, snapshotter", never, killSidecars},
 	{"100 volumes and pods at once", "all", hostOnly, hundred},
 	{"ReadWriteMany, ReadOnlyMany", "provisioner, kubelet", sharedOnly, shared},
 	{"subDir by the claim's name, archived", "provisioner", sharedOnly, subDir},
