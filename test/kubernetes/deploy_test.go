@@ -80,7 +80,7 @@ func (d *driver) load(t *testing.T) {
 // manifests asks a driver with these arguments what Kubernetes must have for it.
 func manifests(t *testing.T, v variant) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "s") // the path of a socket has a limit
+	dir, err := os.MkdirTemp("", "s") //nolint:usetesting // short: a socket's path has 107 bytes
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -46,7 +46,11 @@ find /sys/fs/cgroup -depth -type d -path '*/kubepods*' -exec rmdir {} + 2>/dev/n
 # By inode: the mounts that gave the backing files their names are gone.
 files=$(find "$WORK/srv" -type f -name img -printf '%i\n' 2>/dev/null)
 for l in $(losetup -n -l -O NAME,BACK-INO 2>/dev/null | awk '{print $1":"$2}'); do
-  case $'\n'$files$'\n' in *$'\n'"${l#*:}"$'\n'*) echo "in-ns: a loop device was left: ${l%%:*}" >&2; losetup -d "${l%%:*}"; [ $rc = 0 ] && rc=9 ;; esac
+  case $'\n'$files$'\n' in *$'\n'"${l#*:}"$'\n'*)
+    d=${l%%:*}; echo "in-ns: a loop device was left: $d" >&2; [ $rc = 0 ] && rc=9
+    for m in "/sys/block/${d##*/}/holders"/dm-*; do [ ! -e "$m/dm/name" ] || cryptsetup close "$(cat "$m/dm/name")"; done # LUKS
+    losetup -d "$d" ;;
+  esac
 done
 if [ "${KEEP:-0}" = 1 ]; then echo "in-ns: kept $WORK" >&2; else rm -rf --one-file-system "$WORK"; fi
 exit $rc
