@@ -42,7 +42,9 @@ set +e
 while :; do wait $p; rc=$?; kill -0 $p 2>/dev/null || exit $rc; done' in-ns "$@" & u=$!
 trap '' PIPE # who reads our output may have been ended by the same signal
 while :; do wait $u; rc=$?; kill -0 $u 2>/dev/null || break; done
-find /sys/fs/cgroup -depth -type d -path '*/kubepods*' -exec rmdir {} + 2>/dev/null
+# Cgroups of our pods alone: an empty one of another cluster's may be about to get its first process.
+for pod in "$WORK"/var/lib/kubelet/pods/*; do find /sys/fs/cgroup -depth -type d -path "*/kubepods*/*pod${pod##*/}*" -exec rmdir {} + 2>/dev/null; done
+rmdir /sys/fs/cgroup/{,*/}kubepods/{besteffort,burstable} /sys/fs/cgroup/{,*/}kubepods 2>/dev/null
 # By inode: the mounts that gave the backing files their names are gone.
 files=$(find "$WORK/srv" -type f -name img -printf '%i\n' 2>/dev/null)
 for l in $(losetup -n -l -O NAME,BACK-INO 2>/dev/null | awk '{print $1":"$2}'); do
