@@ -14,7 +14,7 @@ import (
 
 // least is how many specs of External.Storage must run, by kind (e2e/KIND.yaml).
 var least = map[string]int{
-	"loopfile":           112,
+	"loopfile":           110,
 	"loopfile-ext4":      1,
 	"loopfile-btrfs":     1,
 	"loopfile-immediate": 1,
