@@ -74,10 +74,10 @@ func restartDriver(s *space) {
 		pods = append(pods, "p"+n)
 	}
 	restarts := s.containers()
-	n := len(processes("/driver"))
+	n := len(mains("/driver"))
 	for range 2 { // kubelet waits 10 s, then 20 s, before it starts the driver again
 		eventually(s.T, "the driver runs", func() error {
-			if len(processes("/driver")) < n {
+			if len(mains("/driver")) < n {
 				return errors.New("it does not")
 			}
 			return nil
@@ -140,6 +140,23 @@ func processes(program string) []int {
 		}
 	}
 	return list
+}
+
+// mains are processes that no other one of that program has started: a command that is
+// about to be executed still has the name of who starts it.
+func mains(program string) []int {
+	all := processes(program)
+	return slices.DeleteFunc(slices.Clone(all), func(pid int) bool { return slices.Contains(all, parent(pid)) })
+}
+
+// parent is 0 when the process has ended.
+func parent(pid int) int {
+	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)) // it has ended
+	_, rest, _ := strings.Cut(string(b), ") ")
+	var state string
+	var ppid int
+	_, _ = fmt.Sscan(rest, &state, &ppid)
+	return ppid
 }
 
 // restartKubelet: what is mounted stays; volumes of pods that went meanwhile are
