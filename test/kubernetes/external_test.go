@@ -19,10 +19,10 @@ var least = map[string]int{
 	"loopfile-btrfs":     1,
 	"loopfile-immediate": 1,
 	"lvm-linear":         1,
-	"lvm-thin":           1,
+	"lvm-thin":           114,
 	"lvm-thin-immediate": 1,
 	"nfs":                1,
-	"nfs-quota":          1,
+	"nfs-quota":          64,
 }
 
 // TestExternalStorage runs Kubernetes' own suite for storage drivers: every spec that
