@@ -93,7 +93,7 @@ func (b *Backend) freezeVolume(ctx context.Context, q *quiet, v *volume, loop st
 		return f.Close()
 	}
 	unmark := func() error { return ignoreMissing(v.root.Remove(frozenFile)) }
-	thaw, err := fsfreeze.Freeze(dir, mark, unmark)
+	thaw, err := fsfreeze.Freeze(dir, mark, unmark, v.lock)
 	b.step("loopfile.quiesce.frozen")
 	switch {
 	case errors.Is(err, fsfreeze.ErrNot):

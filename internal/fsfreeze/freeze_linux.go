@@ -26,8 +26,12 @@ const (
 //
 // mark is called before, and unmark after it: for what tells the next process, where
 // the child was killed together with this one.
-func Freeze(dir *os.File, mark, unmark func() error) (thaw func() error, err error) {
-	dead, err := deadMan(dir)
+//
+// The child keeps what is in keep open until it has thawed, or is dismissed: where that
+// is locked (flock), the next process has the lock after the thaw, and no child thaws
+// what that process has frozen.
+func Freeze(dir *os.File, mark, unmark func() error, keep ...*os.File) (thaw func() error, err error) {
+	dead, err := deadMan(dir, keep...)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNot, err)
 	}
@@ -88,7 +92,7 @@ type deadman struct {
 	cmd  *exec.Cmd
 }
 
-func deadMan(dir *os.File) (*deadman, error) {
+func deadMan(dir *os.File, keep ...*os.File) (*deadman, error) {
 	fd, err := unix.MemfdCreate("csikit-deadman", unix.MFD_CLOEXEC)
 	if err != nil {
 		return nil, os.NewSyscallError("memfd_create", err)
@@ -110,7 +114,7 @@ func deadMan(dir *os.File) (*deadman, error) {
 	}
 	d.cmd = &exec.Cmd{
 		Path: flock, Args: []string{"flock", "/proc/self/fd/4", fsfreeze, "--unfreeze", "/proc/self/fd/3"},
-		Dir: "/", ExtraFiles: []*os.File{dir, theirs}, SysProcAttr: &syscall.SysProcAttr{Setsid: true},
+		Dir: "/", ExtraFiles: append([]*os.File{dir, theirs}, keep...), SysProcAttr: &syscall.SysProcAttr{Setsid: true},
 	}
 	// Start returns when the child runs flock: from here on it will have the lock.
 	if err := d.cmd.Start(); err != nil {

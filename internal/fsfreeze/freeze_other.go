@@ -11,7 +11,9 @@ import (
 )
 
 // Freeze is Linux's.
-func Freeze(_ *os.File, _, _ func() error) (thaw func() error, err error) { return nil, ErrNot }
+func Freeze(_ *os.File, _, _ func() error, _ ...*os.File) (thaw func() error, err error) {
+	return nil, ErrNot
+}
 
 // Hold is Linux's.
 func Hold(*os.File) error { return needLinux() }
