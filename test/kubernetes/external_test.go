@@ -21,7 +21,7 @@ var least = map[string]int{
 	"lvm-linear":         1,
 	"lvm-thin":           114,
 	"lvm-thin-immediate": 1,
-	"nfs":                1,
+	"nfs":                57,
 	"nfs-quota":          64,
 }
 
