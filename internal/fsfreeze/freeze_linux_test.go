@@ -7,16 +7,14 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/csikit/csikit/internal/testenv"
 )
 
 // TestKept: the lock of a process that has died is free when its child has thawed,
 // and not before; of one that lives, when it lets go.
 func TestKept(t *testing.T) {
-	for _, tool := range []string{"flock", "fsfreeze"} {
-		if _, err := lookTool(tool); err != nil {
-			t.Skipf("%s is not installed", tool)
-		}
-	}
+	testenv.Tool(t, "flock", "fsfreeze")
 	path := filepath.Join(t.TempDir(), "lock")
 	held, err := os.Create(path)
 	if err != nil {

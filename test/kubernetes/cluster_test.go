@@ -138,15 +138,20 @@ func (s *space) close() {
 	_, _ = try("", "delete", "namespace", s.ns, "--wait=false")
 	// What nobody refuses to delete may go before kubelet has unstaged it.
 	eventually(s.T, "the flow's mounts go", func() error {
-		mounts, err := os.ReadFile("/proc/self/mountinfo")
-		for v := range strings.FieldsSeq(volumes) {
-			if bytes.Contains(mounts, []byte(v)) {
-				err = errors.Join(err, fmt.Errorf("a mount of %s is left", v))
-			}
-		}
-		return err
+		return unmounted(strings.Fields(volumes)...)
 	})
 	s.has(0, "all that the flow made is gone from the storage")
+}
+
+// unmounted says which of these texts a line of mountinfo still has.
+func unmounted(texts ...string) error {
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	for _, text := range texts {
+		if bytes.Contains(mounts, []byte(text)) {
+			err = errors.Join(err, fmt.Errorf("a mount of %s is left", text))
+		}
+	}
+	return err
 }
 
 // made is what of the flow's is on the storage.

@@ -288,9 +288,5 @@ func TestFlows(t *testing.T) {
 // TestSmoke is what .ci/run has time for: one driver, a volume through its life.
 func TestSmoke(t *testing.T) {
 	runFlows(t, deploy(t, variants()[0]), smoke)
-	for _, v := range variants()[1:] {
-		for _, f := range smoke {
-			note(f.name, v.name, smokeNot)
-		}
-	}
+	noteSmoke(variants()[1:])
 }

@@ -162,13 +162,7 @@ func (s *space) device(claim string) string {
 func (s *space) unstaged(pod, device string) {
 	s.Helper()
 	s.remove("pod", pod)
-	eventually(s.T, "kubelet unstages the volume", func() error {
-		mounts, err := os.ReadFile("/proc/self/mountinfo")
-		if err == nil && strings.Contains(string(mounts), " "+device+" ") {
-			err = errors.New("it is mounted")
-		}
-		return err
-	})
+	eventually(s.T, "kubelet unstages the volume", func() error { return unmounted(" " + device + " ") })
 }
 
 // ciphered: what is written is on the device that is mounted, and on none of those

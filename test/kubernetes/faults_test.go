@@ -178,13 +178,7 @@ func restartKubelet(s *space) {
 	s.pod("pc", "c")
 	s.ready("pc")
 	pv := s.volume("b")
-	eventually(s.T, "the volume of the pod that went is unmounted", func() error {
-		b, err := os.ReadFile("/proc/self/mountinfo")
-		if err == nil && strings.Contains(string(b), pv) {
-			err = errors.New("it is mounted")
-		}
-		return err
-	})
+	eventually(s.T, "the volume of the pod that went is unmounted", func() error { return unmounted(pv) })
 }
 
 // registrationRemoved: the driver puts its socket back, and kubelet has it again.

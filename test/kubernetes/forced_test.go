@@ -67,9 +67,8 @@ func forceDeleted(s *space) {
 		return nil
 	})
 	gone(s.T, "pv", pv)
-	mounts, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil || strings.Contains(string(mounts), pv) {
-		s.Errorf("a mount is left: %v", err)
+	if err := unmounted(pv); err != nil {
+		s.Error(err)
 	}
 }
 

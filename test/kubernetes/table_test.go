@@ -40,8 +40,7 @@ func appendNew(list []string, s string) []string {
 
 func passed(d time.Duration) string { return fmt.Sprintf("pass (%.1f s)", d.Seconds()) }
 
-// tableFile names a file with the table of an earlier run, which is printed with that
-// of this one, and written again.
+// tableFile names a file that the table is kept in, for printTables.
 const tableFile = "CSIKIT_KUBERNETES_TABLE"
 
 // saved is a table as JSON.
@@ -52,60 +51,55 @@ type saved struct {
 
 type cell struct{ Flow, Driver, Result string }
 
-// merge puts what an earlier run saw before what this one saw.
-func merge(path string) error {
-	var s saved
-	b, err := os.ReadFile(path)
-	if err == nil && len(b) > 0 {
-		err = json.Unmarshal(b, &s)
-	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	now := saved{table.flows, table.drivers, nil}
-	table.flows, table.drivers = s.Flows, s.Drivers
-	for _, c := range s.Cells {
-		if _, ok := table.cells[[2]string{c.Flow, c.Driver}]; !ok {
-			table.cells[[2]string{c.Flow, c.Driver}] = c.Result
-		}
-	}
-	for _, f := range now.Flows {
-		table.flows = appendNew(table.flows, f)
-	}
-	for _, d := range now.Drivers {
-		table.drivers = appendNew(table.drivers, d)
-	}
-	s = saved{table.flows, table.drivers, nil}
+// saveTable keeps the table.
+func saveTable(path string) error {
+	s := saved{table.flows, table.drivers, nil}
 	for k, r := range table.cells {
 		s.Cells = append(s.Cells, cell{k[0], k[1], r})
 	}
-	b, err = json.Marshal(s)
+	b, err := json.Marshal(s)
 	return errors.Join(err, os.WriteFile(path, b, 0o644))
+}
+
+// addTable adds a table that a run has kept; one that was ended has none.
+func addTable(path string) error {
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	var s saved
+	if err := errors.Join(err, json.Unmarshal(b, &s)); err != nil {
+		return err
+	}
+	for _, f := range s.Flows {
+		table.flows = appendNew(table.flows, f)
+	}
+	for _, d := range s.Drivers {
+		table.drivers = appendNew(table.drivers, d)
+	}
+	for _, c := range s.Cells {
+		note(c.Flow, c.Driver, c.Result)
+	}
+	return nil
 }
 
 // printTables prints the tables of runs as one, and tells whether that is everything:
 // each flow of each driver, passed or with a reason not to be run, and no flow or driver
 // with nothing but reasons.
 func printTables(paths []string) int {
-	table.cells = map[[2]string]string{}
-	for _, path := range slices.Backward(paths) { // what is merged later stands before
-		if err := merge(path); err != nil {
+	for _, path := range paths {
+		if err := addTable(path); err != nil {
 			fmt.Println("table:", err)
 			return 1
 		}
 	}
-	hosts := hostVariants()
-	all := append(slices.Clone(hosts), vmVariants()...)
-	for _, v := range all[1:] {
-		for _, f := range smoke {
-			note(f.name, v.name, smokeNot)
-		}
-	}
+	all := append(hostVariants(), vmVariants()...)
+	noteSmoke(all[1:])
 	show()
 	passes := map[string]bool{}
-	lacks := lacking(hosts[:1], smoke, passes)
+	lacks := lacking(all[0], smoke, passes)
 	for _, v := range all {
-		lacks = append(lacks, lacking([]variant{v}, v.flows, passes)...)
+		lacks = append(lacks, lacking(v, v.flows, passes)...)
 	}
 	for _, f := range slices.Concat(smoke, flows) {
 		if !passes[f.name] {
@@ -123,19 +117,24 @@ func printTables(paths []string) int {
 	return min(len(lacks), 1)
 }
 
-const smokeNot = "- it is of steps that the flows have"
+// noteSmoke: these drivers have the flows.
+func noteSmoke(variants []variant) {
+	for _, v := range variants {
+		for _, f := range smoke {
+			note(f.name, v.name, "- it is of steps that the flows have")
+		}
+	}
+}
 
 // lacking are the flows that neither passed nor have a reason; passes learns of flows
 // and drivers that passed.
-func lacking(variants []variant, flows []flow, passes map[string]bool) (lacks []string) {
-	for _, v := range variants {
-		for _, f := range flows {
-			switch result := table.cells[[2]string{f.name, v.name}]; {
-			case strings.HasPrefix(result, "pass"):
-				passes[f.name], passes[v.name] = true, true
-			case !strings.HasPrefix(result, "- "):
-				lacks = append(lacks, fmt.Sprintf("%s, %s: %q", v.name, f.name, result))
-			}
+func lacking(v variant, flows []flow, passes map[string]bool) (lacks []string) {
+	for _, f := range flows {
+		switch result := table.cells[[2]string{f.name, v.name}]; {
+		case strings.HasPrefix(result, "pass"):
+			passes[f.name], passes[v.name] = true, true
+		case !strings.HasPrefix(result, "- "):
+			lacks = append(lacks, fmt.Sprintf("%s, %s: %q", v.name, f.name, result))
 		}
 	}
 	return lacks
@@ -145,15 +144,16 @@ func lacking(variants []variant, flows []flow, passes map[string]bool) (lacks []
 func printTable() bool {
 	table.Lock()
 	defer table.Unlock()
-	if path := os.Getenv(tableFile); path != "" && len(table.flows) > 0 {
-		if err := merge(path); err != nil {
+	if len(table.flows) == 0 {
+		return true
+	}
+	if path := os.Getenv(tableFile); path != "" {
+		if err := saveTable(path); err != nil {
 			fmt.Println("table:", err)
 			return false
 		}
 	}
-	if len(table.flows) > 0 {
-		show()
-	}
+	show()
 	return true
 }
 

@@ -107,13 +107,7 @@ func nfsForced(s *space) {
 	kubectl(s.T, "-n", s.ns, "delete", "pvc", "a", "--wait=false")
 	gone(s.T, "pv", pv)
 	s.remark = "; not refused: nobody knows who has a directory mounted"
-	eventually(s.T, "kubelet has given the volume back", func() error {
-		b, err := os.ReadFile("/proc/self/mountinfo")
-		if err == nil && strings.Contains(string(b), pv) {
-			err = errors.New("it is mounted")
-		}
-		return err
-	})
+	eventually(s.T, "kubelet has given the volume back", func() error { return unmounted(pv) })
 }
 
 // shared: several pods write one volume, and those of another claim only read.

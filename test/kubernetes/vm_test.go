@@ -111,13 +111,13 @@ func adapt(flows []flow, own map[string]func(*space), not map[string]string) []f
 
 // only is a list of flows of which a driver walks some, and why not the others.
 func only(flows []flow, why string, names []string) []flow {
-	list := slices.Clone(flows)
-	for i := range list {
-		if f := &list[i]; !slices.Contains(names, f.name) {
-			f.not = func(*deployed) string { return why }
+	not := map[string]string{}
+	for _, f := range flows {
+		if !slices.Contains(names, f.name) {
+			not[f.name] = why
 		}
 	}
-	return list
+	return adapt(flows, nil, not)
 }
 
 func hostOnly(*deployed) string {

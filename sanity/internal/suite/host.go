@@ -209,8 +209,9 @@ func optionsAt(t *T, path string) []string {
 	return slices.Concat(stack[0].Options, stack[0].Super)
 }
 
-// mountedWith publishes a volume whose capability is changed. A driver may refuse it.
-func mountedWith(t *T, clauses string, change func(*csi.VolumeCapability_MountVolume)) string {
+// volumeWith makes a volume whose capability is changed, or ends the check: a driver may
+// refuse it.
+func volumeWith(t *T, change func(*csi.VolumeCapability_MountVolume)) *check.Volume {
 	t.Mode()
 	req := t.CreateRequest()
 	change(req.GetVolumeCapabilities()[0].GetMount())
@@ -218,7 +219,12 @@ func mountedWith(t *T, clauses string, change func(*csi.VolumeCapability_MountVo
 	if err != nil {
 		t.NotApplicable("CreateVolume refuses it: %s", check.Describe(err))
 	}
-	v := &check.Volume{Volume: resp.GetVolume(), T: t, Request: req, Cap: req.GetVolumeCapabilities()[0]}
+	return &check.Volume{Volume: resp.GetVolume(), T: t, Request: req, Cap: req.GetVolumeCapabilities()[0]}
+}
+
+// mountedWith publishes a volume whose capability is changed.
+func mountedWith(t *T, clauses string, change func(*csi.VolumeCapability_MountVolume)) string {
+	v := volumeWith(t, change)
 	v.Attach()
 	if t.Has("node:STAGE_UNSTAGE_VOLUME") {
 		check.OK[*csi.NodeStageVolumeResponse](t, clauses, v.StageRequest())

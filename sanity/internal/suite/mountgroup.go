@@ -6,8 +6,6 @@ import (
 	"path/filepath"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
-
-	"github.com/csikit/csikit/sanity/internal/check"
 )
 
 func mountGroup(t *T) {
@@ -34,23 +32,13 @@ func mountGroup(t *T) {
 // ones alone, so that older ones of another group are a warning; Kubernetes' own suite
 // for drivers fails with them.
 func otherGroup(t *T) {
-	t.Mode()
-	req := t.CreateRequest()
-	m := req.GetVolumeCapabilities()[0].GetMount()
-	m.VolumeMountGroup = "4321"
-	resp, err := check.Try[*csi.CreateVolumeResponse](t, req)
-	if err != nil {
-		t.NotApplicable("CreateVolume refuses it: %s", check.Describe(err))
-	}
-	v := &check.Volume{Volume: resp.GetVolume(), T: t, Request: req, Cap: req.GetVolumeCapabilities()[0]}
+	v := volumeWith(t, func(m *csi.VolumeCapability_MountVolume) { m.VolumeMountGroup = "4321" })
 	target := v.ToNode().PublishAt()
 	if err := os.WriteFile(filepath.Join(target, "csikit-group"), []byte("x"), 0o660); err != nil {
 		t.Fatalf("NS-13", "%v", err)
 	}
-	v.Unpublish(target)
-	v.FromNode()
-	m.VolumeMountGroup = "8765"
-	target = v.ToNode().PublishAt()
+	v.Cap.GetMount().VolumeMountGroup = "8765"
+	target = nextPod(v, target)
 	gid, _, err := groupOf(filepath.Join(target, "csikit-group"))
 	switch {
 	case err != nil:

@@ -271,25 +271,18 @@ func ephemeralReadOnly(t *T) {
 // has not at hand when a volume grows. The flag stands for the label, which needs
 // SELinux.
 func expandCapability(t *T) {
-	t.Mode()
-	req := t.CreateRequest()
-	plain := proto.Clone(req.GetVolumeCapabilities()[0]).(*csi.VolumeCapability)
-	m := req.GetVolumeCapabilities()[0].GetMount()
-	m.MountFlags = []string{"noatime"}
-	if t.Has("node:VOLUME_MOUNT_GROUP") {
-		m.VolumeMountGroup = "4321"
-	}
-	resp, err := check.Try[*csi.CreateVolumeResponse](t, req)
-	if err != nil {
-		t.NotApplicable("CreateVolume refuses it: %s", check.Describe(err))
-	}
-	v := &check.Volume{Volume: resp.GetVolume(), T: t, Request: req, Cap: req.GetVolumeCapabilities()[0]}
+	v := volumeWith(t, func(m *csi.VolumeCapability_MountVolume) {
+		m.MountFlags = []string{"noatime"}
+		if t.Has("node:VOLUME_MOUNT_GROUP") {
+			m.VolumeMountGroup = "4321"
+		}
+	})
 	target, err := bring(v)
 	if err != nil {
 		t.NotApplicable("the driver refuses mount_flags: %s", check.Describe(err))
 	}
 	grow := nodeExpandRequest(v, target, sizeOf(t, v))
-	grow.VolumeCapability = plain
+	grow.VolumeCapability = t.Cap(v.Cap.GetAccessMode().GetMode())
 	if _, err := t.Try(grow); err != nil && codeOf(err) != codes.FailedPrecondition {
 		t.Warnf("NE-01 NE-05", "NodeExpandVolume with the capability of the volume, without what kubelet adds to it for a pod: %s; the volume of a pod with an fsGroup or an SELinux label does not grow", check.Describe(err))
 	}

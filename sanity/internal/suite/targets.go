@@ -85,14 +85,7 @@ func otherFlags(t *T) {
 // comma mounts with half a label, or with none.
 func quotedFlag(t *T) {
 	const label = "system_u:object_r:container_file_t:s0:c1,c2"
-	t.Mode()
-	req := t.CreateRequest()
-	req.GetVolumeCapabilities()[0].GetMount().MountFlags = []string{`context="` + label + `"`}
-	resp, err := check.Try[*csi.CreateVolumeResponse](t, req)
-	if err != nil {
-		t.NotApplicable("CreateVolume refuses it: %s", check.Describe(err))
-	}
-	v := &check.Volume{Volume: resp.GetVolume(), T: t, Request: req, Cap: req.GetVolumeCapabilities()[0]}
+	v := volumeWith(t, func(m *csi.VolumeCapability_MountVolume) { m.MountFlags = []string{`context="` + label + `"`} })
 	v.Attach()
 	var refused error
 	if t.Has("node:STAGE_UNSTAGE_VOLUME") {
