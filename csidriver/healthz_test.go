@@ -162,10 +162,7 @@ func TestHealthGarbage(t *testing.T) {
 		if _, err := conn.Write([]byte(sent)); err != nil {
 			t.Fatal(err)
 		}
-		if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
-			t.Fatal(err)
-		}
-		b, err := io.ReadAll(conn)
+		b, err := io.ReadAll(conn) // too long a request is not read to its end, which may reset the connection
 		if !strings.HasPrefix(string(b), "HTTP/1.1 400 ") && err == nil {
 			t.Errorf("%.20q: %q, %v", sent, b, err)
 		}
