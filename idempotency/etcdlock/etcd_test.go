@@ -18,13 +18,18 @@ func startEtcd(t *testing.T) *etcd {
 	return &etcd{etcdtest.Start(t), t}
 }
 
-// ttl is what the tests use: lost after 2 s, somebody else's after 3.
-const ttl = 3 * time.Second
+// TTL of the tests' leases: a short one, which is to be lost, is so after 4 s without
+// etcd, and somebody else's after 6; the others are not lost while a test runs, however
+// busy the machine is.
+const (
+	short = 6 * time.Second
+	long  = 2 * time.Minute
+)
 
 // locker is a replica, whose etcd has the given address.
 func (e *etcd) locker(address string) *Locker {
 	e.t.Helper()
-	return e.lockerFor(address, ttl)
+	return e.lockerFor(address, long)
 }
 
 func (e *etcd) lockerFor(address string, ttl time.Duration) *Locker {

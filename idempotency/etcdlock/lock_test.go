@@ -29,7 +29,7 @@ func hold(address string) {
 	if err != nil {
 		panic(err)
 	}
-	k, err := New(c, &Options{Prefix: "/test/", TTL: ttl}).Lock(context.Background(), "k")
+	k, err := New(c, &Options{Prefix: "/test/", TTL: short}).Lock(context.Background(), "k")
 	if err != nil {
 		panic(err)
 	}
@@ -127,7 +127,7 @@ func TestGivesUpWithItsContext(t *testing.T) {
 func TestPartition(t *testing.T) {
 	e := startEtcd(t)
 	net := etcdtest.NewProxy(t, e.Address)
-	a, b := e.locker(net.Address), e.locker(e.Address)
+	a, b := e.lockerFor(net.Address, short), e.locker(e.Address)
 	old := mustLock(t, a, "k")
 	got := make(chan outcome, 9)
 	goLock(t.Context(), b, "b", "k", got)
@@ -186,7 +186,7 @@ func TestHolderIsKilled(t *testing.T) {
 // Etcd that is killed and comes back in time costs no lock.
 func TestEtcdIsKilled(t *testing.T) {
 	e := startEtcd(t)
-	a, b := e.lockerFor(e.Address, time.Minute), e.lockerFor(e.Address, time.Minute)
+	a, b := e.locker(e.Address), e.locker(e.Address)
 	held := mustLock(t, a, "k")
 	got := make(chan outcome, 1)
 	goLock(t.Context(), b, "b", "k", got)
@@ -205,7 +205,7 @@ func TestEtcdIsKilled(t *testing.T) {
 
 func TestEtcdIsGone(t *testing.T) {
 	e := startEtcd(t)
-	a, b := e.locker(e.Address), e.locker(e.Address)
+	a, b := e.lockerFor(e.Address, short), e.lockerFor(e.Address, short)
 	held := mustLock(t, a, "k")
 	got := make(chan outcome, 1)
 	goLock(t.Context(), b, "b", "k", got)
@@ -243,7 +243,7 @@ func TestEtcdIsGone(t *testing.T) {
 
 func TestLeaseIsRevoked(t *testing.T) {
 	e := startEtcd(t)
-	a := e.locker(e.Address)
+	a := e.lockerFor(e.Address, short)
 	k := mustLock(t, a, "k")
 	if _, err := e.Dial(e.Address).Revoke(t.Context(), a.session.id); err != nil {
 		t.Fatal(err)

@@ -55,7 +55,7 @@ func TestSharedOrder(t *testing.T) {
 func TestSharedGivesUpAndIsLost(t *testing.T) {
 	e := startEtcd(t)
 	net := etcdtest.NewProxy(t, e.Address)
-	a, b := e.locker(net.Address), e.locker(e.Address)
+	a, b := e.lockerFor(net.Address, short), e.locker(e.Address)
 	got := make(chan outcome, 9)
 	goShare(t.Context(), a, "r1", "k", got)
 	r1 := want(t, got, "r1")

@@ -24,10 +24,10 @@ import (
 	"github.com/csikit/csikit/idempotency/etcdlock/internal/etcdtest"
 )
 
-// TTL of the replicas' leases: short ones are lost after 2 s and somebody else's
-// after 3, the others not while a test runs, however busy the machine is.
+// TTL of the replicas' leases: short ones are lost after 4 s and somebody else's
+// after 6, the others not while a test runs, however busy the machine is.
 const (
-	short = 3 * time.Second
+	short = 6 * time.Second
 	long  = 2 * time.Minute
 )
 
