@@ -54,10 +54,17 @@ func (r *healthRig) get(t *testing.T, path string) (int, string) {
 
 func (r *healthRig) want(t *testing.T, path string, status int, word string) {
 	t.Helper()
-	if got, body := r.get(t, path); got != status || !strings.Contains(body, word) {
+	got, body := r.get(t, path)
+	for strings.Contains(body, slowWord) && word != slowWord { // a machine that stands still for healthAnswer
+		got, body = r.get(t, path)
+	}
+	if got != status || !strings.Contains(body, word) {
 		t.Errorf("%s: %d %q, want %d with %q", path, got, body, status, word)
 	}
 }
+
+// slowWord is what is said of a backend that takes its time.
+const slowWord = "has not answered yet"
 
 // TestHealthOverHTTP: a driver that starts is alive and not ready.
 func TestHealthOverHTTP(t *testing.T) {
@@ -111,7 +118,7 @@ func TestHealthOfStorage(t *testing.T) {
 	}{
 		{"away", fmt.Errorf("%w: no quorum", backends.ErrNotReady), 200, 503, "not ready"},
 		{"broken", errors.New("the library is corrupt"), 503, 503, "the library is corrupt"},
-		{"slow", errSlow, 200, 503, "has not answered yet"},
+		{"slow", errSlow, 200, 503, slowWord},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			release := make(chan struct{})

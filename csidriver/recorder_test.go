@@ -54,11 +54,10 @@ func (r *recorder) measured(name string) (found []point) {
 // wait waits for n measurements: an operation may end after its RPC.
 func (r *recorder) wait(t *testing.T, name string, n int) []point {
 	t.Helper()
-	for range 1000 {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		if found := r.measured(name); len(found) >= n {
 			return found
 		}
-		time.Sleep(time.Millisecond)
 	}
 	t.Fatalf("%s: %d measurements, want %d", name, len(r.measured(name)), n)
 	return nil
@@ -79,13 +78,12 @@ func (r *recorder) ended(name string) (found []recordedSpan) {
 // one waits for the span of a name: an operation may end after its RPC.
 func (r *recorder) one(t *testing.T, name string) recordedSpan {
 	t.Helper()
-	for range 1000 {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		if found := r.ended(name); len(found) == 1 {
 			return found[0]
 		} else if len(found) > 1 {
 			t.Fatalf("%d spans %q", len(found), name)
 		}
-		time.Sleep(time.Millisecond)
 	}
 	t.Fatalf("no span %q", name)
 	return recordedSpan{}

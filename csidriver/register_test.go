@@ -147,11 +147,12 @@ func TestRegistrationAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	k.register(t, &kubeletpb.RegistrationStatus{PluginRegistered: true}) // waits for it
-	if err := os.Remove(k.socket()); err != nil {
+	// In its place at once: the driver looks, too, and may make another one first.
+	dead, err := net.ListenUnix("unix", &net.UnixAddr{Name: k.socket() + ".dead", Net: "unix"})
+	if err != nil {
 		t.Fatal(err)
 	}
-	dead, err := net.ListenUnix("unix", &net.UnixAddr{Name: k.socket(), Net: "unix"})
-	if err != nil {
+	if err := os.Rename(k.socket()+".dead", k.socket()); err != nil {
 		t.Fatal(err)
 	}
 	dead.SetUnlinkOnClose(false)
