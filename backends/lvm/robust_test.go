@@ -19,16 +19,31 @@ import (
 	"github.com/csikit/csikit/internal/testenv"
 )
 
+// untilReady gives a script that hangs more and more time until it has come to where it
+// does, which it says with a line in a file.
+func untilReady(t *testing.T, ready string, limit *time.Duration, run func()) (line string) {
+	t.Helper()
+	for *limit = 100 * time.Millisecond; *limit < time.Minute; *limit *= 2 {
+		run()
+		if b, err := os.ReadFile(ready); err == nil && strings.HasSuffix(string(b), "\n") {
+			return strings.TrimSpace(string(b))
+		}
+	}
+	t.Fatal("the script does not start")
+	return ""
+}
+
 // A writer of metadata that hangs is asked to end, and has the time to finish what
 // it writes.
 func TestWriterIsInterrupted(t *testing.T) {
-	written := filepath.Join(t.TempDir(), "written")
-	tl := script(t, "trap 'kill $!; sleep 0.2; echo > "+written+"; exit 5' TERM; sleep 1000 & wait")
-	tl.idle = 100 * time.Millisecond
-	err := tl.change(t.Context(), testVG, "lvchange")
-	if err == nil || said(err, "") {
-		t.Errorf("as if it had ended by itself: %v", err)
-	}
+	dir := t.TempDir()
+	written, ready := filepath.Join(dir, "written"), filepath.Join(dir, "ready")
+	tl := script(t, "trap 'kill $!; sleep 0.2; echo > "+written+"; exit 5' TERM; sleep 1000 & echo > "+ready+"; wait")
+	untilReady(t, ready, &tl.idle, func() {
+		if err := tl.change(t.Context(), testVG, "lvchange"); err == nil || said(err, "") {
+			t.Errorf("as if it had ended by itself: %v", err)
+		}
+	})
 	if _, err := os.Stat(written); err != nil {
 		t.Errorf("it was killed over what it wrote: %v", err)
 	}
@@ -38,20 +53,16 @@ func TestWriterIsInterrupted(t *testing.T) {
 func TestReportThatHangs(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "pid")
 	tl := script(t, "trap '' TERM; sleep 1000 & echo $! > "+file+"; wait; wait")
-	tl.report = 200 * time.Millisecond
-	if _, err := tl.read(t.Context(), testVG, "lvs"); !errors.Is(err, backends.ErrUnavailable) {
-		t.Errorf("%v", err)
-	}
-	pid, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for range 500 {
-		stat, err := os.ReadFile(filepath.Join("/proc", strings.TrimSpace(string(pid)), "stat"))
+	pid := untilReady(t, file, &tl.report, func() {
+		if _, err := tl.read(t.Context(), testVG, "lvs"); !errors.Is(err, backends.ErrUnavailable) {
+			t.Errorf("%v", err)
+		}
+	})
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		stat, err := os.ReadFile(filepath.Join("/proc", pid, "stat"))
 		if err != nil || strings.Contains(string(stat), ") Z ") {
 			return
 		}
-		time.Sleep(10 * time.Millisecond)
 	}
 	t.Error("its child is still there")
 }

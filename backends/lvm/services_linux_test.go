@@ -105,7 +105,13 @@ func limited(t *testing.T) {
 		if err := modify(t, b, v.ID, "write-bps", "max"); err != nil {
 			t.Fatal(err)
 		}
-		if d := written(t, group, src.Device.Path); d >= time.Second {
+		d := written(t, group, src.Device.Path)
+		for range 5 { // a disk may be busy now and then, but not each time
+			if d >= time.Second {
+				d = written(t, group, src.Device.Path)
+			}
+		}
+		if d >= time.Second {
 			t.Errorf("%s: lifted: %v", class, d)
 		}
 		if err := modify(t, b, v.ID, "write-bps", "512Ki"); err != nil {
@@ -224,7 +230,7 @@ func poolLife(t *testing.T) {
 	}
 	for at := int64(40); at <= 80; at += 20 {
 		ok := false
-		for range 100 {
+		for range 600 {
 			if ok = fillDevice(t, src.Device.Path, at<<20) == nil; ok {
 				break
 			}
@@ -239,7 +245,7 @@ func poolLife(t *testing.T) {
 	}
 	// A full pool is extended when it is looked at next, and no further than to its cap.
 	got := ""
-	for range 100 {
+	for range 600 {
 		if got = field(t, "lv_size", testPool); got == "102400.00k" {
 			break
 		}
