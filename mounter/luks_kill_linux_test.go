@@ -62,14 +62,19 @@ func TestLUKSFormatKilled(t *testing.T) {
 	}
 	r := newLUKSVM(t, true)
 	kills, states := 0, map[string]int{}
+	const latest = 150 * time.Millisecond
+	longest := latest
 	for range 150 { // many a kill comes too late
 		r.make("v", 64*mib)
 		r.vault.enc = quick(luksKey)
 		r.vault.enc.Iterations = 50000 // some time to be killed in
-		stop := r.killer("cryptsetup", time.Duration(rand.IntN(150))*time.Millisecond)
+		stop := r.killer("cryptsetup", rand.N(longest))
 		err := r.Stage(t.Context(), r.stageReq("v", "ext4"))
 		if stop() {
 			kills++
+			longest = min(longest*3/2, latest)
+		} else {
+			longest = max(longest*3/4, time.Millisecond) // how fast this machine is, nobody knows
 		}
 		if err != nil {
 			wantKind(t, err, backends.ErrUnavailable)

@@ -66,11 +66,10 @@ func sh(script string) *backends.FUSE {
 // until waits for what another process does.
 func until(t testing.TB, what string, is func() bool) {
 	t.Helper()
-	for range 1000 {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		if is() {
 			return
 		}
-		time.Sleep(10 * time.Millisecond)
 	}
 	t.Fatalf("not %s", what)
 }
