@@ -205,11 +205,11 @@ func TestLimitsInVM(t *testing.T) {
 			t.Logf("%s: %s took %v", when, what, d)
 		}
 	}
-	fast := func(when, what, dev string) {
+	fastIn := func(cgroup, when, what, dev string) {
 		t.Helper()
-		d := ddIn(t, pod, ioOf[what](dev)...)
+		d := ddIn(t, cgroup, ioOf[what](dev)...)
 		for try := 0; d >= line && try < 3; try++ { // a VM that was kept waiting
-			d = ddIn(t, pod, ioOf[what](dev)...)
+			d = ddIn(t, cgroup, ioOf[what](dev)...)
 		}
 		if d >= line {
 			t.Errorf("%s: %s is limited: %v", when, what, d)
@@ -217,6 +217,7 @@ func TestLimitsInVM(t *testing.T) {
 			t.Logf("%s: %s took %v", when, what, d)
 		}
 	}
+	fast := func(when, what, dev string) { t.Helper(); fastIn(pod, when, what, dev) }
 	must := func(err error) {
 		t.Helper()
 		if err != nil {
@@ -226,9 +227,7 @@ func TestLimitsInVM(t *testing.T) {
 	slow("created with a limit", "write-bps", src.Device.Path)
 	fast("created with a limit", "read-bps", src.Device.Path)
 	fast("another volume", "write-bps", free.Device.Path)
-	if d := ddIn(t, "/sys/fs/cgroup", ioOf["write-bps"](src.Device.Path)...); d >= line {
-		t.Errorf("a process of another cgroup took %v", d)
-	}
+	fastIn("/sys/fs/cgroup", "a process of another cgroup", "write-bps", src.Device.Path)
 	must(modify(t, b, v.ID, "write-bps", "max", "read-bps", "524288"))
 	fast("lifted", "write-bps", src.Device.Path)
 	slow("modified", "read-bps", src.Device.Path)

@@ -226,7 +226,7 @@ func unexported(t *testing.T, r *rig) {
 		t.Logf("%v", err)
 	}
 	r.timed("NodePublishVolume, unexported", codes.Unavailable, first, func() error { return r.publish(v, 2, false) })
-	r.timed("NodeUnpublishVolume, unexported", codes.OK, quick, func() error { return r.unpublish(v, 2) })
+	r.timed("NodeUnpublishVolume, unexported", codes.OK, alone, func() error { return r.unpublish(v, 2) })
 	stop()
 	nfsd(t, "export")
 	for start := time.Now(); ; time.Sleep(50 * time.Millisecond) {
@@ -278,9 +278,9 @@ func killed(t *testing.T, r *rig) {
 	nfsd(t, "stop")
 	r.must(r.proc.Start(t.Context()))
 	stop := r.watch()
-	r.timed("NodeUnpublishVolume after kill -9", codes.OK, quick, func() error { return r.unpublish(a, 1) })
-	r.timed("NodeUnstageVolume after kill -9", codes.OK, quick, func() error { return r.unstage(a) })
-	r.timed("NodeStageVolume after kill -9", codes.OK, quick+first, func() error { return r.stage(b) })
+	r.timed("NodeUnpublishVolume after kill -9", codes.OK, alone, func() error { return r.unpublish(a, 1) })
+	r.timed("NodeUnstageVolume after kill -9", codes.OK, alone, func() error { return r.unstage(a) })
+	r.timed("NodeStageVolume after kill -9", codes.OK, alone+first, func() error { return r.stage(b) })
 	stop()
 	nfsd(t, "start")
 	r.down(b)

@@ -179,7 +179,7 @@ func (e *env) killedAt(ctx context.Context, point string, call func(context.Cont
 		return err
 	}
 	err := call(ctx)
-	if !e.dead(time.Second) {
+	if !e.dead(30 * time.Second) {
 		return fmt.Errorf("the driver is not dead at %s, and answered %w", point, err)
 	}
 	return errors.Join(os.Remove(e.path("fault")), e.Kill(), e.Start(e.client))
