@@ -74,6 +74,9 @@ func TestSwitches(t *testing.T) {
 			limit <- struct{}{}
 			defer func() { <-limit }()
 			d, err := Differs(t.Context(), m, dir, &notes)
+			for try := 0; try < 2 && d == "" && err == nil; try++ { // of a busy machine two calls may not have met
+				d, err = Differs(t.Context(), m, dir, &notes)
+			}
 			switch {
 			case err != nil:
 				t.Errorf("%s: %v", m.Name, err)
