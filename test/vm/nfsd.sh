@@ -30,15 +30,18 @@ v3)
 	mkdir -p /run/rpcbind /var/lib/nfs/sm /var/lib/nfs/sm.bak && chown _rpc /run/rpcbind || exit 1
 	rpcbind -f >/tmp/rpcbind.log 2>&1 </dev/null &
 	echo $! >>/run/nfsd.pids
-	for _ in $(seq 50); do rpcinfo -p >/dev/null 2>&1 && break; sleep 0.1; done
+	for _ in $(seq 300); do rpcinfo -p >/dev/null 2>&1 && break; sleep 0.1; done
 	rpc.nfsd 0
-	kill "$(pidof rpc.mountd)"
+	# One that ends takes back what rpcbind knows of mountd, also of the next one's.
+	old=$(pidof rpc.mountd) && kill "$old" || exit 1
+	for _ in $(seq 300); do grep -qs '^State:.[^Z]' "/proc/$old/status" || break; sleep 0.1; done
 	rpc.mountd -F -N 2 >/tmp/mountd.log 2>&1 </dev/null &
 	echo $! >>/run/nfsd.pids
 	rpc.statd -F --no-notify >/tmp/statd.log 2>&1 </dev/null &
 	echo $! >>/run/nfsd.pids
 	rpc.nfsd --no-udp 4 || exit 1
-	for _ in $(seq 50); do rpcinfo -t 127.0.0.1 mountd 3 >/dev/null 2>&1 && rpcinfo -t 127.0.0.1 status 1 >/dev/null 2>&1 && exit 0; sleep 0.1; done
+	for _ in $(seq 300); do rpcinfo -t 127.0.0.1 mountd 3 >/dev/null 2>&1 && rpcinfo -t 127.0.0.1 status 1 >/dev/null 2>&1 && exit 0; sleep 0.1; done
+	rpcinfo -p >&2
 	exit 1
 	;;
 end)
@@ -46,7 +49,7 @@ end)
 	exportfs -ua
 	for p in $(cat /run/nfsd.pids); do
 		kill "$p" 2>/dev/null || continue
-		for _ in $(seq 20); do [ -d "/proc/$p" ] && ! grep -q '^State:.Z' "/proc/$p/status" && sleep 0.1; done
+		for _ in $(seq 20); do [ -d "/proc/$p" ] && ! grep -qs '^State:.Z' "/proc/$p/status" && sleep 0.1; done
 		kill -9 "$p" 2>/dev/null
 	done
 	umount /proc/fs/nfsd /run/rpc_pipefs
