@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -148,7 +149,8 @@ func adopt() error {
 }
 
 // leftProcesses names and ends the children that this process has been given:
-// those of the tests that outlived them. What has ended is only reaped.
+// those of the tests that outlived them. What has ended, or was killed and has not had
+// the processor since to end, is only reaped.
 func leftProcesses() error {
 	var left []error
 	stats, err := filepath.Glob("/proc/[0-9]*/stat")
@@ -169,7 +171,7 @@ func leftProcesses() error {
 		if n, _ := fmt.Sscanf(string(b), "%d", &pid); n != 1 {
 			continue
 		}
-		if state != "Z" {
+		if state != "Z" && !dying(rest, pid) {
 			cmdline, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)) // for the message
 			left = append(left, fmt.Errorf("process left behind: %d %s", pid, strings.ReplaceAll(string(cmdline), "\x00", " ")))
 			_ = syscall.Kill(pid, syscall.SIGKILL)
@@ -177,4 +179,28 @@ func leftProcesses() error {
 		_, _ = syscall.Wait4(pid, nil, 0, nil)
 	}
 	return errors.Join(left...)
+}
+
+// dying tells a process that was killed, or is ending, by its stat from its state on.
+func dying(stat string, pid int) bool {
+	const exiting = 0x4 // PF_EXITING
+	if f := strings.Fields(stat); len(f) > 6 {
+		if flags, err := strconv.ParseUint(f[6], 10, 64); err == nil && flags&exiting != 0 {
+			return true
+		}
+	}
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return true // it has ended
+	}
+	for line := range strings.Lines(string(status)) {
+		name, set, _ := strings.Cut(line, ":")
+		if name != "SigPnd" && name != "ShdPnd" {
+			continue
+		}
+		if pending, err := strconv.ParseUint(strings.TrimSpace(set), 16, 64); err == nil && pending&(1<<(syscall.SIGKILL-1)) != 0 {
+			return true
+		}
+	}
+	return false
 }

@@ -18,11 +18,15 @@ func TestMain(m *testing.M) { Main(m) }
 // TestLeave is careless when it is told to.
 func TestLeave(t *testing.T) {
 	var cmd *exec.Cmd
-	switch os.Getenv(envLeave) {
-	case "process":
+	switch leave := os.Getenv(envLeave); leave {
+	case "process", "killed":
 		cmd = exec.Command("sleep", "60")
 		cmd.Env, cmd.SysProcAttr = []string{}, &syscall.SysProcAttr{Setsid: true}
-		if err := cmd.Start(); err != nil {
+		err := cmd.Start()
+		if leave == "killed" && err == nil {
+			err = cmd.Process.Kill()
+		}
+		if err != nil {
 			t.Fatal(err)
 		}
 	case "loop":
@@ -44,7 +48,7 @@ func TestLeftBehind(t *testing.T) {
 		t.Fatal(err)
 	}
 	for leave, want := range map[string]string{
-		"nothing": "PASS", "process": "process left behind", "loop": "loop device left behind",
+		"nothing": "PASS", "killed": "PASS", "process": "process left behind", "loop": "loop device left behind",
 	} {
 		t.Run(leave, func(t *testing.T) {
 			cmd := exec.Command(exe, "-test.run=^TestLeave$")
@@ -52,7 +56,7 @@ func TestLeftBehind(t *testing.T) {
 				return strings.HasPrefix(kv, envInside+"=")
 			}), envLeave+"="+leave)
 			out, err := cmd.CombinedOutput()
-			if !strings.Contains(string(out), want) || (err == nil) != (leave == "nothing") {
+			if !strings.Contains(string(out), want) || (err == nil) != (want == "PASS") {
 				t.Errorf("%v, and it does not say %q:\n%s", err, want, out)
 			}
 		})
