@@ -189,7 +189,12 @@ func TestRealFUSEHungServer(t *testing.T) {
 	r.until("staged", func() bool { return r.Stage(t.Context(), r.stageReq("v", "")) == nil })
 	r.until("published", func() bool { return r.Publish(t.Context(), r.publishReq("v", "t")) == nil })
 	pid := r.pid("v")
+	stopped := func() bool {
+		b, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+		return strings.Contains(string(b), ") T ")
+	}
 	r.kill("v", unix.SIGSTOP)
+	r.until("stopped", stopped)
 	begun := time.Now()
 	_, err := r.Stats(t.Context(), mounter.StatsRequest{ID: "v", Path: r.path("t")})
 	wantKind(t, err, backends.ErrUnavailable)
@@ -206,10 +211,7 @@ func TestRealFUSEHungServer(t *testing.T) {
 		t.Error("a server that hung for a moment was replaced")
 	}
 	r.kill("v", unix.SIGSTOP)
-	r.until("stopped", func() bool {
-		b, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-		return strings.Contains(string(b), ") T ")
-	})
+	r.until("stopped", stopped)
 	var st *mounter.Stats
 	for range 2 { // the first may still get what the server said before
 		st, err = r.Stats(t.Context(), mounter.StatsRequest{ID: "v", Path: r.path("t")})
