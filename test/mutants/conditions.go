@@ -57,7 +57,43 @@ func conditionsOfVolumes() []Mutant {
 		mutant(Other, "mount-group-ignored", "NS-12 NS-13", "volume_mount_group does not matter", both(
 			request(func(q *csi.NodeStageVolumeRequest) { noGroup(q.GetVolumeCapability()) }),
 			request(func(q *csi.NodePublishVolumeRequest) { noGroup(q.GetVolumeCapability()) }))),
+		mutant(Other, "mount-group-first", "NS-12", "the first volume_mount_group of a volume is its group for ever", firstGroup),
+		mutant(Other, "mount-group-refuses-next", "NS-12", "another volume_mount_group than the first: INVALID_ARGUMENT", nextGroupRefused),
 	}
+}
+
+// firstGroup looks whether a volume has a group, and not which one.
+func firstGroup(r *Rig) {
+	var first memory[string]
+	as := func(id string, c *csi.VolumeCapability) {
+		m := c.GetMount()
+		if m.GetVolumeMountGroup() == "" {
+			return
+		}
+		if was, ok := first.get(id); ok {
+			m.VolumeMountGroup = was
+		}
+		first.put(id, m.GetVolumeMountGroup())
+	}
+	request(func(q *csi.NodeStageVolumeRequest) { as(q.GetVolumeId(), q.GetVolumeCapability()) })(r)
+	request(func(q *csi.NodePublishVolumeRequest) { as(q.GetVolumeId(), q.GetVolumeCapability()) })(r)
+}
+
+// nextGroupRefused keeps the group with the volume.
+func nextGroupRefused(r *Rig) {
+	var first memory[string]
+	group := func(q *csi.NodeStageVolumeRequest) string {
+		return q.GetVolumeCapability().GetMount().GetVolumeMountGroup()
+	}
+	reply(func(q *csi.NodeStageVolumeRequest, _ *csi.NodeStageVolumeResponse) {
+		if _, ok := first.get(q.GetVolumeId()); !ok && group(q) != "" {
+			first.put(q.GetVolumeId(), group(q))
+		}
+	})(r)
+	refuse(func(q *csi.NodeStageVolumeRequest) bool {
+		was, ok := first.get(q.GetVolumeId())
+		return ok && group(q) != "" && group(q) != was
+	}, codes.InvalidArgument, "the volume is of another group")(r)
 }
 
 func noGroup(c *csi.VolumeCapability) {

@@ -55,12 +55,15 @@ func (s *Script) nodeConditions() {
 	group.GetMount().VolumeMountGroup = "4321"
 	q := s.placed("group", group, nil, 64<<20)
 	target := s.path("target", q) + "/mount"
-	s.stage(q)
-	s.publish(q, target, false)
-	st, err := os.Stat(target)
-	if err == nil {
-		s.line("mount group", fmt.Sprint(st.Mode(), " ", groupOf(st)))
+	for _, next := range []string{"4321", "8765"} {
+		q.capability.GetMount().VolumeMountGroup = next
+		s.stage(q)
+		s.publish(q, target, false)
+		st, err := os.Stat(target)
+		if err == nil {
+			s.line("mount group", fmt.Sprint(st.Mode(), " ", groupOf(st)))
+		}
+		s.unpublish(q, target)
+		s.unstage(q)
 	}
-	s.unpublish(q, target)
-	s.unstage(q)
 }
