@@ -15,27 +15,24 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/csikit/csikit/csidriver/internal/kubeletpb"
+	"github.com/csikit/csikit/internal/kubeletsock"
 )
 
 // registryLook is how often the driver looks whether its socket is still in
 // kubelet's directory.
 const registryLook = time.Second
 
-// kubeletPath is how long a path may be at which kubelet connects: it has the room
-// of sockaddr_un, and no way around it as socketName has.
-const kubeletPath = 107
-
 // connectable says why kubelet could not connect to a socket.
 func connectable(what, path string) error {
-	if len(path) > kubeletPath {
-		return fmt.Errorf("%s, %s, has %d bytes, kubelet connects to %d at most", what, path, len(path), kubeletPath)
+	if err := kubeletsock.Connectable(path); err != nil {
+		return fmt.Errorf("%s: %w", what, err)
 	}
 	return nil
 }
 
 // registrationSocket is in kubelet's directory.
 func registrationSocket(d *Driver) string {
-	return filepath.Join(d.opts.KubeletRegistry, d.cfg.Name+"-reg.sock")
+	return filepath.Join(d.opts.KubeletRegistry, kubeletsock.Registration(d.cfg.Name))
 }
 
 // registration is this driver in kubelet's directory of plug-ins: a socket there,

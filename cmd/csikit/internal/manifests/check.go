@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"unicode"
+
+	"github.com/csikit/csikit/internal/kubeletsock"
 )
 
 // What Kubernetes takes for names: of a namespace, and of most other objects.
@@ -15,9 +17,6 @@ var (
 	labels     = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 	subdomains = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$`)
 )
-
-// kubeletPath is the longest path of a socket.
-const kubeletPath = 107
 
 // driverName is the longest name of a CSIDriver.
 const driverName = 63
@@ -98,9 +97,9 @@ func (w *writer) checkPaths() error {
 		errs = append(errs, err)
 		taken = append(taken, p)
 	}
-	for _, p := range []string{path.Join(w.plugins(), "csi.sock"), path.Join(w.o.Kubelet, "plugins_registry", w.f.Name+"-reg.sock")} {
-		if len(p) > kubeletPath {
-			errs = append(errs, fmt.Errorf("%s has %d bytes, kubelet connects to %d at most: the driver's name or kubelet's directory is too long", p, len(p), kubeletPath))
+	for _, p := range []string{w.socket(), path.Join(w.registry(), kubeletsock.Registration(w.f.Name))} {
+		if err := kubeletsock.Connectable(p); err != nil {
+			errs = append(errs, fmt.Errorf("%w: the driver's name or kubelet's directory is too long", err))
 		}
 	}
 	for _, p := range w.needed() {

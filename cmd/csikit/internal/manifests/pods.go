@@ -4,6 +4,8 @@ import (
 	"path"
 	"slices"
 	"strconv"
+
+	"github.com/csikit/csikit/internal/kubeletsock"
 )
 
 // The driver's socket in each container.
@@ -16,6 +18,8 @@ const (
 
 func (w *writer) stateDir() string { return "/var/lib/csi-" + w.f.Name }
 func (w *writer) plugins() string  { return path.Join(w.o.Kubelet, "plugins", w.f.Name) }
+func (w *writer) registry() string { return path.Join(w.o.Kubelet, kubeletsock.Registry) }
+func (w *writer) socket() string   { return path.Join(w.plugins(), path.Base(socketInPod)) } // on the node
 
 func (w *writer) daemonSet() object {
 	mode := ""
@@ -155,7 +159,7 @@ func (w *writer) driverArgs(mode string, node bool) list {
 		if node {
 			args = append(args, "-state-dir="+w.stateDir(), "-kubelet-dir="+w.o.Kubelet)
 			if !w.o.Registrar {
-				args = append(args, "-register", "-kubelet-endpoint="+path.Join(w.plugins(), "csi.sock"))
+				args = append(args, "-register", "-kubelet-endpoint="+w.socket())
 			}
 		}
 		if !w.o.Registrar {
@@ -201,7 +205,7 @@ func (w *writer) nodeVolumes() list {
 		hostPath("dev", "/dev", "Directory"),
 	}
 	if w.o.Registrar {
-		volumes = append(volumes, hostPath("registration", path.Join(w.o.Kubelet, "plugins_registry"), "Directory"))
+		volumes = append(volumes, hostPath("registration", w.registry(), "Directory"))
 	}
 	for i, p := range w.o.HostPaths {
 		volumes = append(volumes, hostPath("host-"+strconv.Itoa(i), p, "Directory"))
@@ -252,7 +256,7 @@ func unique(env list) list {
 
 func (w *writer) registrar() object {
 	c := w.container(sidecar{name: "csi-node-driver-registrar", args: []string{
-		"--csi-address=" + socketInPod, "--kubelet-registration-path=" + path.Join(w.plugins(), "csi.sock"), "--v=2",
+		"--csi-address=" + socketInPod, "--kubelet-registration-path=" + w.socket(), "--v=2",
 	}})
 	for i := range c {
 		if c[i].key == "volumeMounts" {
