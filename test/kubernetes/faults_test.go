@@ -5,60 +5,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
 )
-
-// republish: kubelet publishes again on the same target with new tokens, and the pod
-// does not notice. The driver itself needs no tokens: its CSIDriver is told so for
-// the flow.
-func republish(s *space) {
-	set := func(spec string) { kubectl(s.T, "patch", "csidriver", s.d.driver.name, "--type=merge", "-p", spec) }
-	set(`{"spec":{"requiresRepublish":true,"tokenRequests":[{"audience":"a","expirationSeconds":600}]}}`)
-	s.Cleanup(func() { set(`{"spec":{"requiresRepublish":false,"tokenRequests":[]}}`) })
-	s.claim("a", ext4, "64Mi")
-	s.pod("p", "a")
-	s.ready("p")
-	s.sh("p", "echo one > /data/f")
-	handle := kubectl(s.T, "get", "pv", s.volume("a"), "-o", "jsonpath={.spec.csi.volumeHandle}")
-	uid := s.get("{.metadata.uid}", "pod", "p")
-	mounts := func() int {
-		b, err := os.ReadFile("/proc/self/mountinfo")
-		if err != nil {
-			s.Fatal(err)
-		}
-		return strings.Count(string(b), "/pods/"+uid+"/volumes/kubernetes.io~csi/")
-	}
-	call := regexp.MustCompile(`method=NodePublishVolume .*volume=` + regexp.QuoteMeta(handle) + ` .*code=(\w+)`)
-	again := func() {
-		calls := len(call.FindAllString(s.d.log(-1), -1))
-		eventually(s.T, "it is published again", func() error {
-			if n := len(call.FindAllString(s.d.log(-1), -1)); n < calls+2 {
-				return fmt.Errorf("%d calls in the log, and %d before", n, calls)
-			}
-			return nil
-		})
-	}
-	before := mounts()
-	again()
-	// kubelet has a token for a while: that of another audience is another one.
-	set(`{"spec":{"requiresRepublish":true,"tokenRequests":[{"audience":"b","expirationSeconds":600}]}}`)
-	again()
-	for _, c := range call.FindAllStringSubmatch(s.d.log(-1), -1) {
-		s.want(c[1], "OK")
-	}
-	if after := mounts(); after != before || before != 1 {
-		s.Errorf("%d mounts, then %d", before, after)
-	}
-	s.want(s.sh("p", "cat /data/f"), "one")
-	if strings.Contains(s.d.log(-1), "eyJ") {
-		s.Error("a token is in the driver's log")
-	}
-}
 
 // restartDriver: its process is killed while volumes are made, staged and deleted.
 func restartDriver(s *space) {
