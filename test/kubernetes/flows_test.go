@@ -29,6 +29,7 @@ var flows = []flow{
 	{"raw block, expansion in use", "provisioner, kubelet, resizer", never, block},
 	{"expansion in use", "resizer, kubelet", never, expandOnline},
 	{"expansion of an unused volume", "resizer, kubelet", never, expandOffline},
+	{"volume that a container has a copy of", "kubelet", diskOnly, copied},
 	{"encrypted volume, secrets", "provisioner, resizer, kubelet, each with the secrets that its role allows", cryptOnly, encrypted},
 	{"snapshot, restore, clone", "snapshot-controller, snapshotter, provisioner, kubelet", never, snapshots},
 	{"group snapshot", "snapshot-controller, snapshotter, provisioner", groupOnly, groups},
