@@ -320,27 +320,3 @@ func singlePod(s *space) {
 	s.remove("pod", "p")
 	s.ready("q")
 }
-
-// statistics: kubelet asks NodeGetVolumeStats and shows what it hears.
-func statistics(s *space) {
-	s.claim("a", ext4, "64Mi")
-	s.pod("p", "a")
-	s.ready("p")
-	s.sh("p", "dd if=/dev/zero of=/data/f bs=1M count=8 2>/dev/null && sync")
-	want := `kubelet_volume_stats_used_bytes{namespace="` + s.ns + `",persistentvolumeclaim="a"} `
-	eventually(s.T, "kubelet's metrics", func() error {
-		out, err := try("", "get", "--raw", "/api/v1/nodes/csi-node/proxy/metrics")
-		if err != nil {
-			return err
-		}
-		_, rest, ok := strings.Cut(out, want)
-		if !ok {
-			return fmt.Errorf("no %s", want)
-		}
-		used, err := strconv.ParseFloat(strings.SplitN(rest, "\n", 2)[0], 64)
-		if err == nil && (used < 8<<20 || used > 64<<20 && s.d.driver != nfs) { // of NFS without a quota it is the whole share
-			err = fmt.Errorf("%v bytes are used", used)
-		}
-		return err
-	})
-}
