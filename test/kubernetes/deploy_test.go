@@ -117,6 +117,11 @@ func manifests(t *testing.T, v variant) string {
 // knows it.
 func deploy(t *testing.T, v variant) *deployed {
 	t.Helper()
+	if v.prepare != nil {
+		if err := v.prepare(); err != nil {
+			t.Fatal(err)
+		}
+	}
 	v.driver.load(t)
 	if v.metadata && metadataBuilt() {
 		v.flags = append(slices.Clone(v.flags), metadataFlags(t, v.driver)...)

@@ -64,10 +64,12 @@ type variant struct {
 	secrets    bool // classes may name secrets of the controller's calls
 	// granularity is what changed blocks are exact to; nil: to no more than CSI asks.
 	granularity func() (int64, error)
-	// modified tells whether a device is as the second parameters say; nil: it does not show.
+	// modified tells whether a device, or what is kept of its volume, is as the second
+	// parameters say; nil: none.
 	modified func(device string) error
 	local    bool              // each node's sidecars serve its own volumes
 	edit     *strings.Replacer // of the manifests; nil: none
+	prepare  func() error      // what the node needs besides; nil: nothing
 	flows    []flow
 }
 
@@ -84,9 +86,10 @@ func hostVariants() []variant {
 		{
 			// attachRequired, the driver registers by itself, sidecars for all.
 			name: "loopfile, attach", kind: "loopfile", driver: loopfile, attach: true, metadata: true,
-			flags:  []string{"-single-node", "-mutable-parameters", "read-bps=max"},
-			args:   []string{"-attach", "-io-cgroup=/sys/fs/cgroup/pods", "-ephemeral-max=1073741824", "-thin", "-init-pool"},
-			second: `write-iops: "max"`, inline: "size: 64Mi",
+			flags: []string{"-single-node", "-mutable-parameters", "read-bps=max"},
+			args:  []string{"-attach", "-io-cgroup=/sys/fs/cgroup/pods", "-ephemeral-max=1073741824", "-thin", "-init-pool"},
+			// Nothing limits I/O here (see loopfileLimited); "max" is kept, and is no limit.
+			second: `write-iops: "max"`, modified: kept, inline: "size: 64Mi",
 			flows: flows,
 		},
 		{

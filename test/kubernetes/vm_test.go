@@ -29,7 +29,7 @@ func enterVM() int {
 			os.Exit(1)
 		}
 	}()
-	for _, pkg := range []string{"cmd/csikit", lvm.pkg, nfs.pkg} {
+	for _, pkg := range []string{"cmd/csikit", lvm.pkg, nfs.pkg, loopfile.pkg} {
 		if err := build(filepath.Join(dir, filepath.Base(pkg)), pkg); err != nil {
 			fmt.Println(err)
 			return 1
@@ -83,6 +83,12 @@ func vmVariants() []variant {
 			name: "nfs, quota", kind: "nfs-quota", driver: nfsQuota, parameters: map[string]string{"share": "main"},
 			args: []string{"-ephemeral", "-quota=project"}, inline: "share: main",
 			flows: only(flows, "what nfs does", nfsQuotaFlows),
+		},
+		{
+			name: "loopfile, io.max", driver: loopfileLimited, local: true, prepare: poolInVM, modified: limited,
+			flags: []string{"-mutable-parameters", "read-bps=max"}, second: "write-bps: 4Mi",
+			args:  []string{"-io-cgroup=" + podsCgroup, "-thin", "-init-pool"},
+			flows: only(flows, "what loopfile does", []string{"VolumeAttributesClass"}),
 		},
 	}
 }
