@@ -31,6 +31,14 @@ func try(stdin string, args ...string) (string, error) {
 	return strings.TrimSpace(stdout.String()), err
 }
 
+// tool runs a tool of the node.
+func tool(name string, args ...string) error {
+	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("%s %v: %w: %s", name, args, err, out)
+	}
+	return nil
+}
+
 func kubectl(t *testing.T, args ...string) string {
 	t.Helper()
 	out, err := try("", args...)

@@ -88,7 +88,7 @@ func hostVariants() []variant {
 			name: "loopfile, attach", kind: "loopfile", driver: loopfile, attach: true, metadata: true,
 			flags: []string{"-single-node", "-mutable-parameters", "read-bps=max"},
 			args:  []string{"-attach", "-io-cgroup=/sys/fs/cgroup/pods", "-ephemeral-max=1073741824", "-thin", "-init-pool"},
-			// Nothing limits I/O here (see loopfileLimited); "max" is kept, and is no limit.
+			// Nothing limits I/O here (see podsCgroup); "max" is kept, and is no limit.
 			second: `write-iops: "max"`, modified: kept, inline: "size: 64Mi",
 			flows: flows,
 		},

@@ -106,10 +106,11 @@ func (s *space) eachItsOwn(n int) (volumes []string) {
 		if err := syscall.Stat(file, &st); err != nil {
 			s.Fatal(err)
 		}
-		if other, ok := devices[st.Dev]; ok {
+		dev := uint64(st.Dev) //nolint:unconvert // 32 bits on some platforms
+		if other, ok := devices[dev]; ok {
 			s.Errorf("pods %s and %s write to the same device", pod, other)
 		}
-		devices[st.Dev] = pod
+		devices[dev] = pod
 		volumes = append(volumes, volume)
 	}
 	return volumes
@@ -152,7 +153,8 @@ func backed(path string) (string, error) {
 	if err := syscall.Stat(path, &st); err != nil {
 		return "", fmt.Errorf("stat %s: %w", path, err)
 	}
-	return fmt.Sprintf("%d:%d %d", st.Dev>>8&0xfff, st.Dev&0xff|st.Dev>>12&^0xff, st.Ino), nil
+	dev := uint64(st.Dev) //nolint:unconvert // 32 bits on some platforms
+	return fmt.Sprintf("%d:%d %d", dev>>8&0xfff, dev&0xff|dev>>12&^0xff, st.Ino), nil
 }
 
 // loops are the loop devices of this machine, each with its file's device and inode:

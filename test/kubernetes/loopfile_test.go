@@ -5,36 +5,21 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 )
 
-// podsCgroup is that of all pods, as kubelet makes it, of cgroups v2.
+// podsCgroup is that of all pods, as kubelet makes it, of cgroups v2; io.max is of
+// those alone, which this machine may not have, and the VM has.
 const podsCgroup = "/sys/fs/cgroup/kubepods"
 
-// poolVM is a directory that lies on a disk of the VM, whose root is in memory.
-const poolVM = "/var/csik8s/srv"
-
-// loopfileLimited is the driver where pods' I/O can be limited: io.max is of cgroups
-// v2, which this machine may not have, and the VM has.
-var loopfileLimited = &driver{
-	name:  loopfile.name,
-	pkg:   loopfile.pkg,
-	asked: loopfile.asked,
-	there: []string{"-pool=" + poolVM + "/volumes"},
-	flags: []string{"-host-path", poolVM, "-fs", "ext4,xfs,btrfs"},
-	left: func() ([]string, error) {
-		return globs(poolVM+"/volumes/v/*/img", poolVM+"/volumes/s/*", poolVM+"/volumes/.trash/*")
-	},
-}
-
+// poolInVM has the pool on a disk of the VM, whose root is in memory.
 func poolInVM() error {
-	out, err := exec.Command("modprobe", "loop").CombinedOutput()
-	if err != nil {
-		err = fmt.Errorf("modprobe: %w: %s", err, out)
+	const disk = "/var/csik8s/volumes"
+	if err := errors.Join(os.MkdirAll(disk, 0o755), os.MkdirAll(pool, 0o755)); err != nil {
+		return err
 	}
-	return errors.Join(err, os.MkdirAll(poolVM, 0o755))
+	return errors.Join(tool("modprobe", "loop"), tool("mount", "--bind", disk, pool))
 }
 
 // limited: the kernel keeps all pods together to what "second" in vmVariants says, with

@@ -12,7 +12,6 @@ import (
 	"os"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 )
 
@@ -54,11 +53,11 @@ func tapped(s *space) *tap {
 	own := socket + ".tap"
 	p := &tap{driver: socket + ".driver"}
 	l, err := net.Listen("unix", own)
-	if err := errors.Join(err, os.Link(socket, p.driver), syscall.Mount(own, socket, "", syscall.MS_BIND, "")); err != nil {
+	if err := errors.Join(err, os.Link(socket, p.driver), tool("mount", "--bind", own, socket)); err != nil {
 		s.Fatal(err)
 	}
 	s.Cleanup(func() {
-		if err := errors.Join(syscall.Unmount(socket, syscall.MNT_DETACH), os.Remove(p.driver), l.Close()); err != nil {
+		if err := errors.Join(tool("umount", "--lazy", socket), os.Remove(p.driver), l.Close()); err != nil {
 			s.Error(err)
 		}
 		if p.mu.Lock(); p.failed != nil {

@@ -85,7 +85,7 @@ func vmVariants() []variant {
 			flows: only(flows, "what nfs does", nfsQuotaFlows),
 		},
 		{
-			name: "loopfile, io.max", driver: loopfileLimited, local: true, prepare: poolInVM, modified: limited,
+			name: "loopfile, io.max", driver: loopfile, local: true, prepare: poolInVM, modified: limited,
 			flags: []string{"-mutable-parameters", "read-bps=max"}, second: "write-bps: 4Mi",
 			args:  []string{"-io-cgroup=" + podsCgroup, "-thin", "-init-pool"},
 			flows: only(flows, "what loopfile does", []string{"VolumeAttributesClass"}),
