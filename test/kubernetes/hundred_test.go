@@ -17,26 +17,8 @@ import (
 // and claims are deleted nothing is left of them.
 func hundred(s *space) {
 	const n = 100
-	var yaml strings.Builder
-	for i := range n {
-		fmt.Fprintf(&yaml, `---
-apiVersion: v1
-kind: PersistentVolumeClaim
-metadata: {name: %[1]s}
-spec: {storageClassName: %[2]s, accessModes: [ReadWriteOnce], resources: {requests: {storage: 32Mi}}}
----
-apiVersion: v1
-kind: Pod
-metadata: {name: %[1]s}
-spec:
-  terminationGracePeriodSeconds: 0
-  dnsPolicy: Default
-  containers: [{name: c, image: %[3]q, imagePullPolicy: Never, command: [sh, -c, "echo %[1]s >> /data/names && sync /data/names && exec sleep 100000"], volumeMounts: [{name: v, mountPath: /data}]}]
-  volumes: [{name: v, persistentVolumeClaim: {claimName: %[1]s}}]
-`, fmt.Sprintf("x%02d", i), s.d.class(ext4), image)
-	}
 	began := time.Now()
-	s.apply(yaml.String())
+	s.apply(s.crowd(n))
 	end := began.Add(8 * time.Minute)
 	for {
 		out := s.get(`{range .items[*]}{.status.phase}{"\n"}{end}`, "pod")
@@ -75,6 +57,29 @@ spec:
 		}
 		return err
 	})
+}
+
+// crowd is so many claims and pods.
+func (s *space) crowd(n int) string {
+	var yaml strings.Builder
+	for i := range n {
+		fmt.Fprintf(&yaml, `---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: %[1]s}
+spec: {storageClassName: %[2]s, accessModes: [ReadWriteOnce], resources: {requests: {storage: 32Mi}}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: %[1]s}
+spec:
+  terminationGracePeriodSeconds: 0
+  dnsPolicy: Default
+  containers: [{name: c, image: %[3]q, imagePullPolicy: Never, command: [sh, -c, "echo %[1]s >> /data/names && sync /data/names && exec sleep 100000"], volumeMounts: [{name: v, mountPath: /data}]}]
+  volumes: [{name: v, persistentVolumeClaim: {claimName: %[1]s}}]
+`, fmt.Sprintf("x%02d", i), s.d.class(ext4), image)
+	}
+	return yaml.String()
 }
 
 // eachItsOwn waits until the file of each of n pods has the pod's name, which it has
