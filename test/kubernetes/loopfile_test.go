@@ -13,13 +13,17 @@ import (
 // those alone, which this machine may not have, and the VM has.
 const podsCgroup = "/sys/fs/cgroup/kubepods"
 
-// poolInVM has the pool on a disk of the VM, whose root is in memory.
+// poolInVM has the pool and the driver's state on a disk of the VM, whose root is in
+// memory.
 func poolInVM() error {
-	const disk = "/var/csik8s/volumes"
-	if err := errors.Join(os.MkdirAll(disk, 0o755), os.MkdirAll(pool, 0o755)); err != nil {
-		return err
+	for _, dir := range []string{pool, "/var/lib/csi-" + loopfile.name} {
+		disk := "/var/csik8s" + dir
+		err := errors.Join(os.MkdirAll(disk, 0o755), os.MkdirAll(dir, 0o755), tool("mount", "--bind", disk, dir))
+		if err != nil {
+			return err
+		}
 	}
-	return errors.Join(tool("modprobe", "loop"), tool("mount", "--bind", disk, pool))
+	return tool("modprobe", "loop")
 }
 
 // limited: the kernel keeps all pods together to what "second" in vmVariants says, with
