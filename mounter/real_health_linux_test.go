@@ -49,8 +49,12 @@ func (r *realRig) loopName() string { return filepath.Base(r.node.loop["v"].Path
 // mounted anew.
 func TestRealHealthExtErrors(t *testing.T) {
 	sick(t, "ext4", func(r *realRig) {
-		trigger := "/sys/fs/ext4/" + r.loopName() + "/trigger_fs_error"
-		must(t, os.WriteFile(trigger, []byte("1"), 0))
+		dir := "/sys/fs/ext4/" + r.loopName()
+		must(t, os.WriteFile(dir+"/trigger_fs_error", []byte("1"), 0))
+		until(t, "the kernel has counted it, which it does in the background", func() bool {
+			b, err := os.ReadFile(dir + "/errors_count")
+			return err == nil && strings.TrimSpace(string(b)) != "0"
+		})
 		found, err := r.Health(t.Context(), mounter.HealthRequest{ID: "v"})
 		must(t, err)
 		if len(found) != 1 || found[0].Status != backends.HealthDegraded || !strings.Contains(found[0].Message, "1 errors, the last in trigger_test_error at 20") {
