@@ -33,6 +33,7 @@ type Backend struct {
 	lookAt  func(path string) (*vgda.Copy, error) // of a disk
 	// throttle keeps I/O limits; nil: no Options.Cgroup.
 	throttle iolimit.Throttle
+	marks    string // where frozen volumes are marked: lockDir
 	// step is told where an operation is. Tests stop it there.
 	step func(string)
 
@@ -61,8 +62,8 @@ func New(o Options) (*Backend, error) {
 	b := &Backend{
 		o: o, log: o.Logger, tool: newTool(&o), kernel: newKernel(&o), classes: map[string]*Class{}, turns: idempotency.NewQueue(nil),
 		now: time.Now, lookAt: vgda.Look, step: func(string) {}, disks: map[string]*known{}, made: map[string]bool{}, seen: map[string]string{}, wiping: map[string]chan struct{}{}, asks: map[string][]*ask{},
-		noteEvery: 4 << 30,
-		uses:      uses{open: map[string]bool{}, resting: map[string]chan struct{}{}},
+		noteEvery: 4 << 30, marks: lockDir,
+		uses: uses{open: map[string]bool{}, resting: map[string]chan struct{}{}},
 	}
 	for i := range o.Classes {
 		c := &o.Classes[i]

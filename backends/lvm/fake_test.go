@@ -408,7 +408,7 @@ func onFake(t testing.TB, f *fakeVG, o Options) *Backend {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.tool.run, b.kernel = f, f
+	b.tool.run, b.kernel, b.marks = f, f, t.TempDir()
 	t.Cleanup(func() { _ = b.Close() })
 	return b
 }

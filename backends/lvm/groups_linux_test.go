@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/internal/fsfreeze"
 	"github.com/csikit/csikit/internal/testenv"
 )
 
@@ -29,6 +30,7 @@ func TestRealGroups(t *testing.T) {
 		{"group: one moment of mounted volumes, thick and thin", groupOfMounted},
 		{"group: raw devices that are written to", groupOfRaw},
 		{"group: frozen, and the driver and its child killed", frozenLeft},
+		{"group: frozen by another process, that lives, and that was killed", frozenElsewhere},
 		{"changed blocks: against all bytes, at random", changedBlocks},
 		{"changed blocks: held by a driver that was killed", heldAndKilled},
 	})
@@ -182,9 +184,7 @@ func groupOfRaw(t *testing.T) {
 
 // frozenLeft is what a driver leaves whose whole container was killed.
 func frozenLeft(t *testing.T) {
-	o := testOptions()
-	o.DeviceDir = t.TempDir()
-	b := both(t, o)
+	b := both(t, testOptions())
 	v, dir := mountedVolume(t, b, "pvc-1", "linear")
 	_, lv, err := b.volume(t.Context(), v.ID, kindVolume)
 	if err != nil {
@@ -195,15 +195,36 @@ func frozenLeft(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer d.Close()
-	if err := errors.Join(touch(filepath.Join(o.DeviceDir, frozenMark+lv.dmUUID())), unix.IoctlSetInt(int(d.Fd()), 0xC0045877, 0)); err != nil {
+	if err := errors.Join(os.WriteFile(filepath.Join(lockDir, frozenMark+lv.dmUUID()), nil, 0o600), fsfreeze.Hold(d)); err != nil {
 		t.Fatal(err)
 	}
-	both(t, o)
-	if err := unix.IoctlSetInt(int(d.Fd()), 0xC0045878, 0); !errors.Is(err, unix.EINVAL) {
-		t.Errorf("still frozen: %v", err)
+	both(t, testOptions())
+	if stillFrozen(t, d) {
+		t.Error("still frozen")
 	}
-	if left, _ := filepath.Glob(filepath.Join(o.DeviceDir, frozenMark+"*")); len(left) > 0 {
-		t.Error(left)
+	noMarks(t)
+}
+
+// stillFrozen leaves it as it is.
+func stillFrozen(t *testing.T, dir *os.File) bool {
+	t.Helper()
+	err := fsfreeze.Hold(dir)
+	if err == nil {
+		err = fsfreeze.Thaw(dir)
+		if err == nil {
+			return false
+		}
+	}
+	if !errors.Is(err, unix.EBUSY) {
+		t.Fatal(err)
+	}
+	return true
+}
+
+func noMarks(t *testing.T) {
+	t.Helper()
+	if left, err := filepath.Glob(filepath.Join(lockDir, frozenMark+"*")); len(left) > 0 || err != nil {
+		t.Error(left, err)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/csikit/csikit/backends"
 )
@@ -16,6 +17,7 @@ const (
 func testOptions() Options {
 	return Options{
 		Driver: "lvm.csikit.dev", Node: "node-1",
+		FreezeLimit: time.Minute, // enough, however busy the machine is
 		Classes: []Class{
 			{Name: "linear", VG: testVG},
 			{Name: "thin", VG: testVG, Profile: Thin, ThinPool: testPool, Overcommit: 100},

@@ -169,7 +169,7 @@ func Traits(o Options) backends.Traits {
 // hostPaths: with the host's locks and devices file, and its cgroups instead of the
 // container's.
 func hostPaths(o Options) []string {
-	paths := []string{"/run/lock/lvm", "/etc/lvm"}
+	paths := []string{lockDir, "/etc/lvm"}
 	if o.Cgroup != "" {
 		paths = append(paths, "/sys/fs/cgroup")
 	}

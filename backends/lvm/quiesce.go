@@ -4,10 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/csikit/csikit/backends"
@@ -19,10 +15,6 @@ import (
 
 // errLate is what a group gets that took too long.
 var errLate = fmt.Errorf("%w: the volumes were kept from writing for as long as Options.FreezeLimit permits, and released before all were cut", backends.ErrUnavailable)
-
-// frozenMark begins the name of a file in DeviceDir that says which LV was frozen by
-// us. That directory is as old as the boot, and no freeze outlives it.
-const frozenMark = "frozen-"
 
 // quiet is a moment in which several volumes do not change.
 type quiet struct {
@@ -86,66 +78,24 @@ func (b *Backend) still(ctx context.Context, q *quiet, v *volume) error {
 		q.loose[v.dmUUID()] = 0
 		return nil
 	}
-	mark := filepath.Join(b.o.DeviceDir, frozenMark+v.dmUUID())
-	thaw, err := fsfreeze.Freeze(dir, func() error { return touch(mark) }, func() error { return os.Remove(mark) })
+	mark, err := b.markFrozen(ctx, v.dmUUID())
+	if err != nil {
+		return errors.Join(err, dir.Close())
+	}
+	marked := func() error { return nil } // before the child is there, which keeps the mark
+	thaw, err := fsfreeze.Freeze(dir, marked, marked, mark.file)
 	b.step("group:frozen")
 	switch {
 	case errors.Is(err, fsfreeze.ErrNot):
 		b.log.Warn("a mounted file system is not frozen for its snapshot", "id", v.id(), "path", dir.Name(), "err", err)
 		q.loose[v.dmUUID()] = 0
-		return dir.Close()
+		return errors.Join(mark.remove(), dir.Close())
 	case err != nil:
-		return errors.Join(err, dir.Close())
-	case !q.set.Add(thaw):
-		return errors.Join(thaw(), errLate)
+		return errors.Join(err, mark.remove(), dir.Close())
 	}
-	return nil
-}
-
-func touch(path string) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return err
-	}
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o600)
-	if err != nil {
-		return err
-	}
-	return f.Close()
-}
-
-// thawLeft thaws what an earlier process froze and did not live to thaw, and whose
-// child was killed with it.
-func (b *Backend) thawLeft(ctx context.Context) {
-	marks, err := filepath.Glob(filepath.Join(b.o.DeviceDir, frozenMark+"LVM-*"))
-	if err != nil {
-		b.log.Error("frozen volumes are not looked for", "dir", b.o.DeviceDir, "err", err)
-	}
-	for _, mark := range marks {
-		if err := b.thawMarked(ctx, mark); err != nil {
-			b.log.Error("volume may be frozen", "mark", mark, "err", err)
-		}
-	}
-}
-
-func (b *Backend) thawMarked(ctx context.Context, mark string) error {
-	path, err := b.kernel.device(strings.TrimPrefix(filepath.Base(mark), frozenMark))
-	if err != nil {
-		return err
-	}
-	if path != "" {
-		dir, err := b.kernel.mountOf(ctx, path)
-		if err != nil {
-			return err
-		}
-		if dir != nil {
-			b.log.Warn("thaw what an earlier process froze", "path", dir.Name())
-			if err := errors.Join(fsfreeze.Thaw(dir), dir.Close()); err != nil {
-				return err
-			}
-		}
-	}
-	if err := os.Remove(mark); !errors.Is(err, fs.ErrNotExist) {
-		return err
+	thawed := func() error { return errors.Join(thaw(), mark.remove()) }
+	if !q.set.Add(thawed) {
+		return errors.Join(thawed(), errLate)
 	}
 	return nil
 }
