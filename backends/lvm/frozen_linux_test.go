@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/csikit/csikit/backends"
+	"github.com/csikit/csikit/internal/fsfreeze"
 )
 
 // frozenElsewhere: what another process has frozen stays so until that has thawed it, or
@@ -113,4 +114,37 @@ func childrenOf(t *testing.T, parent int) (pids []int) {
 	}
 	slices.Sort(pids)
 	return pids
+}
+
+// thawedMeanwhile is what an administrator does, or a guest agent.
+func thawedMeanwhile(t *testing.T) {
+	b := both(t, testOptions())
+	var vols []*backends.Volume
+	var path string
+	for i := range 2 {
+		var v *backends.Volume
+		v, path = mountedVolume(t, b, fmt.Sprint("pvc-", i), "linear")
+		vols = append(vols, v)
+	}
+	dir, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	b.step = func(at string) {
+		if at == "group:member cut" {
+			if err := fsfreeze.Thaw(dir); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	if g, err := groupOf(t, b, "g", vols...); !errors.Is(err, backends.ErrUnavailable) {
+		t.Errorf("a group of which one was thawed before all were cut: %+v, %v", g, err)
+	}
+	wantOnly(t, nameOf(kindVolume, "pvc-0"), nameOf(kindVolume, "pvc-1"))
+	noMarks(t)
+	b.step = func(string) {}
+	if _, err := groupOf(t, b, "g", vols...); err != nil {
+		t.Errorf("again: %v", err)
+	}
 }

@@ -31,6 +31,7 @@ func TestRealGroups(t *testing.T) {
 		{"group: raw devices that are written to", groupOfRaw},
 		{"group: frozen, and the driver and its child killed", frozenLeft},
 		{"group: frozen by another process, that lives, and that was killed", frozenElsewhere},
+		{"group: thawed by somebody else meanwhile", thawedMeanwhile},
 		{"changed blocks: against all bytes, at random", changedBlocks},
 		{"changed blocks: held by a driver that was killed", heldAndKilled},
 	})

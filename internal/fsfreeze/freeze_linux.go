@@ -19,7 +19,8 @@ const (
 	fiThaw   = 0xC0045878 // FITHAW
 )
 
-// Freeze stops writers to the file system of dir until thaw, which closes dir.
+// Freeze stops writers to the file system of dir until thaw, which closes dir and
+// fails where somebody else has thawed it before: an administrator, an agent of the host.
 // Before it does, a child stands ready to thaw it when this process dies. One
 // that somebody else froze already is [ErrNot]: they may thaw it at any moment.
 // On error dir stays open.
@@ -44,7 +45,10 @@ func Freeze(dir *os.File, mark, unmark func() error, keep ...*os.File) (thaw fun
 	switch {
 	case err == nil:
 		return func() error {
-			err := Thaw(dir)
+			err := freezeIoctl(dir, fiThaw)
+			if errors.Is(err, unix.EINVAL) {
+				err = fmt.Errorf("%s is not frozen any more, somebody else has thawed it: %w", dir.Name(), err)
+			}
 			faultpoint.Reach("fsfreeze.thawed")
 			err = errors.Join(err, dead.dismiss())
 			faultpoint.Reach("fsfreeze.dismissed")
