@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Runs Kubernetes' External.Storage suite in the cluster that is up, against the driver that is deployed.
 #   e2e.sh DRIVER.yaml [ginkgo focus]
-# PROCS parallel processes, LIST=1 only counts, SKIP regex, TIMEOUT, OUT folder of e2e.log, junit.xml and summary.txt.
+# PROCS parallel processes, LIST=1 only counts, SKIP regex, WITHOUT another one, TIMEOUT, OUT folder of e2e.log, junit.xml and summary.txt.
 set -uo pipefail
 . "$(dirname "$0")/env.sh"
 M=$(readlink -f "$1"); FOCUS=${2:-External.Storage}
 : "${SKIP=\\[Disruptive\\]|\\[Serial\\]|\\[Feature:Windows\\]}" "${OUT:=$CSIK8S_DIR/e2e}" "${PROCS:=4}" "${TIMEOUT:=60m}"
+SKIP+=${WITHOUT:+${SKIP:+|}$WITHOUT}
 mkdir -p "$OUT"; rm -f "$OUT"/junit.xml
 if [ -n "${LIST:-}" ]; then
   e2e.test --kubeconfig "$KUBECONFIG" --provider local --storage.testdriver="$M" --ginkgo.dry-run --ginkgo.v --ginkgo.focus="$FOCUS" --ginkgo.skip="$SKIP" \
