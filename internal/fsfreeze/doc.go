@@ -5,12 +5,18 @@ package fsfreeze
 
 import (
 	"errors"
+	"fmt"
 	"sync"
 	"time"
+
+	"github.com/csikit/csikit/backends"
 )
 
 // ErrNot says that a file system is left as it is.
 var ErrNot = errors.New("cannot be frozen")
+
+// ErrStill says that a file system could not be thawed.
+var ErrStill = fmt.Errorf("%w: it may be frozen still", backends.ErrUnavailable)
 
 // Set is what was frozen for one cut. It is thawed by End, or when its time is up.
 type Set struct {
@@ -19,7 +25,7 @@ type Set struct {
 	mu    sync.Mutex
 	thaws []func() error
 	ended bool
-	late  error
+	err   error // of the thaws, and that they were late
 }
 
 // NewSet begins an empty set, which is thawed after limit. End then answers late.
@@ -27,7 +33,7 @@ func NewSet(limit time.Duration, late error) *Set {
 	s := &Set{}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.timer = time.AfterFunc(limit, func() { _ = s.thaw(late) })
+	s.timer = time.AfterFunc(limit, func() { s.thaw(late) })
 	return s
 }
 
@@ -44,26 +50,24 @@ func (s *Set) Add(thaw func() error) bool {
 // End lets writers go on. An error says that they went on before. It may be called
 // again.
 func (s *Set) End() error {
-	err := s.thaw(nil)
+	s.thaw(nil)
 	s.timer.Stop()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return errors.Join(err, s.late)
+	return s.err
 }
 
-func (s *Set) thaw(why error) error {
+func (s *Set) thaw(late error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ended {
-		return nil
+		return
 	}
 	s.ended = true
 	if len(s.thaws) > 0 {
-		s.late = why
+		s.err = late
 	}
-	var errs []error
 	for _, f := range s.thaws {
-		errs = append(errs, f())
+		s.err = errors.Join(s.err, f())
 	}
-	return errors.Join(errs...)
 }

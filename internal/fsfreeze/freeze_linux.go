@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/csikit/csikit/backends"
 	"github.com/csikit/csikit/internal/faultpoint"
 )
 
@@ -21,12 +22,13 @@ const (
 
 // Freeze stops writers to the file system of dir until thaw, which closes dir and
 // fails where somebody else has thawed it before: an administrator, an agent of the host.
-// Before it does, a child stands ready to thaw it when this process dies. One
-// that somebody else froze already is [ErrNot]: they may thaw it at any moment.
-// On error dir stays open.
+// Where it cannot thaw, that is [ErrStill]. Before Freeze freezes, a child stands ready
+// to thaw it when this process dies. One that somebody else froze already is [ErrNot]:
+// they may thaw it at any moment. On error dir stays open.
 //
-// mark is called before, and unmark after it: for what tells the next process, where
-// the child was killed together with this one.
+// mark is called before, and unmark after it, unless it may be frozen still: for what
+// tells the next process, where the child was killed together with this one. That thaws
+// what has a mark before it freezes it: what is frozen then is somebody else's.
 //
 // The child keeps what is in keep open until it has thawed, or is dismissed: where that
 // is locked (flock), the next process has the lock after the thaw, and no child thaws
@@ -46,8 +48,12 @@ func Freeze(dir *os.File, mark, unmark func() error, keep ...*os.File) (thaw fun
 	case err == nil:
 		return func() error {
 			err := freezeIoctl(dir, fiThaw)
-			if errors.Is(err, unix.EINVAL) {
-				err = fmt.Errorf("%s is not frozen any more, somebody else has thawed it: %w", dir.Name(), err)
+			switch {
+			case errors.Is(err, unix.EINVAL):
+				err = fmt.Errorf("%w: %s is not frozen any more, somebody else has thawed it: %w", backends.ErrUnavailable, dir.Name(), err)
+			case err != nil:
+				err = fmt.Errorf("%w: %w", ErrStill, err)
+				unmark = func() error { return nil }
 			}
 			faultpoint.Reach("fsfreeze.thawed")
 			err = errors.Join(err, dead.dismiss())
