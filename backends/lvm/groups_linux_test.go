@@ -196,7 +196,7 @@ func frozenLeft(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer d.Close()
-	if err := errors.Join(os.WriteFile(filepath.Join(lockDir, frozenMark+lv.dmUUID()), nil, 0o600), fsfreeze.Hold(d)); err != nil {
+	if err := errors.Join(os.WriteFile(b.markOf(lv.dmUUID()), []byte("x"), 0o600), fsfreeze.Hold(d)); err != nil {
 		t.Fatal(err)
 	}
 	both(t, testOptions())
