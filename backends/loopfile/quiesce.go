@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/csikit/csikit/backends"
 	"github.com/csikit/csikit/internal/fsfreeze"
 	"github.com/csikit/csikit/mounter/blockdev"
 )
@@ -85,6 +86,9 @@ func (b *Backend) freezeVolume(ctx context.Context, q *quiet, v *volume, loop st
 	if err != nil || dir == nil {
 		return false, err
 	}
+	if err := b.thawEarlier(v, dir); err != nil {
+		return false, errors.Join(err, dir.Close())
+	}
 	mark := func() error {
 		f, err := v.root.OpenFile(frozenFile, os.O_WRONLY|os.O_CREATE, 0o600)
 		if err != nil {
@@ -95,16 +99,38 @@ func (b *Backend) freezeVolume(ctx context.Context, q *quiet, v *volume, loop st
 	unmark := func() error { return ignoreMissing(v.root.Remove(frozenFile)) }
 	thaw, err := fsfreeze.Freeze(dir, mark, unmark, v.lock)
 	b.step("loopfile.quiesce.frozen")
+	thawed := func() error {
+		err := thaw()
+		if errors.Is(err, fsfreeze.ErrStill) {
+			b.log.Error("volume may be frozen", "id", v.id, "err", err)
+		}
+		return err
+	}
 	switch {
 	case errors.Is(err, fsfreeze.ErrNot):
 		b.log.Warn("a mounted file system is not frozen for its snapshot", "id", v.id, "path", dir.Name(), "err", err)
 		return false, dir.Close()
 	case err != nil:
 		return false, errors.Join(err, dir.Close())
-	case !q.set.Add(thaw):
-		return false, errors.Join(thaw(), errLate)
+	case !q.set.Add(thawed):
+		return false, errors.Join(thawed(), errLate)
 	}
 	return true, nil
+}
+
+// thawEarlier thaws what an earlier process froze of a locked volume, if one did: its
+// mark is not to be lost, and somebody else's freeze has none.
+func (b *Backend) thawEarlier(v *volume, dir *os.File) error {
+	_, err := v.root.Lstat(frozenFile)
+	if err != nil {
+		return ignoreMissing(err)
+	}
+	b.log.Warn("thaw what an earlier process froze", "id", v.id, "path", dir.Name())
+	if err := fsfreeze.Thaw(dir); err != nil {
+		return fmt.Errorf("%w: an earlier process froze it; if fsfreeze --unfreeze %s fails too, its node must be started again: %w",
+			backends.ErrUnavailable, dir.Name(), err)
+	}
+	return ignoreMissing(v.root.Remove(frozenFile))
 }
 
 func ignoreMissing(err error) error {
@@ -147,17 +173,15 @@ func (b *Backend) thawLeft(ctx context.Context, v *volume) error {
 	if err != nil {
 		return err
 	}
-	if s != nil {
-		dir, err := fsfreeze.MountOf(ctx, s.Loop)
-		if err != nil {
-			return err
-		}
-		if dir != nil {
-			b.log.Warn("thaw what an earlier process froze", "id", v.id, "path", dir.Name())
-			if err := errors.Join(fsfreeze.Thaw(dir), dir.Close()); err != nil {
-				return err
-			}
-		}
+	if s == nil {
+		return ignoreMissing(v.root.Remove(frozenFile))
 	}
-	return ignoreMissing(v.root.Remove(frozenFile))
+	dir, err := fsfreeze.MountOf(ctx, s.Loop)
+	if err != nil {
+		return err
+	}
+	if dir == nil {
+		return fmt.Errorf("%s is not mounted where this process sees it, and not thawed", s.Loop)
+	}
+	return errors.Join(b.thawEarlier(v, dir), dir.Close())
 }
