@@ -55,17 +55,22 @@ func restartDriver(s *space) {
 }
 
 // kill kills the processes whose program is called so, and waits until they have ended.
+// One that is away is waited for: a sidecar ends by itself when it has something to ask
+// and finds that the driver was restarted since it asked last.
 func kill(s *space, program string) {
 	s.Helper()
 	var killed []int
-	for _, pid := range processes(program) {
-		if err := syscall.Kill(pid, syscall.SIGKILL); err == nil {
-			killed = append(killed, pid)
+	eventually(s.T, program+" runs, and is killed", func() error {
+		for _, pid := range processes(program) {
+			if err := syscall.Kill(pid, syscall.SIGKILL); err == nil {
+				killed = append(killed, pid)
+			}
 		}
-	}
-	if len(killed) == 0 {
-		s.Fatalf("%s did not run", program)
-	}
+		if len(killed) == 0 {
+			return errors.New("it does not run")
+		}
+		return nil
+	})
 	eventually(s.T, program+" ends", func() error {
 		for _, pid := range processes(program) {
 			if slices.Contains(killed, pid) {
