@@ -59,6 +59,7 @@ func conditionsOfVolumes() []Mutant {
 			request(func(q *csi.NodePublishVolumeRequest) { noGroup(q.GetVolumeCapability()) }))),
 		mutant(Other, "mount-group-first", "NS-12", "the first volume_mount_group of a volume is its group for ever", firstGroup),
 		mutant(Other, "mount-group-refuses-next", "NS-12", "another volume_mount_group than the first: INVALID_ARGUMENT", nextGroupRefused),
+		mutant(Other, "mount-group-next-empty", "NU-02 NS-06", "a volume of another volume_mount_group is a new one, and empty", nextGroupEmpty),
 	}
 }
 
@@ -94,6 +95,22 @@ func nextGroupRefused(r *Rig) {
 		was, ok := first.get(q.GetVolumeId())
 		return ok && group(q) != "" && group(q) != was
 	}, codes.InvalidArgument, "the volume is of another group")(r)
+}
+
+// nextGroupEmpty loses what was there under the group before.
+func nextGroupEmpty(r *Rig) {
+	var first memory[string]
+	reply(func(q *csi.NodePublishVolumeRequest, _ *csi.NodePublishVolumeResponse) {
+		group := q.GetVolumeCapability().GetMount().GetVolumeMountGroup()
+		was, ok := first.get(q.GetVolumeId())
+		if group == "" || ok && was == group {
+			return
+		}
+		first.put(q.GetVolumeId(), group)
+		if ok {
+			r.note(emptyDir(q.GetTargetPath()))
+		}
+	})(r)
 }
 
 func noGroup(c *csi.VolumeCapability) {

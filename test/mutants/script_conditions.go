@@ -63,6 +63,8 @@ func (s *Script) nodeConditions() {
 		if err == nil {
 			s.line("mount group", fmt.Sprint(st.Mode(), " ", groupOf(st)))
 		}
+		s.read(target + "/f")
+		s.write(target+"/f", next)
 		s.unpublish(q, target)
 		s.unstage(q)
 	}

@@ -54,6 +54,7 @@ func Variants() []Mutant {
 		{Name: "variant-no-topology", Does: "no topology", Install: withoutTopology},
 		{Name: "variant-capacity-unknown", Does: "capacity_bytes is 0: unknown", Install: volumesAs(func(v *csi.Volume) { v.CapacityBytes = 0 })},
 		{Name: "variant-no-attach", Does: "no ControllerPublishVolume", Base: Loop, Install: func(r *Rig) { r.Loop.Attach = false }},
+		{Name: "variant-attach-no-group", Does: "volume_mount_group where no pod is known: INVALID_ARGUMENT", Install: groupOfPodsAlone},
 		{Name: "variant-loop", Does: "loop devices, file systems and raw block, as they are", Base: Loop, Install: func(*Rig) {}},
 		{Name: "variant-dependent-snapshots", Does: "a volume with snapshots is not deleted: FAILED_PRECONDITION", Install: dependentSnapshots},
 	}
@@ -61,6 +62,16 @@ func Variants() []Mutant {
 		list[i].Class = Valid
 	}
 	return list
+}
+
+// groupOfPodsAlone takes a group of the node's calls alone: no sidecar sends one.
+func groupOfPodsAlone(r *Rig) {
+	grouped := func(caps ...*csi.VolumeCapability) bool {
+		return slices.ContainsFunc(caps, func(c *csi.VolumeCapability) bool { return c.GetMount().GetVolumeMountGroup() != "" })
+	}
+	const msg = "volume_mount_group is a pod's"
+	refuse(func(q *csi.CreateVolumeRequest) bool { return grouped(q.GetVolumeCapabilities()...) }, codes.InvalidArgument, msg)(r)
+	refuse(func(q *csi.ControllerPublishVolumeRequest) bool { return grouped(q.GetVolumeCapability()) }, codes.InvalidArgument, msg)(r)
 }
 
 // ids puts something around each ID.

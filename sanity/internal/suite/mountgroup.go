@@ -2,6 +2,7 @@ package suite
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -11,8 +12,29 @@ import (
 	"github.com/csikit/csikit/sanity/internal/check"
 )
 
+// withGroup brings a volume to a new target as Kubernetes does: external-provisioner and
+// external-attacher know no pod, and so no group.
+func withGroup(v *check.Volume, group string) (target string, err error) {
+	none := v.Cap
+	v.Attach()
+	v.Cap = proto.Clone(none).(*csi.VolumeCapability)
+	defer func() { v.Cap = none }()
+	v.Cap.GetMount().VolumeMountGroup = group
+	if v.T.Has("node:STAGE_UNSTAGE_VOLUME") {
+		if _, err := v.T.Try(v.StageRequest()); err != nil {
+			return "", err
+		}
+	}
+	p := v.PublishRequest()
+	_, err = v.T.Try(p)
+	return p.GetTargetPath(), err
+}
+
 func mountGroup(t *T) {
-	target := mountedWith(t, "NS-12", func(m *csi.VolumeCapability_MountVolume) { m.VolumeMountGroup = "4321" })
+	target, err := withGroup(t.NewVolume(), "4321")
+	if err != nil {
+		t.Fatalf("NS-12", "VOLUME_MOUNT_GROUP is there, and a volume_mount_group is refused: %s", check.Describe(err))
+	}
 	file := filepath.Join(target, "csikit-group")
 	if err := errors.Join(os.WriteFile(file, []byte("x"), 0o660), os.Chmod(file, 0o660)); err != nil { // whatever our umask is
 		t.Fatalf("NS-13", "%v", err)
@@ -37,24 +59,26 @@ func mountGroup(t *T) {
 // drivers fails with them.
 func otherGroup(t *T) {
 	v := t.NewVolume()
-	v.Cap = proto.Clone(v.Cap).(*csi.VolumeCapability) // it was made for no group
-	v.Cap.GetMount().VolumeMountGroup = "4321"
-	target := v.ToNode().PublishAt()
+	target, err := withGroup(v, "4321")
+	if err != nil {
+		t.Fatalf("NS-12", "VOLUME_MOUNT_GROUP is there, and a volume_mount_group is refused: %s", check.Describe(err))
+	}
 	if err := os.WriteFile(filepath.Join(target, "csikit-group"), []byte("x"), 0o660); err != nil {
 		t.Fatalf("NS-13", "%v", err)
 	}
 	v.Unpublish(target)
 	v.FromNode()
-	v.Cap.GetMount().VolumeMountGroup = "8765"
-	target, err := bring(v)
+	target, err = withGroup(v, "8765")
 	if err != nil {
 		t.Fatalf("NS-12", "the pod before had volume_mount_group 4321, and the next one with 8765 cannot have the volume: %s", check.Describe(err))
 	}
 	root, _, err := groupOf(target)
 	file, _, err2 := groupOf(filepath.Join(target, "csikit-group"))
-	switch {
-	case err != nil || err2 != nil:
-		t.NotRun("%v", errors.Join(err, err2))
+	switch err := errors.Join(err, err2); {
+	case errors.Is(err, fs.ErrNotExist):
+		t.Failf("NS-06 NU-02", "what the pod before wrote is gone: %v", err)
+	case err != nil:
+		t.NotRun("%v", err)
 	case root != 8765:
 		t.Failf("NS-12", "volume_mount_group is 8765, and the mounted directory is of group %d: the pod before had 4321", root)
 	case file != 8765:

@@ -26,7 +26,7 @@ func podChecks() []Check {
 		{ID: "H-29/nomad/old-path", Title: "NodeUnstageVolume at a path where a volume is not staged leaves it where it is", Clauses: "NU-02 NU-03", Needs: staged, Run: oldPath},
 		{ID: "H-29/kubelet/other-fs", Title: "A volume that is staged with another fs_type, or none, keeps its data", Clauses: "NS-06 NP-07", Needs: node + " host mount", Run: otherFS},
 		{ID: "H-29/kubelet/ephemeral-readonly", Title: "An inline volume that is published readonly cannot be written", Clauses: "NP-08", Needs: "node mount host", Run: ephemeralReadOnly},
-		{ID: "H-29/kubelet/other-group", Title: "The next pod has another fsGroup, which kubelet leaves to the driver: it gets at what is there", Clauses: "NS-12", Needs: node + " node:VOLUME_MOUNT_GROUP host mount", Run: otherGroup},
+		{ID: "H-29/kubelet/other-group", Title: "The next pod has another fsGroup, which kubelet leaves to the driver: it gets at what is there", Clauses: "NS-12 NS-06 NU-02", Needs: node + " node:VOLUME_MOUNT_GROUP host mount", Run: otherGroup},
 		{ID: "H-29/kubelet/expand-capability", Title: "NodeExpandVolume comes without the volume_mount_group and the label that NodeStageVolume had", Clauses: "NE-01 NE-05", Needs: grow + " mount", Run: expandCapability},
 		{ID: "H-29/kubelet/expand-elsewhere", Title: "NodeExpandVolume of a raw volume comes with the target of a pod that is gone", Clauses: "NE-01 NE-10", Needs: grow + " node:STAGE_UNSTAGE_VOLUME block", Run: expandElsewhere},
 	}
