@@ -35,22 +35,24 @@ func republish(s *space) {
 		}
 	}
 	first := t.after(s, 0, "a token comes", is("a", 600, false))
+	s.authentic(first) // now: it lives 10 minutes
 	t.after(s, t.seen(), "it is published again", is("a", 600, false))
 
 	s.republishing("a", 900, false)
 	second := t.after(s, t.seen(), "a new token of the same audience comes", is("a", 900, false))
+	s.authentic(second)
 	if second.claims.ID == first.claims.ID || second.value == first.value || second.claims.Expires <= first.claims.Expires {
 		s.Errorf("the second token is not a newer one: %+v after %+v", second.claims, first.claims)
 	}
 	s.republishing("b", 600, true)
 	third := t.after(s, t.seen(), "a token of another audience comes, in secrets", is("b", 600, true))
+	s.authentic(third)
 	t.after(s, t.seen(), "it is published again", is("b", 600, true))
 
 	for _, k := range []token{first, second, third} {
 		if !slices.Equal(k.claims.Aud, []string{k.audience}) || k.claims.K8s.Namespace != s.ns || k.claims.K8s.Pod.UID != uid {
 			s.Errorf("the token is not the pod's for %q: %+v", k.audience, k.claims)
 		}
-		s.authentic(k)
 		s.nowhere(k.value[strings.LastIndexByte(k.value, '.')+1:]) // the signature, whatever was before it
 	}
 	s.published("a", t.seen())
