@@ -13,7 +13,7 @@ import (
 )
 
 // hundred: 100 claims and pods at once, timed. Each pod adds its name to a file of its
-// volume; each file then has that one name, and lies on a device of its own. When pods
+// volume; each file then has no other name, and lies on a device of its own. When pods
 // and claims are deleted nothing is left of them.
 func hundred(s *space) {
 	const n = 100
@@ -82,8 +82,8 @@ spec:
 	return yaml.String()
 }
 
-// eachItsOwn waits until the file of each of n pods has the pod's name, which it has
-// once, and looks whether each is on another device. It returns the volumes' names.
+// eachItsOwn waits until the file of each of n pods has the pod's name and no other, and
+// looks whether each is on another device. It returns the volumes' names.
 func (s *space) eachItsOwn(n int) (volumes []string) {
 	s.Helper()
 	out := s.get(`{range .items[*]}{.metadata.name} {.metadata.uid} {end}`, "pod")
@@ -102,7 +102,8 @@ func (s *space) eachItsOwn(n int) (volumes []string) {
 		file := filepath.Join("/var/lib/kubelet/pods", uids[i+1], "volumes/kubernetes.io~csi", volume, "mount/names")
 		eventually(s.T, "pod "+pod+" has written its name, and nobody else's is there", func() error {
 			b, err := os.ReadFile(file)
-			if err == nil && string(b) != pod+"\n" {
+			names := strings.Fields(string(b)) // one for each start of the container
+			if err == nil && !slices.Equal(slices.Compact(names), []string{pod}) {
 				err = fmt.Errorf("%s holds %q", file, b)
 			}
 			return err
