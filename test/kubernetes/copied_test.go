@@ -43,14 +43,7 @@ func copied(s *space) {
 	root, end := s.container()
 	staged := filepath.Join(root, s.staged(device)) // the pod's directory goes, and with it every mount on it
 	s.unstaged("p", device)
-	handle := kubectl(s.T, "get", "pv", s.volume("a"), "-o", "jsonpath={.spec.csi.volumeHandle}")
-	refused := regexp.MustCompile(`method=NodeUnstageVolume .*volume=` + regexp.QuoteMeta(handle) + ` .*code=[^O]`)
-	eventually(s.T, "the driver says that it is in use", func() error {
-		if !refused.MatchString(s.d.log(-1)) {
-			return errors.New("it does not")
-		}
-		return nil
-	})
+	s.refused("a", 0)
 
 	s.pod("q", "a")
 	s.ready("q")
@@ -59,7 +52,9 @@ func copied(s *space) {
 	if b, err := os.ReadFile(filepath.Join(staged, "g")); err != nil || string(b) != "two\n" {
 		s.Errorf("the container's copy is of another file system: %q, %v", b, err)
 	}
+	before := s.refused("a", 0)
 	s.unstaged("q", device)
+	s.refused("a", before)
 	if _, err := os.Stat("/sys/dev/block/" + device); err != nil {
 		s.Errorf("the device was taken away below the container: %v", err)
 	}
@@ -75,6 +70,22 @@ func copied(s *space) {
 	s.pod("r", "a")
 	s.ready("r")
 	s.want(s.sh("r", "cat /data/f /data/g"), "one\ntwo")
+}
+
+// refused waits until the driver has refused to unstage a volume, which is in use, more
+// often than before, and says how often.
+func (s *space) refused(claim string, before int) (n int) {
+	s.Helper()
+	handle := kubectl(s.T, "get", "pv", s.volume(claim), "-o", "jsonpath={.spec.csi.volumeHandle}")
+	call := regexp.MustCompile(`method=NodeUnstageVolume .*volume=` + regexp.QuoteMeta(handle) + ` .*code=[^O]`)
+	eventually(s.T, "the driver says that it is in use", func() error {
+		log, err := s.d.tail(-1)
+		if n = len(call.FindAllString(log, -1)); err == nil && n <= before {
+			err = fmt.Errorf("it did %d times", n)
+		}
+		return err
+	})
+	return n
 }
 
 // staged is where the driver has mounted a device for kubelet.

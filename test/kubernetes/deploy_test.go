@@ -221,11 +221,15 @@ func (d *deployed) pod() string {
 
 // log is the end of the driver's log, by lines, of each of its pods.
 func (d *deployed) log(lines int) string {
-	out, err := try("", "-n", "kube-system", "logs", "-l", "app.kubernetes.io/name="+d.base(), "-c", "driver", fmt.Sprintf("--tail=%d", lines))
+	out, err := d.tail(lines)
 	if err != nil {
 		return err.Error()
 	}
 	return out
+}
+
+func (d *deployed) tail(lines int) (string, error) {
+	return try("", "-n", "kube-system", "logs", "-l", "app.kubernetes.io/name="+d.base(), "-c", "driver", fmt.Sprintf("--tail=%d", lines))
 }
 
 // logs are the ends of those of all containers.
