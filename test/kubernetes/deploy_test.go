@@ -205,7 +205,7 @@ func (d *deployed) leftovers(t *testing.T) {
 	if left, err := d.driver.left(); err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v, %v", left, err)
 	}
-	for _, pattern := range []string{"/var/lib/kubelet/plugins_registry/*.sock", "/var/lib/kubelet/plugins/" + d.driver.name + "/csi.sock"} {
+	for _, pattern := range []string{"/var/lib/kubelet/plugins_registry/*.sock", "/var/lib/kubelet/plugins/" + d.driver.name + "/csi.sock*"} {
 		left, err := filepath.Glob(pattern)
 		if err != nil || len(left) > 0 {
 			t.Errorf("left behind: %v, %v", left, err)

@@ -19,10 +19,13 @@ import (
 // the tokens that were in it. kubelet opens a connection for each call. Nobody writes
 // a token down: they are in memory alone.
 type tap struct {
+	socket string // where kubelet looks
+	own    string // what is mounted there
 	driver string // where the driver listens, by another name
 	mu     sync.Mutex
 	tokens []token
 	failed error
+	gone   error // the driver did not listen there any more
 }
 
 // token is a service account's, as NodePublishVolume brings it for an audience.
@@ -46,25 +49,29 @@ type claims struct {
 }
 
 // tapped puts a tap before the driver's socket until the flow ends: over it, in the
-// mount namespace of kubelet. The driver, in its own, has its socket where it was.
+// mount namespace of kubelet. The driver, in its own, has its socket where it was. One
+// that is started anew makes another, which the tap is not before: the flow fails, and
+// says so.
 func tapped(s *space) *tap {
 	s.Helper()
 	socket := "/var/lib/kubelet/plugins/" + s.d.driver.name + "/csi.sock"
-	own := socket + ".tap"
-	p := &tap{driver: socket + ".driver"}
-	l, err := net.Listen("unix", own)
-	if err := errors.Join(err, os.Link(socket, p.driver), tool("mount", "--bind", own, socket)); err != nil {
-		s.Fatal(err)
+	p := &tap{socket: socket, own: socket + ".tap", driver: socket + ".driver"}
+	do := func(err error, undo func() error) {
+		s.Helper()
+		if err != nil {
+			s.Fatal(err)
+		}
+		s.Cleanup(func() {
+			if err := undo(); err != nil {
+				s.Error(err)
+			}
+		})
 	}
-	s.Cleanup(func() {
-		if err := errors.Join(tool("umount", "--lazy", socket), os.Remove(p.driver), l.Close()); err != nil {
-			s.Error(err)
-		}
-		if p.mu.Lock(); p.failed != nil {
-			s.Errorf("what kubelet said could not be read: %v", p.failed)
-		}
-		p.mu.Unlock()
-	})
+	l, err := net.Listen("unix", p.own)
+	do(err, func() error { return l.Close() }) // which removes it
+	do(os.Link(socket, p.driver), func() error { return os.Remove(p.driver) })
+	do(nil, p.heard)
+	do(tool("mount", "--bind", p.own, socket), func() error { return tool("umount", "--lazy", socket) })
 	go func() {
 		for {
 			c, err := l.Accept()
@@ -77,10 +84,38 @@ func tapped(s *space) *tap {
 	return p
 }
 
+// heard says what kubelet said and nobody could read.
+func (p *tap) heard() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.failed != nil {
+		return fmt.Errorf("what kubelet said could not be read: %w", p.failed)
+	}
+	return nil
+}
+
+// before says whether the tap is still between kubelet and the driver.
+func (p *tap) before() error {
+	here, err := os.Stat(p.socket)
+	own, err2 := os.Stat(p.own)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch err := errors.Join(p.gone, err, err2); {
+	case err != nil:
+		return fmt.Errorf("the driver was started anew, and the tap is before the socket that it had: %w", err)
+	case !os.SameFile(here, own):
+		return errors.New("the driver was started anew, and its socket is where the tap was")
+	}
+	return nil
+}
+
 func (p *tap) serve(caller net.Conn) {
 	driver, err := net.Dial("unix", p.driver)
 	if err != nil {
 		_ = caller.Close() // it sees that nobody answers
+		p.mu.Lock()
+		p.gone = err
+		p.mu.Unlock()
 		return
 	}
 	go func() {
@@ -227,6 +262,9 @@ func fields(message []byte, f func(number uint64, value []byte) error) error {
 func (p *tap) after(s *space, seen int, what string, ok func(token) bool) (found token) {
 	s.Helper()
 	eventually(s.T, what, func() error {
+		if err := p.before(); err != nil {
+			s.Fatal(err)
+		}
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		for _, k := range p.tokens[min(seen, len(p.tokens)):] {
