@@ -16,11 +16,25 @@ import (
 	"github.com/csikit/csikit/mounter/mnt"
 )
 
-// MountRemote mounts a volume for all to see.
+// MountRemote mounts a volume for all to see. Once the kernel has been asked, its answer
+// is waited for also when ctx has ended, or the end of the worker whose server is dead.
 func (b *Backend) MountRemote(ctx context.Context, req backends.MountRemoteRequest) error {
 	if err := b.serves(NodeHalf); err != nil {
 		return err
 	}
+	err := b.mountRemote(ctx, req)
+	if err == nil {
+		return nil
+	}
+	// What was killed may have mounted before.
+	is, look := mnt.IsMountPoint(req.Target)
+	if is {
+		look = b.UnmountRemote(context.WithoutCancel(ctx), backends.UnmountRemoteRequest{Path: req.Target, Detach: true})
+	}
+	return errors.Join(err, look)
+}
+
+func (b *Backend) mountRemote(ctx context.Context, req backends.MountRemoteRequest) error {
 	o, err := parseOptions(apart(req), req.Mount.Options, req.Flags.Reveal())
 	if err != nil {
 		return err

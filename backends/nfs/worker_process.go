@@ -27,6 +27,7 @@ type worker struct {
 	isReady  chan struct{}
 	readyErr error // after isReady
 	over     chan struct{}
+	gone     chan struct{} // the process has ended
 
 	mu     sync.Mutex
 	cause  error // why it was killed
@@ -74,7 +75,7 @@ func (ws *workers) begin(l lane) (*worker, error) {
 	}
 	w := &worker{
 		ws: ws, lane: l, cmd: cmd, in: in, out: out, slot: make(chan struct{}, maxCalls),
-		isReady: make(chan struct{}), over: make(chan struct{}), calls: map[uint64]*farCall{},
+		isReady: make(chan struct{}), over: make(chan struct{}), gone: make(chan struct{}), calls: map[uint64]*farCall{},
 	}
 	w.mu.Lock()
 	w.idle = time.AfterFunc(l.idle(ws.times), w.rest)
@@ -176,16 +177,35 @@ func (w *worker) do(ctx context.Context, op string, in json.RawMessage) (json.Ra
 	if err != nil {
 		return nil, err
 	}
-	select {
-	case m, answered := <-c.done:
-		if !answered {
-			return nil, w.why(op)
+	for wanted := ctx.Done(); ; {
+		select {
+		case m, answered := <-c.done:
+			if !answered {
+				w.parted(op)
+				return nil, w.why(op)
+			}
+			return m.Out, m.Err.decode()
+		case <-wanted:
+			// Its timer stays: a task that hangs ends its worker also when nobody waits.
+			_ = w.write(toWorker{ID: id, Cancel: true})
+			if op != opMount {
+				return nil, context.Cause(ctx)
+			}
+			// The kernel is not to be stopped: the mount would come to be when its path
+			// is believed to be free.
+			wanted = nil
 		}
-		return m.Out, m.Err.decode()
-	case <-ctx.Done():
-		// Its timer stays: a task that hangs ends its worker also when nobody waits.
-		_ = w.write(toWorker{ID: id, Cancel: true})
-		return nil, context.Cause(ctx)
+	}
+}
+
+// parted waits until a worker that was killed mounts nothing any more.
+func (w *worker) parted(op string) {
+	if op != opMount {
+		return
+	}
+	select {
+	case <-w.gone:
+	case <-time.After(w.ws.times.kill):
 	}
 }
 
@@ -304,22 +324,21 @@ func (w *worker) ended() bool {
 
 // await reaps the process.
 func (w *worker) await() {
-	ended := make(chan struct{})
 	go func() {
 		_ = w.cmd.Wait() // how it ended does not matter
 		w.mu.Lock()
 		w.reaped = true
 		w.mu.Unlock()
-		close(ended)
+		close(w.gone)
 	}()
 	<-w.over
 	select {
-	case <-ended:
+	case <-w.gone:
 		return
 	case <-time.After(w.ws.times.kill):
 	}
 	w.ws.stuck(w.lane.server, 1)
 	w.ws.log.Warn("worker of the NFS backend cannot be killed", "server", w.lane.server, "pid", w.cmd.Process.Pid)
-	<-ended
+	<-w.gone
 	w.ws.stuck(w.lane.server, -1)
 }

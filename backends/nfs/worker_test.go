@@ -42,6 +42,21 @@ func testTasks() map[string]task {
 			<-ctx.Done()
 			return nil, ctx.Err()
 		},
+		// As the kernel does, it says nothing before it is done, and is not to be stopped.
+		opMount: func(ctx context.Context, t *taskCall) (any, error) {
+			var m mountTask
+			if err := t.decode(&m); err != nil || m.Source != "test" {
+				return nodeTasks()[opMount](ctx, t)
+			}
+			err := os.WriteFile(m.Target+"/asked", fmt.Append(nil, os.Getpid()), 0o600)
+			for err == nil {
+				if _, err := os.Stat(m.Target + "/go"); err == nil {
+					return nil, os.WriteFile(m.Target+"/mounted", nil, 0o600)
+				}
+				time.Sleep(time.Millisecond)
+			}
+			return nil, err
+		},
 		"test/panic": func(context.Context, *taskCall) (any, error) { panic("of a task") },
 		"test/exit":  func(context.Context, *taskCall) (any, error) { os.Exit(3); return nil, nil },
 		"test/eio": func(context.Context, *taskCall) (any, error) {
@@ -255,6 +270,52 @@ func TestFarLeft(t *testing.T) {
 	if _, err := call[string](ctx, ws, lane{name: "other", within: true}, "test/until cancelled", nil); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
+}
+
+// TestFarMount: a mount that was asked for, and is not wanted any more, has come to be
+// when its call returns, or never does: the path would be taken to be free.
+func TestFarMount(t *testing.T) {
+	ask := func(t *testing.T, ws *workers, cancelled func(dir string)) (dir string, err error) {
+		dir = t.TempDir()
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go func() {
+			for t.Context().Err() == nil {
+				if b, err := os.ReadFile(dir + "/asked"); err == nil && len(b) > 0 {
+					break
+				}
+				time.Sleep(time.Millisecond)
+			}
+			cancel()
+			cancelled(dir)
+		}()
+		_, err = call[struct{}](ctx, ws, lane{server: "nfs1:2049", name: laneNode, within: true}, opMount, mountTask{Source: "test", Target: dir})
+		return dir, err
+	}
+	t.Run("comes to be", func(t *testing.T) {
+		dir, err := ask(t, fast(t, alive), func(dir string) {
+			time.Sleep(50 * time.Millisecond) // in which nobody may return
+			if err := os.WriteFile(dir+"/go", nil, 0o600); err != nil {
+				t.Error(err)
+			}
+		})
+		if err != nil {
+			t.Error(err)
+		}
+		if _, err := os.Stat(dir + "/mounted"); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("never does", func(t *testing.T) {
+		dir, err := ask(t, fast(t, func() error { return errors.New("dead") }), func(string) {})
+		if !errors.Is(err, backends.ErrUnavailable) {
+			t.Error(err)
+		}
+		pid, _ := os.ReadFile(dir + "/asked")
+		if _, err := os.Stat("/proc/" + string(pid)); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("the worker %s may mount still: %v", pid, err)
+		}
+	})
 }
 
 // TestFarSoft: an error of a mount with the option soft is no answer when the server
