@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 
-	"github.com/csikit/csikit/backends"
 	"github.com/csikit/csikit/internal/fsfreeze"
 	"github.com/csikit/csikit/mounter/blockdev"
 )
@@ -127,8 +126,7 @@ func (b *Backend) thawEarlier(v *volume, dir *os.File) error {
 	}
 	b.log.Warn("thaw what an earlier process froze", "id", v.id, "path", dir.Name())
 	if err := fsfreeze.Thaw(dir); err != nil {
-		return fmt.Errorf("%w: an earlier process froze it; if fsfreeze --unfreeze %s fails too, its node must be started again: %w",
-			backends.ErrUnavailable, dir.Name(), err)
+		return err
 	}
 	return ignoreMissing(v.root.Remove(frozenFile))
 }

@@ -72,8 +72,7 @@ func (b *Backend) markFrozen(ctx context.Context, uuid string, dir *os.File) (*m
 		return m, err
 	}
 	if err := b.thaw(dir); err != nil {
-		return nil, errors.Join(fmt.Errorf("%w: an earlier process froze it; if fsfreeze --unfreeze %s fails too, its node must be started again: %w",
-			backends.ErrUnavailable, dir.Name(), err), m.file.Close())
+		return nil, errors.Join(err, m.file.Close())
 	}
 	return m, nil
 }

@@ -80,13 +80,14 @@ func freezeIoctl(f *os.File, request uint) error {
 	}
 }
 
-// Thaw thaws; what is not frozen any more is no error.
+// Thaw thaws what an earlier process froze; what is not frozen any more is no error.
 func Thaw(f *os.File) error {
 	err := freezeIoctl(f, fiThaw)
-	if errors.Is(err, unix.EINVAL) {
+	if err == nil || errors.Is(err, unix.EINVAL) {
 		return nil
 	}
-	return err
+	return fmt.Errorf("%w: an earlier process froze it; if fsfreeze --unfreeze %s fails too, its node must be started again: %w",
+		backends.ErrUnavailable, f.Name(), err)
 }
 
 // deadman is a child that waits for a lock which this process holds. The kernel

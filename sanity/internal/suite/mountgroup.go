@@ -20,14 +20,7 @@ func withGroup(v *check.Volume, group string) (target string, err error) {
 	v.Cap = proto.Clone(none).(*csi.VolumeCapability)
 	defer func() { v.Cap = none }()
 	v.Cap.GetMount().VolumeMountGroup = group
-	if v.T.Has("node:STAGE_UNSTAGE_VOLUME") {
-		if _, err := v.T.Try(v.StageRequest()); err != nil {
-			return "", err
-		}
-	}
-	p := v.PublishRequest()
-	_, err = v.T.Try(p)
-	return p.GetTargetPath(), err
+	return bringAttached(v)
 }
 
 func mountGroup(t *T) {

@@ -242,13 +242,18 @@ func bring(v *check.Volume) (target string, err error) {
 		}
 		v.Publish = resp.GetPublishContext()
 	}
-	if t.Has("node:STAGE_UNSTAGE_VOLUME") {
-		if _, err := t.Try(v.StageRequest()); err != nil {
+	return bringAttached(v)
+}
+
+// bringAttached is bring for a volume that is attached, where that is to be.
+func bringAttached(v *check.Volume) (target string, err error) {
+	if v.T.Has("node:STAGE_UNSTAGE_VOLUME") {
+		if _, err := v.T.Try(v.StageRequest()); err != nil {
 			return "", err
 		}
 	}
 	p := v.PublishRequest()
-	_, err = t.Try(p)
+	_, err = v.T.Try(p)
 	return p.GetTargetPath(), err
 }
 
