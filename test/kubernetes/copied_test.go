@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 )
 
@@ -76,11 +75,16 @@ func copied(s *space) {
 // often than before, and says how often.
 func (s *space) refused(claim string, before int) (n int) {
 	s.Helper()
-	handle := kubectl(s.T, "get", "pv", s.volume(claim), "-o", "jsonpath={.spec.csi.volumeHandle}")
-	call := regexp.MustCompile(`method=NodeUnstageVolume .*volume=` + regexp.QuoteMeta(handle) + ` .*code=[^O]`)
+	handle := s.handle(s.volume(claim))
 	eventually(s.T, "the driver says that it is in use", func() error {
-		log, err := s.d.tail(-1)
-		if n = len(call.FindAllString(log, -1)); err == nil && n <= before {
+		calls, err := s.d.calls("NodeUnstageVolume", handle)
+		n = 0
+		for _, c := range calls {
+			if c.code != "OK" {
+				n++
+			}
+		}
+		if err == nil && n <= before {
 			err = fmt.Errorf("it did %d times", n)
 		}
 		return err

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -230,6 +231,19 @@ func (d *deployed) log(lines int) string {
 
 func (d *deployed) tail(lines int) (string, error) {
 	return try("", "-n", "kube-system", "logs", "-l", "app.kubernetes.io/name="+d.base(), "-c", "driver", fmt.Sprintf("--tail=%d", lines))
+}
+
+// logged is a call as the driver's log has it.
+type logged struct{ line, code string }
+
+// calls are those of a method for a volume.
+func (d *deployed) calls(method, handle string) (list []logged, err error) {
+	log, err := d.tail(-1)
+	call := regexp.MustCompile(`method=` + method + ` .*volume=` + regexp.QuoteMeta(handle) + ` .*code=(\w+)`)
+	for _, m := range call.FindAllStringSubmatch(log, -1) {
+		list = append(list, logged{m[0], m[1]})
+	}
+	return list, err
 }
 
 // logs are the ends of those of all containers.

@@ -82,6 +82,12 @@ func (s *space) bound(claims ...string) {
 
 func (s *space) volume(claim string) string { return s.get("{.spec.volumeName}", "pvc", claim) }
 
+// handle is what the driver calls a volume.
+func (s *space) handle(pv string) string {
+	s.Helper()
+	return kubectl(s.T, "get", "pv", pv, "-o", "jsonpath={.spec.csi.volumeHandle}")
+}
+
 func (s *space) want(got, want string) {
 	s.Helper()
 	if got != want {
@@ -190,7 +196,7 @@ func static(s *space) {
 	s.sh("p", "echo one > /data/f && sync")
 	s.remove("pod", "p")
 	pv := s.volume("made")
-	handle := kubectl(s.T, "get", "pv", pv, "-o", "jsonpath={.spec.csi.volumeHandle}")
+	handle := s.handle(pv)
 	s.remove("pvc", "made")
 	kubectl(s.T, "delete", "pv", pv, "--timeout=60s")
 	s.apply(fmt.Sprintf(`apiVersion: v1
@@ -283,7 +289,7 @@ parameters: {` + s.d.second + `}
 	s.is(s.d.base(), "{.status.currentVolumeAttributesClassName}", "pvc", "a")
 	s.pod("p", "a")
 	s.ready("p")
-	handle := kubectl(s.T, "get", "pv", s.volume("a"), "-o", "jsonpath={.spec.csi.volumeHandle}")
+	handle := s.handle(s.volume("a"))
 	call := regexp.MustCompile(`method=ControllerModifyVolume .*volume=` + regexp.QuoteMeta(handle) + ` .*code=OK`)
 	if call.MatchString(s.d.log(-1)) {
 		s.Error("the volume was modified before anybody asked for it")

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"regexp"
 	"slices"
 	"strings"
 )
@@ -113,18 +112,17 @@ func (s *space) authentic(k token) {
 // published: the driver was called with so many tokens at least, and has refused none.
 func (s *space) published(claim string, tokens int) {
 	s.Helper()
-	handle := kubectl(s.T, "get", "pv", s.volume(claim), "-o", "jsonpath={.spec.csi.volumeHandle}")
-	call := regexp.MustCompile(`method=NodePublishVolume .*volume=` + regexp.QuoteMeta(handle) + ` .*code=(\w+)`)
+	handle := s.handle(s.volume(claim))
 	eventually(s.T, "the driver's log has the calls", func() error {
-		calls := call.FindAllStringSubmatch(s.d.log(-1), -1)
+		calls, err := s.d.calls("NodePublishVolume", handle)
 		for _, c := range calls {
-			if c[1] != "OK" {
-				s.Fatalf("the driver refused: %s", c[0])
+			if c.code != "OK" {
+				s.Fatalf("the driver refused: %s", c.line)
 			}
 		}
-		if len(calls) < tokens {
-			return fmt.Errorf("it has %d, and %d tokens came", len(calls), tokens)
+		if err == nil && len(calls) < tokens {
+			err = fmt.Errorf("it has %d, and %d tokens came", len(calls), tokens)
 		}
-		return nil
+		return err
 	})
 }

@@ -54,7 +54,7 @@ func story(s *space) {
 	s.pod("p", "a")
 	s.ready("p")
 	pv := s.volume("a")
-	handle := kubectl(s.T, "get", "pv", pv, "-o", "jsonpath={.spec.csi.volumeHandle}")
+	handle := s.handle(pv)
 	var b strings.Builder
 	b.WriteString(s.tell(birth, begun, pv, handle))
 	s.remove("pod", "p")
