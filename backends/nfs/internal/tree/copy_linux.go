@@ -114,7 +114,7 @@ func Copy(ctx context.Context, dst, src, links *Root, o CopyOptions) (Copied, er
 		wg.Go(func() {
 			for t := range c.tasks {
 				c.fail(c.copy(ctx, t))
-				c.fail(c.leave(t.p))
+				c.fail(c.leave(ctx, t.p))
 			}
 		})
 	}
@@ -164,17 +164,21 @@ func (c *copier) walkRoot(ctx context.Context, dst, src *Root) error {
 	if err == nil {
 		err = c.walk(ctx, p, 0)
 	}
-	return errors.Join(err, c.leave(p))
+	return errors.Join(err, c.leave(ctx, p))
 }
 
 // leave ends a use of a directory; the last one completes it, and is a use of the
-// one above.
-func (c *copier) leave(p *pair) error {
+// one above. In a copy that ends early a directory may lack files: it stays shut, and
+// without a default access list, which the next copy's files in it would inherit.
+func (c *copier) leave(ctx context.Context, p *pair) error {
 	for ; p != nil; p = p.up {
 		if p.users.Add(-1) > 0 {
 			return nil
 		}
-		err := c.finish(p)
+		var err error
+		if ctx.Err() == nil {
+			err = c.finish(p)
+		}
 		_, _ = p.src.Close(), p.dst.Close() // nothing was written by them
 		if err != nil {
 			return err
@@ -232,14 +236,14 @@ func (c *copier) entry(ctx context.Context, p *pair, name string, depth int) err
 		case c.tasks <- task{p, name, info}:
 			return nil
 		case <-ctx.Done():
-			return errors.Join(context.Cause(ctx), c.leave(p))
+			return errors.Join(context.Cause(ctx), c.leave(ctx, p))
 		}
 	}
 	sub, err := c.enter(ctx, p, name)
 	if err != nil || sub == nil {
 		return err
 	}
-	return errors.Join(c.walk(ctx, sub, depth+1), c.leave(sub))
+	return errors.Join(c.walk(ctx, sub, depth+1), c.leave(ctx, sub))
 }
 
 // vanished: somebody removed it meanwhile.

@@ -98,8 +98,6 @@ func plant(t testing.TB, dir string, asRoot bool) {
 	}
 }
 
-const accessACL, defaultACL = "system.posix_acl_access", "system.posix_acl_default"
-
 // accessList is an access list as the kernel takes it: tag, permissions and ID of each entry.
 func accessList(entries ...int32) []byte {
 	b := []byte{2, 0, 0, 0}
@@ -231,12 +229,56 @@ func TestCopyResumes(t *testing.T) {
 		if !errors.Is(err, cause) {
 			t.Fatal(err)
 		}
+		shut(t, dst.Name(), src.Name())
 	}
 	same(t, dst.Name(), src.Name())
 	if done, err := Copy(t.Context(), dst, src, links, CopyOptions{}); err != nil || done.Kept == 0 {
 		t.Errorf("again: %+v, %v: want the big file kept", done, err)
 	}
 	same(t, dst.Name(), src.Name())
+}
+
+// shut: a directory of the copy in which something is missing yet is nobody else's, and
+// gives what is made in it no access list.
+func shut(t testing.TB, dst, src string) {
+	t.Helper()
+	have := describe(t, dst)
+	for p := range describe(t, src) {
+		line, up := have[p], have[filepath.Dir(p)]
+		if line == "" && up != "" && (!strings.HasPrefix(up, "mode 40700 ") || strings.Contains(up, defaultACL)) {
+			t.Errorf("%q is missing yet, and its directory is %s", p, up)
+		}
+	}
+}
+
+// TestCopyInheritsNothing: whom the source is shut to, the copy is shut to, whatever the
+// directory lists in which it is made; and attributes that an earlier copy gave to a
+// directory go when the source has them no more.
+func TestCopyInheritsNothing(t *testing.T) {
+	testenv.Root(t)
+	dst, src, links := roots(t)
+	write(t, filepath.Join(src.Name(), "dir/file"), "file")
+	must(t, unix.Mkfifo(filepath.Join(src.Name(), "dir/fifo"), 0o640))
+	must(t, os.Link(filepath.Join(src.Name(), "dir/file"), filepath.Join(src.Name(), "second")))
+	// User 4321 may do everything with what is made there.
+	open := accessList(1, 7, -1, 2, 7, 4321, 4, 5, -1, 0x10, 7, -1, 0x20, 5, -1)
+	for _, d := range []*Root{dst, links} {
+		must(t, unix.Setxattr(d.Name(), defaultACL, open, 0))
+	}
+	old := filepath.Join(dst.Name(), "dir")
+	must(t, os.Mkdir(old, 0o755))
+	for _, name := range []string{"user.left", "trusted.left"} {
+		must(t, unix.Setxattr(old, name, []byte("by an earlier copy"), 0))
+	}
+	if line := describe(t, dst.Name())["dir"]; !strings.Contains(line, accessACL) || !strings.Contains(line, defaultACL) {
+		t.Fatalf("nothing is inherited here: %s", line)
+	}
+	_, err := Copy(t.Context(), dst, src, links, CopyOptions{})
+	must(t, err)
+	same(t, dst.Name(), src.Name())
+	if names, err := unix.Listxattr(old, make([]byte, 100)); err != nil || names != 0 {
+		t.Errorf("the directory has attributes of %d bytes that the source has not (%v)", names, err)
+	}
 }
 
 // TestCopyReplacesWhatIsLeft: what a copy finds at its names and did not make whole is

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"os"
+	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -15,7 +17,7 @@ func (c *copier) dress(dst, src *os.File, info Info) error {
 	if err := again(func() error { return unix.Fchown(fd, int(info.UID), int(info.GID)) }); err != nil {
 		return &os.PathError{Op: "chown", Path: dst.Name(), Err: err}
 	}
-	if err := copyAttributes(dst, src); err != nil {
+	if err := copyAttributes(dst, src, info.Dir()); err != nil {
 		return err
 	}
 	if err := again(func() error { return unix.Fchmod(fd, info.Mode&0o7777) }); err != nil {
@@ -64,7 +66,7 @@ func (c *copier) attributesAt(t task, dir *os.File, name string) error {
 		return err
 	}
 	defer func() { _ = dst.Close() }() // O_PATH
-	return copyAttributes(dst, src)
+	return copyAttributes(dst, src, false)
 }
 
 // notCopied are attributes that the kernel keeps by itself: labels come from the
@@ -73,10 +75,24 @@ func notCopied(name string) bool {
 	return name == "security.selinux" || name == "security.ima" || name == "security.evm"
 }
 
-// copyAttributes copies extended attributes, access lists among them.
-func copyAttributes(dst, src *os.File) error {
+// The access lists of POSIX: who may do what with a file, and what the list of a new
+// file in a directory is (acl(5)).
+const accessACL, defaultACL = "system.posix_acl_access", "system.posix_acl_default"
+
+// removable are attributes that no file has by the kernel's own doing, but for access
+// lists that it inherits.
+func removable(name string) bool {
+	return name == accessACL || name == defaultACL || strings.HasPrefix(name, "user.") || strings.HasPrefix(name, "trusted.")
+}
+
+// copyAttributes makes extended attributes those of src, access lists among them. dst is
+// a new file, or a directory that an earlier copy may have made.
+func copyAttributes(dst, src *os.File, dir bool) error {
 	names, err := attributes(src)
-	if err != nil || len(names) == 0 {
+	if err != nil {
+		return err
+	}
+	if err := dropAttributes(dst, names, dir); err != nil {
 		return err
 	}
 	for _, name := range names {
@@ -92,6 +108,28 @@ func copyAttributes(dst, src *os.File) error {
 		}
 		if err != nil {
 			return &os.PathError{Op: "copy attribute " + name, Path: src.Name(), Err: err}
+		}
+	}
+	return nil
+}
+
+// dropAttributes removes what is not to be kept. A list that dst inherited from the
+// directory above it would open the copy to those whom the source is shut to.
+func dropAttributes(dst *os.File, keep []string, dir bool) error {
+	have := []string{accessACL} // of a new file; no call of an NFS 4 server's, which has none
+	if dir {
+		var err error
+		if have, err = attributes(dst); err != nil {
+			return err
+		}
+	}
+	for _, name := range have {
+		if !removable(name) || slices.Contains(keep, name) {
+			continue
+		}
+		err := unix.Removexattr(procPath(dst), name)
+		if err != nil && !errors.Is(err, unix.ENODATA) && !errors.Is(err, unix.EOPNOTSUPP) {
+			return &os.PathError{Op: "remove attribute " + name, Path: dst.Name(), Err: err}
 		}
 	}
 	return nil
