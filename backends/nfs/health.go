@@ -92,7 +92,7 @@ type usages struct {
 
 type measured struct {
 	bytes int64
-	when  time.Time
+	when  time.Time // when it was begun
 }
 
 func (u *usages) get(id string) (measured, bool) {
@@ -102,13 +102,16 @@ func (u *usages) get(id string) (measured, bool) {
 	return m, ok
 }
 
+// set notes a measurement, unless one that was begun later has ended before it.
 func (u *usages) set(id string, m measured) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.m == nil {
 		u.m = map[string]measured{}
 	}
-	u.m[id] = m
+	if !u.m[id].when.After(m.when) {
+		u.m[id] = m
+	}
 }
 
 func (u *usages) forget(id string) {
@@ -164,12 +167,13 @@ func (b *Backend) measureShare(ctx context.Context, s Share) error {
 
 // measure measures one volume.
 func (b *Backend) measure(ctx context.Context, s Share, key string) error {
+	begun := time.Now()
 	out, err := onShare[lookOut](ctx, b, s, "guard", opUsage, lookIn{b.where(), key})
 	if err != nil || out.Marker == nil || out.Trouble != "" {
 		return err
 	}
 	id := handle{tag: volumeTag, share: s, key: key}.String()
-	b.usage.set(id, measured{out.Bytes, time.Now()})
+	b.usage.set(id, measured{out.Bytes, begun})
 	if out.Bytes > out.Marker.Size && out.Marker.Size > 0 {
 		b.log.Warn("volume holds more than its size", "id", id, "bytes", out.Bytes, "size", out.Marker.Size)
 	}

@@ -4,6 +4,7 @@ import (
 	"os"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/csikit/csikit/backends"
 )
@@ -37,6 +38,22 @@ func TestGuard(t *testing.T) {
 	}
 	f.must(f.delete(v.ID))
 	f.litter()
+}
+
+// TestMeasuredLate: two measurements of a volume, as of the guard's round and of one that
+// was asked for, may end the other way round.
+func TestMeasuredLate(t *testing.T) {
+	var u usages
+	now := time.Now()
+	u.set("v", measured{2, now})
+	u.set("v", measured{1, now.Add(-time.Second)})
+	if m, _ := u.get("v"); m.bytes != 2 {
+		t.Errorf("%d bytes, of the measurement that was begun first", m.bytes)
+	}
+	u.set("v", measured{3, now.Add(time.Second)})
+	if m, _ := u.get("v"); m.bytes != 3 {
+		t.Errorf("%d bytes, and another measurement was begun since", m.bytes)
+	}
 }
 
 // TestMountOptions come from the share, from the class by way of the volume's context,
