@@ -307,11 +307,21 @@ func TestFarMount(t *testing.T) {
 		}
 	})
 	t.Run("never does", func(t *testing.T) {
-		dir, err := ask(t, fast(t, func() error { return errors.New("dead") }), func(string) {})
+		var asked atomic.Bool // a worker that is dead before it has begun mounts nothing anyhow
+		dead := func() error {
+			if !asked.Load() {
+				return nil
+			}
+			return errors.New("dead")
+		}
+		dir, err := ask(t, fast(t, dead), func(string) { asked.Store(true) })
 		if !errors.Is(err, backends.ErrUnavailable) {
 			t.Error(err)
 		}
-		pid, _ := os.ReadFile(dir + "/asked")
+		pid, err := os.ReadFile(dir + "/asked")
+		if err != nil {
+			t.Fatal(err)
+		}
 		if _, err := os.Stat("/proc/" + string(pid)); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("the worker %s may mount still: %v", pid, err)
 		}
