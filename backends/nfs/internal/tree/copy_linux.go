@@ -58,7 +58,8 @@ type Copied struct {
 // copier is a copy at work.
 type copier struct {
 	o     CopyOptions
-	links *os.File // files of several names, by inode
+	links *os.File // files of several names, and directories on their way out
+	dev   uint64   // of the source
 	tasks chan task
 	stop  context.CancelCauseFunc
 
@@ -66,14 +67,7 @@ type copier struct {
 	noReflink                            atomic.Bool
 
 	mu     sync.Mutex
-	linked map[uint64]*linked
-}
-
-// linked is a file of several names, once it is copied.
-type linked struct {
-	once sync.Once
-	info Info
-	err  error
+	linked map[inode]*linked
 }
 
 // pair is a directory of the source and its copy. It gets its mode and times when
@@ -108,18 +102,17 @@ func Copy(ctx context.Context, dst, src, links *Root, o CopyOptions) (Copied, er
 	}
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	c := &copier{o: o, links: links.f, tasks: make(chan task, o.Workers), stop: stop, linked: map[uint64]*linked{}}
+	c := &copier{o: o, links: links.f, tasks: make(chan task, o.Workers), stop: stop, linked: map[inode]*linked{}}
 	var wg sync.WaitGroup
 	for range o.Workers {
 		wg.Go(func() {
 			for t := range c.tasks {
 				c.fail(c.copy(ctx, t))
-				c.fail(c.leave(ctx, t.p))
+				c.leave(ctx, t.p)
 			}
 		})
 	}
-	err := c.walkRoot(ctx, dst, src)
-	c.fail(err)
+	c.fail(c.walkRoot(ctx, dst, src))
 	close(c.tasks)
 	wg.Wait()
 	done := Copied{c.files.Load(), c.bytes.Load(), c.shared.Load(), c.kept.Load(), c.unsteady.Load()}
@@ -156,6 +149,7 @@ func (c *copier) walkRoot(ctx context.Context, dst, src *Root) error {
 	p := &pair{src: s, dst: d}
 	p.users.Store(1)
 	if p.info, err = statOf(s); err == nil {
+		c.dev = p.info.Dev
 		err = c.settled(s.Name(), p.info)
 	}
 	if err == nil {
@@ -164,27 +158,21 @@ func (c *copier) walkRoot(ctx context.Context, dst, src *Root) error {
 	if err == nil {
 		err = c.walk(ctx, p, 0)
 	}
-	return errors.Join(err, c.leave(ctx, p))
+	c.fail(err) // before leave asks
+	c.leave(ctx, p)
+	return err
 }
 
 // leave ends a use of a directory; the last one completes it, and is a use of the
 // one above. In a copy that ends early a directory may lack files: it stays shut, and
 // without a default access list, which the next copy's files in it would inherit.
-func (c *copier) leave(ctx context.Context, p *pair) error {
-	for ; p != nil; p = p.up {
-		if p.users.Add(-1) > 0 {
-			return nil
-		}
-		var err error
+func (c *copier) leave(ctx context.Context, p *pair) {
+	for ; p != nil && p.users.Add(-1) == 0; p = p.up {
 		if ctx.Err() == nil {
-			err = c.finish(p)
+			c.fail(c.finish(p))
 		}
 		_, _ = p.src.Close(), p.dst.Close() // nothing was written by them
-		if err != nil {
-			return err
-		}
 	}
-	return nil
 }
 
 // finish gives a complete directory what the source has.
@@ -236,14 +224,18 @@ func (c *copier) entry(ctx context.Context, p *pair, name string, depth int) err
 		case c.tasks <- task{p, name, info}:
 			return nil
 		case <-ctx.Done():
-			return errors.Join(context.Cause(ctx), c.leave(ctx, p))
+			c.leave(ctx, p)
+			return context.Cause(ctx)
 		}
 	}
 	sub, err := c.enter(ctx, p, name)
 	if err != nil || sub == nil {
 		return err
 	}
-	return errors.Join(c.walk(ctx, sub, depth+1), c.leave(ctx, sub))
+	err = c.walk(ctx, sub, depth+1)
+	c.fail(err) // before leave asks
+	c.leave(ctx, sub)
+	return err
 }
 
 // vanished: somebody removed it meanwhile.
@@ -323,7 +315,7 @@ func (c *copier) prune(ctx context.Context, p *pair) error {
 			if _, err := statAt(int(p.src.Fd()), name); !isGone(err) {
 				continue // what else is wrong with it, its copy says
 			}
-			if err := clearName(ctx, p.dst, name); err != nil {
+			if err := c.clearName(ctx, p.dst, name); err != nil {
 				return err
 			}
 		}
@@ -336,9 +328,10 @@ func (c *copier) prune(ctx context.Context, p *pair) error {
 	}
 }
 
-// clear makes a name of the copy free: what an earlier copy left there, and did not
-// end.
-func clearName(ctx context.Context, dir *os.File, name string) error {
+// clearName makes a name of the copy free: what an earlier copy left there, and did not
+// end. What lies too deep goes through links: in dir it could stay, or meet a file of
+// the copy's.
+func (c *copier) clearName(ctx context.Context, dir *os.File, name string) error {
 	err := again(func() error { return unix.Unlinkat(int(dir.Fd()), name, 0) })
 	switch {
 	case err == nil, errors.Is(err, unix.ENOENT):
@@ -347,11 +340,14 @@ func clearName(ctx context.Context, dir *os.File, name string) error {
 		return &os.PathError{Op: "unlink", Path: dir.Name() + "/" + name, Err: err}
 	}
 	// It was a directory when the copy before this one saw it.
-	m := &remover{root: &Root{f: dir, name: dir.Name()}}
-	if err := m.remove(ctx, dir, name, 0); err != nil {
-		return err
+	m := &remover{root: &Root{f: c.links, name: c.links.Name()}}
+	err = m.remove(ctx, dir, name, 0)
+	for err == nil && len(m.moved) > 0 {
+		last := m.moved[len(m.moved)-1]
+		m.moved = m.moved[:len(m.moved)-1]
+		err = m.remove(ctx, c.links, last, 0)
 	}
-	return m.Err()
+	return errors.Join(err, m.Err())
 }
 
 // copy copies what is no directory.
@@ -364,46 +360,16 @@ func (c *copier) copy(ctx context.Context, t task) error {
 	if t.info.Nlink > 1 {
 		return c.copyLinked(ctx, t)
 	}
-	return c.copyOne(ctx, t, t.p.dst, t.name)
+	_, err := c.copyOne(ctx, t, t.p.dst, t.name)
+	return err
 }
 
 func (c *copier) report() {
 	c.o.Progress("copied " + strconv.FormatInt(c.files.Load(), 10) + " files, " + strconv.FormatInt(c.bytes.Load(), 10) + " bytes")
 }
 
-// copyLinked copies a file of several names once, into links, and links it from
-// there.
-func (c *copier) copyLinked(ctx context.Context, t task) error {
-	c.mu.Lock()
-	l := c.linked[t.info.Ino]
-	if l == nil {
-		l = &linked{info: t.info}
-		c.linked[t.info.Ino] = l
-	}
-	c.mu.Unlock()
-	name := strconv.FormatUint(t.info.Ino, 10)
-	l.once.Do(func() { l.err = c.copyOne(ctx, t, c.links, name) })
-	if l.err != nil {
-		return l.err
-	}
-	if l.info.Mtime != t.info.Mtime || l.info.Size != t.info.Size || l.info.Mode != t.info.Mode {
-		// The inode is another file by now, or was written to.
-		return c.copyOne(ctx, t, t.p.dst, t.name)
-	}
-	if err := clearName(ctx, t.p.dst, t.name); err != nil {
-		return err
-	}
-	err := again(func() error { return unix.Linkat(int(c.links.Fd()), name, int(t.p.dst.Fd()), t.name, 0) })
-	if errors.Is(err, unix.ENOENT) {
-		return nil // its source vanished before it was copied
-	}
-	if err != nil {
-		return &os.LinkError{Op: "link", Old: name, New: t.p.dst.Name() + "/" + t.name, Err: err}
-	}
-	return nil
-}
-
-func (c *copier) copyOne(ctx context.Context, t task, dir *os.File, name string) error {
+// copyOne copies a file to a name. false: it was removed meanwhile.
+func (c *copier) copyOne(ctx context.Context, t task, dir *os.File, name string) (bool, error) {
 	if t.info.Regular() {
 		return c.copyFile(ctx, t, dir, name)
 	}

@@ -34,7 +34,11 @@ func write(t testing.TB, path, content string) {
 // roots are an empty copy, a source and a place for links.
 func roots(t testing.TB) (dst, src, links *Root) {
 	t.Helper()
-	top := t.TempDir()
+	return rootsIn(t, t.TempDir())
+}
+
+func rootsIn(t testing.TB, top string) (dst, src, links *Root) {
+	t.Helper()
 	for _, r := range []struct {
 		name string
 		to   **Root

@@ -27,64 +27,72 @@ const (
 const undelegated = 0o4600
 
 // copyFile copies a regular file.
-func (c *copier) copyFile(ctx context.Context, t task, dir *os.File, name string) error {
+func (c *copier) copyFile(ctx context.Context, t task, dir *os.File, name string) (made bool, err error) {
 	full := t.p.src.Name() + "/" + t.name
 	src, err := openat2(int(t.p.src.Fd()), t.name, full, unix.O_RDONLY|unix.O_NONBLOCK, 0, beneath)
 	switch {
 	case errors.Is(err, unix.EXDEV):
-		return fmt.Errorf("%s: %w", full, ErrMount)
+		return false, fmt.Errorf("%s: %w", full, ErrMount)
 	case errors.Is(err, unix.ELOOP), errors.Is(err, unix.ENXIO): // replaced meanwhile
-		return c.vanished(t.p, t.name, unix.ENOENT)
+		return false, c.vanished(t.p, t.name, unix.ENOENT)
 	case isGone(err):
-		return c.vanished(t.p, t.name, unix.ENOENT)
+		return false, c.vanished(t.p, t.name, unix.ENOENT)
 	case err != nil:
-		return err
+		return false, err
 	}
 	defer func() { _ = src.Close() }() // read only
 	before, err := statOf(src)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if !before.Regular() || before.Ino != t.info.Ino && c.still() {
-		return c.vanished(t.p, t.name, unix.ENOENT)
+		return false, c.vanished(t.p, t.name, unix.ENOENT)
+	}
+	if dir == c.links && before.Ino != t.info.Ino {
+		// Another file was renamed to this name: it is not what the other names are of.
+		_, err := c.copyFile(ctx, t, t.p.dst, t.name)
+		return false, err
 	}
 	if err := c.settled(full, before); err != nil {
-		return err
+		return false, err
 	}
 	if c.whole(dir, name, before) {
 		c.kept.Add(1)
-		return nil
+		return true, nil
 	}
 	for try := 1; ; try++ {
 		after, err := c.fileOnce(ctx, dir, name, src, before)
 		switch {
 		case err != nil:
-			return err
+			return false, err
 		case after == before:
 			c.files.Add(1)
-			return nil
+			return true, nil
 		case c.still():
-			return fmt.Errorf("%s: %w", full, ErrChanged)
+			return false, fmt.Errorf("%s: %w", full, ErrChanged)
 		case try == tries:
 			c.files.Add(1)
 			c.unsteady.Add(1)
-			return nil
+			return true, nil
 		}
 		before = after
 	}
 }
 
-// whole tells whether an earlier copy made the file, and ended.
+// whole tells whether an earlier copy made the file, and ended, and nobody has changed
+// the source since: not its access list either, nor what other names it has. Both are by
+// the clock of one server.
 func (c *copier) whole(dir *os.File, name string, want Info) bool {
 	have, err := statAt(int(dir.Fd()), name)
 	return err == nil && have.Regular() && want.Size >= durable && have.Size == want.Size && have.Mtime == want.Mtime &&
-		have.Mode == want.Mode && have.UID == want.UID && have.GID == want.GID
+		have.Mode == want.Mode && have.UID == want.UID && have.GID == want.GID &&
+		have.Changed().After(want.Changed()) && (have.Nlink == 1 || dir == c.links)
 }
 
 // fileOnce copies the file once, and says what the source was afterwards but for its
 // access time.
 func (c *copier) fileOnce(ctx context.Context, dir *os.File, name string, src *os.File, info Info) (after Info, err error) {
-	if err := clearName(ctx, dir, name); err != nil {
+	if err := c.clearName(ctx, dir, name); err != nil {
 		return Info{}, err
 	}
 	dst, err := openat2(int(dir.Fd()), name, dir.Name()+"/"+name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL, undelegated, beneath)
@@ -96,7 +104,8 @@ func (c *copier) fileOnce(ctx context.Context, dir *os.File, name string, src *o
 		after, err = statOf(src)
 	}
 	if shared && !c.still() {
-		after = info // blocks are shared at one moment
+		// Blocks are shared at one moment; who may read them then must be known.
+		after.Size, after.Blocks, after.Mtime, after.Ctime = info.Size, info.Blocks, info.Mtime, info.Ctime
 	}
 	if err == nil && info.Size >= durable {
 		err = dst.Sync()
@@ -232,30 +241,30 @@ func zeros(b []byte) bool {
 }
 
 // copySpecial makes what has no content of its own.
-func (c *copier) copySpecial(ctx context.Context, t task, dir *os.File, name string) error {
+func (c *copier) copySpecial(ctx context.Context, t task, dir *os.File, name string) (made bool, err error) {
 	if err := c.settled(t.p.src.Name()+"/"+t.name, t.info); err != nil {
-		return err
+		return false, err
 	}
-	if err := clearName(ctx, dir, name); err != nil {
-		return err
+	if err := c.clearName(ctx, dir, name); err != nil {
+		return false, err
 	}
 	fd, full := int(dir.Fd()), dir.Name()+"/"+name
 	if t.info.Mode&unix.S_IFMT == unix.S_IFLNK {
 		target, err := readlink(int(t.p.src.Fd()), t.name)
 		if err != nil {
-			return c.vanished(t.p, t.name, err)
+			return false, c.vanished(t.p, t.name, err)
 		}
 		err = again(func() error { return unix.Symlinkat(target, fd, name) })
 		if err != nil {
-			return &os.PathError{Op: "symlink", Path: full, Err: err}
+			return false, &os.PathError{Op: "symlink", Path: full, Err: err}
 		}
 	} else if err := again(func() error {
 		return unix.Mknodat(fd, name, t.info.Mode&unix.S_IFMT|0o600, int(t.info.Rdev))
 	}); err != nil {
-		return &os.PathError{Op: "mknod", Path: full, Err: err}
+		return false, &os.PathError{Op: "mknod", Path: full, Err: err}
 	}
 	c.files.Add(1)
-	return c.dressAt(t, dir, name)
+	return true, c.dressAt(t, dir, name)
 }
 
 func readlink(dirfd int, name string) (string, error) {

@@ -43,6 +43,7 @@ type remover struct {
 	Removal
 	root     *Root // where what is too deep is moved to
 	deep     int
+	moved    []string // and its names there
 	progress func(string)
 }
 
@@ -158,9 +159,11 @@ func unlink(dirfd int, name string) error {
 func (m *remover) moveUp(dirfd int, name, full string) error {
 	for range 1000 {
 		m.deep++
-		err := renameFree(dirfd, name, m.root.fd(), ".deep."+strconv.Itoa(m.deep))
+		free := ".deep." + strconv.Itoa(m.deep)
+		err := renameFree(dirfd, name, m.root.fd(), free)
 		switch {
 		case err == nil:
+			m.moved = append(m.moved, free)
 			m.Removed++
 			return nil
 		case errors.Is(err, unix.EEXIST):
