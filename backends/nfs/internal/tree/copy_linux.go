@@ -306,9 +306,12 @@ func makeDir(parent *os.File, name string) (d *os.File, old bool, err error) {
 	return nil, false, &os.PathError{Op: "mkdir", Path: full, Err: unix.EEXIST}
 }
 
-// prune removes from a directory that an earlier copy made what its source does not have
-// any more.
+// prune shuts a directory that an earlier copy made, which may have completed it, and
+// removes from it what its source does not have any more.
 func (c *copier) prune(ctx context.Context, p *pair) error {
+	if err := again(func() error { return unix.Fchmod(int(p.dst.Fd()), 0o700) }); err != nil {
+		return &os.PathError{Op: "chmod", Path: p.dst.Name(), Err: err}
+	}
 	for {
 		names, err := p.dst.Readdirnames(batch)
 		for _, name := range names {

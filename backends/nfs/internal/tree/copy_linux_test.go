@@ -46,7 +46,10 @@ func rootsIn(t testing.TB, top string) (dst, src, links *Root) {
 		must(t, os.Mkdir(filepath.Join(top, r.name), 0o700))
 		root, err := Open(filepath.Join(top, r.name))
 		must(t, err)
-		t.Cleanup(func() { _ = root.Close() })
+		t.Cleanup(func() {
+			_ = root.Close()
+			_ = os.Chmod(filepath.Join(top, r.name, "shut"), 0o700) // of plant, if it is there
+		})
 		*r.to = root
 	}
 	return dst, src, links
@@ -60,7 +63,8 @@ func plant(t testing.TB, dir string, asRoot bool) {
 	write(t, at("empty"), "")
 	write(t, at("exec"), "#!/bin/sh\n")
 	must(t, os.Chmod(at("exec"), 0o751|os.ModeSetuid))
-	must(t, os.Mkdir(at("shut"), 0o500))
+	write(t, at("shut/in"), "in")
+	must(t, os.Chmod(at("shut"), 0o500))
 	must(t, os.Link(at("a/b/plain"), at("a/second")))
 	must(t, os.Link(at("a/b/plain"), at("third")))
 	must(t, os.Symlink("/etc/passwd", at("a/absolute")))
@@ -87,8 +91,8 @@ func plant(t testing.TB, dir string, asRoot bool) {
 			break
 		}
 	}
-	// rw- for the owner, r-- for user 4321, --- for the group, rw- at most, r-- for others.
-	acl := accessList(1, 6, -1, 2, 4, 4321, 4, 0, -1, 0x10, 6, -1, 0x20, 4, -1)
+	// rwx for the owner, r-- for user 4321, --- for the group, rw- at most, r-- for others.
+	acl := accessList(1, 7, -1, 2, 4, 4321, 4, 0, -1, 0x10, 6, -1, 0x20, 4, -1)
 	for p, name := range map[string]string{"a/b/plain": accessACL, "a/b": accessACL, "a": defaultACL, "fifo": accessACL} {
 		if err := unix.Setxattr(at(p), name, acl, 0); err != nil {
 			t.Logf("no access lists on %s: %v", dir, err)

@@ -71,18 +71,30 @@ func TestCopyAgainLeavesNothing(t *testing.T) {
 	same(t, dst.Name(), src.Name())
 }
 
-// TestFailedCopyStaysShut: a directory whose walk failed lacks files.
+// TestFailedCopyStaysShut: a directory whose walk failed lacks files, also one that an
+// earlier copy had completed.
 func TestFailedCopyStaysShut(t *testing.T) {
 	testenv.Root(t)
 	dst, src, links := roots(t)
-	mnt := filepath.Join(src.Name(), "dir/mnt")
-	must(t, os.MkdirAll(mnt, 0o755))
-	must(t, unix.Mount("none", mnt, "tmpfs", 0, ""))
-	t.Cleanup(func() { must(t, unix.Unmount(mnt, unix.MNT_DETACH)) })
-	if _, err := Copy(t.Context(), dst, src, links, CopyOptions{}); !errors.Is(err, ErrMount) {
-		t.Fatal(err)
+	for _, dir := range []string{"early", "late"} {
+		mnt := filepath.Join(src.Name(), dir, "mnt")
+		must(t, os.Mkdir(filepath.Dir(mnt), 0o755))
+		if dir == "late" {
+			_, err := Copy(t.Context(), dst, src, links, CopyOptions{})
+			must(t, err)
+		}
+		must(t, os.Mkdir(mnt, 0o755))
+		must(t, unix.Mount("none", mnt, "tmpfs", 0, ""))
+		_, err := Copy(t.Context(), dst, src, links, CopyOptions{})
+		must(t, unix.Unmount(mnt, 0))
+		must(t, os.Remove(mnt))
+		if !errors.Is(err, ErrMount) {
+			t.Fatal(err)
+		}
+		must(t, os.Mkdir(mnt, 0o755))
+		shut(t, dst.Name(), src.Name())
+		must(t, os.Remove(mnt))
 	}
-	shut(t, dst.Name(), src.Name())
 }
 
 // TestCopyAgainOfOtherKinds: what was a file, a directory, a symbolic link or a fifo at
