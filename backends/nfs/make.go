@@ -220,13 +220,14 @@ func (s *site) build(ctx context.Context, in makeIn, m *marker) error {
 		return err
 	}
 	s.step("nfs.make.built")
+	copied := in.From != "" || in.FromSnap != ""
 	if in.Project {
-		if err := s.setProject(m, at); err != nil {
+		if err := s.projectOf(m, at, copied); err != nil {
 			return err
 		}
 	}
 	mode := int64(in.Mode)
-	if in.From != "" || in.FromSnap != "" {
+	if copied {
 		if err := s.fill(ctx, in, m.Key, at); err != nil {
 			return err
 		}
@@ -250,87 +251,6 @@ func (s *site) build(ctx context.Context, in makeIn, m *marker) error {
 	}
 	s.step("nfs.make.known")
 	return nil
-}
-
-// fill copies the source into a new directory.
-func (s *site) fill(ctx context.Context, in makeIn, key, at string) error {
-	src, err := s.source(in)
-	if err != nil {
-		return fmt.Errorf("the source: %w", err)
-	}
-	defer func() { _ = src.Close() }() // read only
-	if _, err = s.copyTree(ctx, src, key, at, time.Time{}); err != nil {
-		return err
-	}
-	// One that was deleted meanwhile may have been half emptied when it was copied.
-	held, err := src.Stat()
-	if err != nil {
-		return err
-	}
-	now, err := s.source(in)
-	if err != nil {
-		return fmt.Errorf("the source, once it was copied: %w", err)
-	}
-	defer func() { _ = now.Close() }() // only looked at
-	if info, err := now.Stat(); err != nil || info.Ino != held.Ino {
-		return unavailable("the source was replaced while it was copied: %w", errors.Join(err, syscall.ESTALE))
-	}
-	return nil
-}
-
-func (s *site) source(in makeIn) (*tree.Root, error) {
-	if in.FromSnap != "" {
-		return s.snapContent(in.FromSnap)
-	}
-	if in.FromKey != "" {
-		if err := s.checkSource(in.FromKey, in.From); err != nil {
-			return nil, err
-		}
-	}
-	return s.root.Sub(in.From)
-}
-
-// checkSource looks whether the directory of a volume is still that volume's.
-func (s *site) checkSource(key, subDir string) error {
-	m, err := s.marker(key)
-	if err != nil {
-		return err
-	}
-	info, err := s.root.Lstat(subDir)
-	if err != nil {
-		return err
-	}
-	if m.State != stateReady || m.SubDir != subDir || !info.Dir() || !s.owns(m, info) {
-		return unavailable("%q is not the directory of its volume any more", subDir)
-	}
-	return nil
-}
-
-// copyTree copies a directory to at; files of several names are kept beside it until
-// it is whole.
-func (s *site) copyTree(ctx context.Context, src *tree.Root, key, at string, still time.Time) (tree.Copied, error) {
-	links := s.at(dirNew, key+".links")
-	if err := s.root.Mkdir(links, 0o700); err != nil && !exists(err) {
-		return tree.Copied{}, err
-	}
-	l, err := s.root.Sub(links)
-	if err != nil {
-		return tree.Copied{}, err
-	}
-	defer func() { _ = l.Close() }() // nothing is written by it
-	dst, err := s.root.Sub(at)
-	if err != nil {
-		return tree.Copied{}, err
-	}
-	defer func() { _ = dst.Close() }() // nothing is written by it
-	done, err := tree.Copy(ctx, dst, src, l, tree.CopyOptions{Progress: s.progress, Step: s.step, Still: still})
-	if err != nil {
-		return done, err
-	}
-	if _, err := l.Clear(ctx, s.progress); err != nil {
-		return done, err
-	}
-	return done, s.root.Rmdir(links)
 }
 
 // place moves a directory that is whole to where it belongs.

@@ -24,6 +24,7 @@ const (
 	fsSetXattr     = 0x401c5820 // FS_IOC_FSSETXATTR
 	projectInherit = 0x200      // FS_XFLAG_PROJINHERIT
 
+	getQuota     = 0x800007 // Q_GETQUOTA
 	setQuota     = 0x800008 // Q_SETQUOTA
 	projectQuota = 2        // PRJQUOTA
 	limitsValid  = 1        // QIF_BLIMITS
@@ -37,8 +38,8 @@ type ifDqblk struct {
 	_                                                                       uint32
 }
 
-// setProject makes a new, empty directory a project of its own with a limit.
-func (s *site) setProject(m *marker, at string) error {
+// setProject makes new, empty directories a project of their own with a limit.
+func (s *site) setProject(m *marker, dirs ...string) error {
 	if m.Project == 0 {
 		id, err := s.takeProject(m.Key)
 		if err != nil {
@@ -50,7 +51,17 @@ func (s *site) setProject(m *marker, at string) error {
 		}
 		s.step("nfs.project.taken")
 	}
-	d, err := s.root.File(at)
+	for _, dir := range dirs {
+		if err := s.inheritProject(m.Project, dir); err != nil {
+			return err
+		}
+	}
+	return s.limitProject(m)
+}
+
+// inheritProject has what is made in a directory belong to a project.
+func (s *site) inheritProject(id uint32, dir string) error {
+	d, err := s.root.File(dir)
 	if err != nil {
 		return err
 	}
@@ -59,11 +70,11 @@ func (s *site) setProject(m *marker, at string) error {
 	if err := ioctl(d, fsGetXattr, &x); err != nil {
 		return noProjects(err)
 	}
-	x.project, x.xflags = m.Project, x.xflags|projectInherit
+	x.project, x.xflags = id, x.xflags|projectInherit
 	if err := ioctl(d, fsSetXattr, &x); err != nil {
 		return noProjects(err)
 	}
-	return s.limitProject(m)
+	return nil
 }
 
 func ioctl(f *os.File, op uintptr, x *fsxattr) error {
@@ -101,20 +112,42 @@ func (s *site) setLimit(project uint32, size int64) error {
 	return nil
 }
 
-// takeProject finds an ID that no other volume of this installation has.
+// usedProject tells whether files belong to a project: of what was archived or retained,
+// or lies in the trash, or of somebody else. They would count for a new volume.
+func (s *site) usedProject(id uint32) (bool, error) {
+	d, err := s.root.File(".")
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = d.Close() }() // read only
+	var q ifDqblk
+	_, _, e := unix.Syscall6(unix.SYS_QUOTACTL_FD, d.Fd(), getQuota<<8|projectQuota, uintptr(id), uintptr(unsafe.Pointer(&q)), 0, 0)
+	switch {
+	case e == unix.ENOENT:
+		return false, nil // xfs has never heard of it
+	case e != 0:
+		return false, noProjects(e)
+	}
+	return q.space > 0 || q.inodes > 0, nil
+}
+
+// takeProject finds an ID that no other volume of this installation has, and no file.
 func (s *site) takeProject(key string) (uint32, error) {
 	const first, tries = 1 << 20, 1000
 	at := crc32.ChecksumIEEE([]byte(key))>>1 | first
 	for i := range uint32(tries) {
 		id := at + i
-		err := s.writeNew(projectPath(id), claim{Version: 1, Path: strconv.FormatUint(uint64(id), 10), Key: key})
-		if err == nil {
-			return id, nil
+		used, err := s.usedProject(id)
+		if err == nil && !used {
+			err = s.writeNew(projectPath(id), claim{Version: 1, Path: strconv.FormatUint(uint64(id), 10), Key: key})
+			if err == nil {
+				return id, nil
+			}
 		}
-		var c claim
-		if !exists(err) {
+		if err != nil && !exists(err) {
 			return 0, err
 		}
+		var c claim
 		if err := s.read(projectPath(id), &c); err == nil && c.Key == key {
 			return id, nil // of a try that did not end
 		}

@@ -9,7 +9,7 @@ import (
 )
 
 // Project quota is Linux's.
-func (s *site) setProject(*marker, string) error { return s.limitProject(nil) }
+func (s *site) setProject(*marker, ...string) error { return s.limitProject(nil) }
 
 func (s *site) limitProject(*marker) error {
 	return fmt.Errorf("%w: project quota", backends.ErrUnsupported)

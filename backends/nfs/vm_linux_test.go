@@ -333,16 +333,35 @@ func projectQuotaOf(t *testing.T, on string) {
 		t.Errorf("%d, %v", size, err)
 	}
 	f.must(f.fill("pv/data", 20))
+	f.must(os.Link(f.at("pv/data"), f.at("pv/second")))
 	s := f.ready(f.snapshot("s", v.ID).ID)
 	req = request("restored")
 	req.Size = 32 << 20
 	_, err = f.b.RestoreSnapshot(t.Context(), *s, req)
 	f.must(err)
+	data, err := os.Stat(f.at("restored/data"))
+	f.must(err)
+	if second, err := os.Stat(f.at("restored/second")); err != nil || !os.SameFile(data, second) {
+		t.Errorf("two names of one file are not in the copy: %v", err)
+	}
 	if err := f.fill("restored/more", 20); !errors.Is(err, syscall.EDQUOT) {
 		t.Errorf("20 MiB beside 20 in 32: %v", err)
 	}
 	f.must(f.delete(v.ID))
+	f.projectIsOwn()
 	f.must(f.delete(handle{tag: volumeTag, share: f.b.o.Shares[0], key: keyOf("restored")}.String()))
 	f.must(f.b.DeleteSnapshot(t.Context(), backends.DeleteSnapshotRequest{ID: s.ID}))
-	f.litter()
+	f.litter(dirKept)
+}
+
+// projectIsOwn: what was archived does not count for the next volume of its name.
+func (f *fixture) projectIsOwn() {
+	req := request("again", paramOnDelete, onDeleteArchive)
+	req.Size = 16 << 20
+	for range 2 {
+		v, err := f.b.CreateVolume(f.Context(), req)
+		f.must(err)
+		f.must(f.fill("again/data", 10))
+		f.must(f.delete(v.ID))
+	}
 }
