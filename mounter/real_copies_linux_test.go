@@ -3,8 +3,8 @@ package mounter_test
 import (
 	"context"
 	"os"
-	"os/exec"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/csikit/csikit/backends"
@@ -118,7 +118,8 @@ func TestRealSameDiskTwice(t *testing.T) {
 			r.stage("v", "")
 			// AttachLoop refuses this.
 			second := strings.TrimSpace(run(t, "losetup", "-f", "--show", n.file("v")))
-			t.Cleanup(func() { _ = exec.Command("losetup", "-d", second).Run() })
+			detach := sync.OnceFunc(func() { run(t, "losetup", "-d", second) })
+			t.Cleanup(detach) // not twice: by then it may be another test's
 			before := r.Volumes()
 			w := &pathNode{path: second}
 			e, err := mounter.New(w, &mounter.Options{StateDir: r.path("other"), AllowVolatileState: true})
@@ -130,7 +131,7 @@ func TestRealSameDiskTwice(t *testing.T) {
 				t.Error("mounted")
 			}
 			must(t, e.Close())
-			run(t, "losetup", "-d", second)
+			detach()
 			r.unstage("v")
 			r.gone("v")
 			r.checked("v", fsType)

@@ -284,12 +284,7 @@ func (m *realMachine) Detaches(t *rapid.T) {
 		return
 	}
 	for _, l := range m.loops(t, v) {
-		f, err := os.OpenFile(l.Path, os.O_RDWR|unix.O_CLOEXEC, 0)
-		if err != nil {
-			continue // read-only by now
-		}
-		err = unix.IoctlSetInt(int(f.Fd()), unix.LOOP_CLR_FD, 0)
-		if err := errors.Join(err, f.Close()); err != nil {
+		if err := blockdev.DetachLoop(context.Background(), l.Path, l.Dev, l.Ino); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -102,7 +102,11 @@ func leftLoops(dir string) error {
 			left = append(left, err)
 			continue
 		}
-		left = append(left, unix.IoctlSetInt(int(d.Fd()), unix.LOOP_CLR_FD, 0), d.Close())
+		// While it is open it stays on its file; before that it may have become another's.
+		if now, err := os.ReadFile(f); err == nil && string(now) == string(b) {
+			left = append(left, unix.IoctlSetInt(int(d.Fd()), unix.LOOP_CLR_FD, 0))
+		}
+		left = append(left, d.Close())
 	}
 	return errors.Join(left...)
 }

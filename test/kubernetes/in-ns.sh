@@ -45,9 +45,9 @@ while :; do wait $u; rc=$?; kill -0 $u 2>/dev/null || break; done
 # Cgroups of our pods alone: an empty one of another cluster's may be about to get its first process.
 for pod in "$WORK"/var/lib/kubelet/pods/*; do find /sys/fs/cgroup -depth -type d -path "*/kubepods*/*pod${pod##*/}*" -exec rmdir {} + 2>/dev/null; done
 rmdir /sys/fs/cgroup/{,*/}kubepods/{besteffort,burstable} /sys/fs/cgroup/{,*/}kubepods 2>/dev/null
-# By inode: the mounts that gave the backing files their names are gone.
-files=$(find "$WORK/srv" -type f -name img -printf '%i\n' 2>/dev/null)
-for l in $(losetup -n -l -O NAME,BACK-INO 2>/dev/null | awk '{print $1":"$2}'); do
+# By device and inode: the mounts that gave the backing files their names are gone.
+files=$(find "$WORK/srv" -type f -name img -printf '%D %i\n' 2>/dev/null | while read -r d i; do echo "$((d >> 8 & 0xfff)):$((d & 0xff | d >> 12 & 0xfff00)):$i"; done)
+for l in $(losetup -n -l -O NAME,BACK-MAJ:MIN,BACK-INO 2>/dev/null | awk '{print $1":"$2":"$3}'); do
   case $'\n'$files$'\n' in *$'\n'"${l#*:}"$'\n'*)
     d=${l%%:*}; echo "in-ns: a loop device was left: $d" >&2; [ $rc = 0 ] && rc=9
     for m in "/sys/block/${d##*/}/holders"/dm-*; do [ ! -e "$m/dm/name" ] || cryptsetup close "$(cat "$m/dm/name")"; done # LUKS
