@@ -63,7 +63,7 @@ func reserve(ctx context.Context, dst, src *os.File) error {
 		return err
 	}
 	for off, end, err := sparse.Segment(src, 0); ; off, end, err = sparse.Segment(src, end) {
-		if err != nil || off >= fi.Size() {
+		if err != nil || off == end || off >= fi.Size() {
 			return err
 		}
 		if err := ctx.Err(); err != nil {

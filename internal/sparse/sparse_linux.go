@@ -3,6 +3,7 @@ package sparse
 import (
 	"context"
 	"errors"
+	"io"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -71,8 +72,11 @@ func Copy(ctx context.Context, dst, src *os.File, from int64, each func(done, si
 	}
 	buf := make([]byte, min(piece, size))
 	for off, end, err := Segment(src, from); ; off, end, err = Segment(src, end) {
-		if err != nil || off >= size {
+		switch {
+		case err != nil || off >= size:
 			return err
+		case off == end:
+			return &os.PathError{Op: "copy", Path: src.Name(), Err: io.ErrUnexpectedEOF} // it was cut short
 		}
 		for off < end {
 			if ctx.Err() != nil {
@@ -103,18 +107,25 @@ func copyAt(dst, src *os.File, buf []byte, off int64) (int64, error) {
 }
 
 // Segment is the next range of f that is no hole, from off on; both are the
-// file's end when there is none.
+// file's end when there is none, also where that was further away before. A range
+// that is not empty has something of f beyond off, so that who goes on from its end
+// comes to an end.
 func Segment(f *os.File, off int64) (start, end int64, err error) {
-	start, err = seek(f, off, unix.SEEK_DATA)
-	if err != nil || start < 0 {
-		fi, statErr := f.Stat()
-		if err = errors.Join(err, statErr); err != nil {
-			return 0, 0, err
+	for {
+		start, err = seek(f, off, unix.SEEK_DATA)
+		if err != nil || start < 0 {
+			fi, statErr := f.Stat()
+			if err = errors.Join(err, statErr); err != nil {
+				return 0, 0, err
+			}
+			return fi.Size(), fi.Size(), nil
 		}
-		return fi.Size(), fi.Size(), nil
+		end, err = seek(f, start, unix.SEEK_HOLE)
+		if err != nil || end > start {
+			return start, end, err
+		}
+		// Between the two looks it was cut short, or a hole was made.
 	}
-	end, err = seek(f, start, unix.SEEK_HOLE)
-	return start, end, err
 }
 
 // seek is lseek(2); -1: beyond the last data.

@@ -326,6 +326,50 @@ func TestCopyOfWhatChanges(t *testing.T) {
 	}
 }
 
+// TestCopyOfWhatIsCutShort ends, wherever the cut is: with what is left of the file, or,
+// where nothing may change, without.
+func TestCopyOfWhatIsCutShort(t *testing.T) {
+	for _, left := range []int64{0, 1000, 1 << 20, 2<<20 + 1} {
+		for _, still := range []bool{false, true} {
+			dst, src, links := roots(t)
+			file := filepath.Join(src.Name(), "file")
+			write(t, file, strings.Repeat("x", 3<<20))
+			o := CopyOptions{Workers: 1}
+			if still {
+				o.Still = time.Now()
+			}
+			var cut bool
+			o.Progress = func(string) {
+				if !cut { // behind its first piece
+					cut = true
+					must(t, os.Truncate(file, left))
+				}
+			}
+			var done Copied
+			ended := make(chan error, 1)
+			go func() {
+				var err error
+				done, err = Copy(t.Context(), dst, src, links, o)
+				ended <- err
+			}()
+			select {
+			case err := <-ended:
+				if done.Shared > 0 {
+					t.Skip("files share blocks here: they are copied at one moment")
+				}
+				if errors.Is(err, ErrChanged) != still || !still && err != nil {
+					t.Errorf("cut to %d bytes, still %v: %v", left, still, err)
+				}
+			case <-time.After(time.Minute):
+				t.Fatalf("cut to %d bytes, still %v: the copy does not end", left, still)
+			}
+			if !still {
+				same(t, dst.Name(), src.Name())
+			}
+		}
+	}
+}
+
 // TestCopyIsOfOneMoment: what was written after another file was copied, and before its
 // own turn, is of a later moment, though nothing changes while it is copied.
 func TestCopyIsOfOneMoment(t *testing.T) {

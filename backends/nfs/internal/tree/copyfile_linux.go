@@ -143,7 +143,7 @@ func (c *copier) segments(ctx context.Context, dst, src *os.File, info Info) err
 		return err
 	}
 	for off, end, err := sparse.Segment(src, 0); ; off, end, err = sparse.Segment(src, end) {
-		if err != nil || off >= info.Size {
+		if err != nil || off == end || off >= info.Size { // the source may have been cut short
 			return err
 		}
 		end = min(end, info.Size)
