@@ -22,6 +22,10 @@ func TestMain(m *testing.M) { testenv.Main(m) }
 func script(t *testing.T, text string) string {
 	t.Helper()
 	dir := t.TempDir()
+	// With its first pipe the Go runtime opens what it waits by, for good.
+	for _, end := range pipe(t) {
+		_ = end.Close() // nothing was written
+	}
 	goroutines, fds := runtime.NumGoroutine(), openFiles()
 	t.Cleanup(func() {
 		eventually(t, "no process, goroutine or descriptor left", func() bool {
@@ -33,6 +37,15 @@ func script(t *testing.T, text string) string {
 		t.Fatal(err)
 	}
 	return p
+}
+
+func pipe(t *testing.T) [2]*os.File {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return [2]*os.File{r, w}
 }
 
 // eventually waits for what another process brings about.

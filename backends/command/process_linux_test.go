@@ -53,7 +53,7 @@ func TestFrozenProcess(t *testing.T) {
 	}
 	state("THAWED")
 	eventually(t, "the breaker closes", func() bool { return len(r.Stuck()) == 0 })
-	cmd.Idle = 50 * time.Millisecond
+	cmd.Idle, r.reap = 50*time.Millisecond, time.Minute // what can be killed has time to end
 	if _, err := r.Run(t.Context(), cmd); !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, backends.ErrUnavailable) {
 		t.Errorf("got %v", err)
 	}
