@@ -58,7 +58,7 @@ type Copied struct {
 // copier is a copy at work.
 type copier struct {
 	o     CopyOptions
-	links *os.File // files of several names, and directories on their way out
+	links *os.File // files that the next attempt may keep, or of several names
 	dev   uint64   // of the source
 	tasks chan task
 	stop  context.CancelCauseFunc
@@ -88,8 +88,8 @@ type task struct {
 // Copy makes dst, a directory, what src is: files with their holes, owners, modes,
 // times, extended attributes and hard links; symbolic links, fifos, sockets and
 // devices. links is an empty directory on the file system of dst, or what an earlier
-// Copy of the same left there. What dst has already is kept where it is certainly
-// whole, and made anew elsewhere; what src has no more is removed.
+// Copy of the same left there: what is whole in it is kept, and its names are in dst,
+// too, until the caller clears it. All else is made anew; what src has no more is removed.
 func Copy(ctx context.Context, dst, src, links *Root, o CopyOptions) (Copied, error) {
 	if o.Workers <= 0 {
 		o.Workers = 8
@@ -201,41 +201,60 @@ func (c *copier) walk(ctx context.Context, p *pair, depth int) error {
 				return err
 			}
 		}
-		if errors.Is(err, io.EOF) || err == nil && len(names) == 0 {
+		switch {
+		case errors.Is(err, io.EOF) || err == nil && len(names) == 0:
 			return nil
-		}
-		if err != nil {
+		case isGone(err):
+			return c.vanished(p, ".", err)
+		case err != nil:
 			return err
 		}
 	}
 }
 
+// entry copies what a name is of. Where something else, or nothing, is found a moment
+// later, it looks again: rename(2) leaves no moment without one of the two.
 func (c *copier) entry(ctx context.Context, p *pair, name string, depth int) error {
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	info, err := statAt(int(p.src.Fd()), name)
-	if err != nil {
-		return c.vanished(p, name, err)
-	}
-	if !info.Dir() {
-		p.users.Add(1)
-		select {
-		case c.tasks <- task{p, name, info}:
-			return nil
-		case <-ctx.Done():
-			c.leave(ctx, p)
+	for range tries {
+		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
+		info, err := statAt(int(p.src.Fd()), name)
+		if err != nil {
+			return c.vanished(p, name, err)
+		}
+		if !info.Dir() {
+			return c.hand(ctx, task{p, name, info})
+		}
+		sub, err := c.enter(ctx, p, name)
+		if err != nil {
+			return err
+		}
+		if sub != nil {
+			err = c.walk(ctx, sub, depth+1)
+			c.fail(err) // before leave asks
+			c.leave(ctx, sub)
+			return err
+		}
 	}
-	sub, err := c.enter(ctx, p, name)
-	if err != nil || sub == nil {
-		return err
+	return unsettled(p, name)
+}
+
+// hand gives a file to the workers.
+func (c *copier) hand(ctx context.Context, t task) error {
+	t.p.users.Add(1)
+	select {
+	case c.tasks <- t:
+		return nil
+	case <-ctx.Done():
+		c.leave(ctx, t.p)
+		return context.Cause(ctx)
 	}
-	err = c.walk(ctx, sub, depth+1)
-	c.fail(err) // before leave asks
-	c.leave(ctx, sub)
-	return err
+}
+
+// unsettled is a name that is of something else each time. The next attempt may see it.
+func unsettled(p *pair, name string) error {
+	return &os.PathError{Op: "copy", Path: p.src.Name() + "/" + name, Err: unix.ESTALE}
 }
 
 // vanished: somebody removed it meanwhile.
@@ -286,73 +305,6 @@ func (c *copier) enter(ctx context.Context, p *pair, name string) (*pair, error)
 // isGone tells what a name that was just seen says when somebody has removed it.
 func isGone(err error) bool { return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESTALE) }
 
-// makeDir makes a directory, or takes the one that an earlier copy made.
-func makeDir(parent *os.File, name string) (d *os.File, old bool, err error) {
-	fd, full := int(parent.Fd()), parent.Name()+"/"+name
-	for range 2 {
-		err := again(func() error { return unix.Mkdirat(fd, name, 0o700) })
-		old = err != nil
-		if err != nil && !errors.Is(err, unix.EEXIST) {
-			return nil, false, &os.PathError{Op: "mkdir", Path: full, Err: err}
-		}
-		d, err := openat2(fd, name, full, unix.O_RDONLY|unix.O_DIRECTORY, 0, beneath)
-		if !errors.Is(err, unix.ENOTDIR) && !errors.Is(err, unix.ELOOP) {
-			return d, old, err
-		}
-		if err := again(func() error { return unix.Unlinkat(fd, name, 0) }); err != nil {
-			return nil, false, &os.PathError{Op: "unlink", Path: full, Err: err}
-		}
-	}
-	return nil, false, &os.PathError{Op: "mkdir", Path: full, Err: unix.EEXIST}
-}
-
-// prune shuts a directory that an earlier copy made, which may have completed it, and
-// removes from it what its source does not have any more.
-func (c *copier) prune(ctx context.Context, p *pair) error {
-	if err := again(func() error { return unix.Fchmod(int(p.dst.Fd()), 0o700) }); err != nil {
-		return &os.PathError{Op: "chmod", Path: p.dst.Name(), Err: err}
-	}
-	for {
-		names, err := p.dst.Readdirnames(batch)
-		for _, name := range names {
-			if _, err := statAt(int(p.src.Fd()), name); !isGone(err) {
-				continue // what else is wrong with it, its copy says
-			}
-			if err := c.clearName(ctx, p.dst, name); err != nil {
-				return err
-			}
-		}
-		if errors.Is(err, io.EOF) || err == nil && len(names) == 0 {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-	}
-}
-
-// clearName makes a name of the copy free: what an earlier copy left there, and did not
-// end. What lies too deep goes through links: in dir it could stay, or meet a file of
-// the copy's.
-func (c *copier) clearName(ctx context.Context, dir *os.File, name string) error {
-	err := again(func() error { return unix.Unlinkat(int(dir.Fd()), name, 0) })
-	switch {
-	case err == nil, errors.Is(err, unix.ENOENT):
-		return nil
-	case !errors.Is(err, unix.EISDIR) && !errors.Is(err, unix.EPERM):
-		return &os.PathError{Op: "unlink", Path: dir.Name() + "/" + name, Err: err}
-	}
-	// It was a directory when the copy before this one saw it.
-	m := &remover{root: &Root{f: c.links, name: c.links.Name()}}
-	err = m.remove(ctx, dir, name, 0)
-	for err == nil && len(m.moved) > 0 {
-		last := m.moved[len(m.moved)-1]
-		m.moved = m.moved[:len(m.moved)-1]
-		err = m.remove(ctx, c.links, last, 0)
-	}
-	return errors.Join(err, m.Err())
-}
-
 // copy copies what is no directory.
 func (c *copier) copy(ctx context.Context, t task) error {
 	if ctx.Err() != nil {
@@ -360,18 +312,34 @@ func (c *copier) copy(ctx context.Context, t task) error {
 	}
 	c.o.Step("nfs.copy.file")
 	defer c.report()
-	if t.info.Nlink > 1 {
+	for range tries {
+		made, err := c.copyName(ctx, t)
+		if err != nil || made {
+			return err
+		}
+		if t.info, err = statAt(int(t.p.src.Fd()), t.name); err != nil {
+			return c.vanished(t.p, t.name, err)
+		}
+		if t.info.Dir() {
+			break // which the walk has passed
+		}
+	}
+	return unsettled(t.p, t.name)
+}
+
+// copyName copies a file. false: something else, or nothing, has its name by now.
+func (c *copier) copyName(ctx context.Context, t task) (made bool, err error) {
+	if t.info.Nlink > 1 || t.info.Regular() && t.info.Size >= durable {
 		return c.copyLinked(ctx, t)
 	}
-	_, err := c.copyOne(ctx, t, t.p.dst, t.name)
-	return err
+	return c.copyOne(ctx, t, t.p.dst, t.name)
 }
 
 func (c *copier) report() {
 	c.o.Progress("copied " + strconv.FormatInt(c.files.Load(), 10) + " files, " + strconv.FormatInt(c.bytes.Load(), 10) + " bytes")
 }
 
-// copyOne copies a file to a name. false: it was removed meanwhile.
+// copyOne is copyName to a name of the copy.
 func (c *copier) copyOne(ctx context.Context, t task, dir *os.File, name string) (bool, error) {
 	if t.info.Regular() {
 		return c.copyFile(ctx, t, dir, name)

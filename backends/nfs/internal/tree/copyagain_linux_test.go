@@ -55,6 +55,26 @@ func TestCopyAgainOfWhatChanged(t *testing.T) {
 	}
 }
 
+// TestCopyAgainOfOtherDirectory: a file of the old name, size, time, mode and owner is
+// another one, and was not changed, where its directory was replaced.
+func TestCopyAgainOfOtherDirectory(t *testing.T) {
+	dst, src, links := roots(t)
+	one, two := filepath.Join(src.Name(), "one"), filepath.Join(src.Name(), "two")
+	write(t, one+"/file", strings.Repeat("1", durable))
+	write(t, two+"/file", strings.Repeat("2", durable))
+	sameTimes(t, two+"/file", one+"/file")
+	_, err := Copy(t.Context(), dst, src, links, CopyOptions{})
+	must(t, err)
+	must(t, os.RemoveAll(one))
+	must(t, os.Rename(two, one))
+	done, err := Copy(t.Context(), dst, src, links, CopyOptions{})
+	must(t, err)
+	same(t, dst.Name(), src.Name())
+	if done.Kept != 1 {
+		t.Errorf("%d files kept", done.Kept)
+	}
+}
+
 // TestCopyAgainLeavesNothing: a directory that the source has no more is not in the copy,
 // however deep it is, and a file of the copy is not taken for a part of it.
 func TestCopyAgainLeavesNothing(t *testing.T) {

@@ -49,14 +49,12 @@ func (c *copier) copyFile(ctx context.Context, t task, dir *os.File, name string
 		return false, c.vanished(t.p, t.name, unix.ENOENT)
 	}
 	if dir == c.links && before.Ino != t.info.Ino {
-		// Another file was renamed to this name: it is not what the other names are of.
-		_, err := c.copyFile(ctx, t, t.p.dst, t.name)
-		return false, err
+		return false, nil // what was renamed to this name is not what the other names are of
 	}
 	if err := c.settled(full, before); err != nil {
 		return false, err
 	}
-	if c.whole(dir, name, before) {
+	if dir == c.links && c.whole(name, before) {
 		c.kept.Add(1)
 		return true, nil
 	}
@@ -79,14 +77,12 @@ func (c *copier) copyFile(ctx context.Context, t task, dir *os.File, name string
 	}
 }
 
-// whole tells whether an earlier copy made the file, and ended, and nobody has changed
-// the source since: not its access list either, nor what other names it has. Both are by
-// the clock of one server.
-func (c *copier) whole(dir *os.File, name string, want Info) bool {
-	have, err := statAt(int(dir.Fd()), name)
+// whole tells whether an earlier copy made the file, and ended. That nobody has changed
+// the source since, and that it is the same, its name in links says.
+func (c *copier) whole(name string, want Info) bool {
+	have, err := statAt(int(c.links.Fd()), name)
 	return err == nil && have.Regular() && want.Size >= durable && have.Size == want.Size && have.Mtime == want.Mtime &&
-		have.Mode == want.Mode && have.UID == want.UID && have.GID == want.GID &&
-		have.Changed().After(want.Changed()) && (have.Nlink == 1 || dir == c.links)
+		have.Mode == want.Mode && have.UID == want.UID && have.GID == want.GID
 }
 
 // fileOnce copies the file once, and says what the source was afterwards but for its
@@ -251,8 +247,14 @@ func (c *copier) copySpecial(ctx context.Context, t task, dir *os.File, name str
 	fd, full := int(dir.Fd()), dir.Name()+"/"+name
 	if t.info.Mode&unix.S_IFMT == unix.S_IFLNK {
 		target, err := readlink(int(t.p.src.Fd()), t.name)
+		if errors.Is(err, unix.EINVAL) {
+			err = unix.ENOENT // it is no link any more
+		}
 		if err != nil {
 			return false, c.vanished(t.p, t.name, err)
+		}
+		if now, err := statAt(int(t.p.src.Fd()), t.name); err != nil || now.Ino != t.info.Ino {
+			return false, c.vanished(t.p, t.name, unix.ENOENT) // or another one
 		}
 		err = again(func() error { return unix.Symlinkat(target, fd, name) })
 		if err != nil {

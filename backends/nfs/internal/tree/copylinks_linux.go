@@ -2,6 +2,7 @@ package tree
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -14,7 +15,7 @@ import (
 // mount points.
 type inode struct{ dev, ino uint64 }
 
-// linked is a file of several names, copied by the first of them that is still there.
+// linked is a file in links, copied by the first of its names that is still there.
 type linked struct {
 	mu   sync.Mutex
 	name string // in links
@@ -22,31 +23,32 @@ type linked struct {
 	info Info
 }
 
-// copyLinked copies a file of several names once, into links, and links it from
-// there.
-func (c *copier) copyLinked(ctx context.Context, t task) error {
+// copyLinked copies a file once, into links, and links it from there to its names.
+func (c *copier) copyLinked(ctx context.Context, t task) (made bool, err error) {
 	l := c.linkedOf(t.info)
-	made, err := c.firstName(ctx, t, l)
-	if err != nil || !made {
-		return err // the next name copies it
+	if made, err := c.firstName(ctx, t, l); err != nil || !made {
+		return false, err // the next name copies it
 	}
 	if l.info.Mtime != t.info.Mtime || l.info.Size != t.info.Size || l.info.Mode != t.info.Mode {
 		// The inode is another file by now, or was written to.
-		_, err := c.copyOne(ctx, t, t.p.dst, t.name)
-		return err
+		return c.copyOne(ctx, t, t.p.dst, t.name)
 	}
 	if err := c.clearName(ctx, t.p.dst, t.name); err != nil {
-		return err
+		return false, err
 	}
 	err = again(func() error { return unix.Linkat(int(c.links.Fd()), l.name, int(t.p.dst.Fd()), t.name, 0) })
-	if err != nil {
-		return &os.LinkError{Op: "link", Old: l.name, New: t.p.dst.Name() + "/" + t.name, Err: err}
+	if err != nil && (t.info.Nlink == 1 || errors.Is(err, unix.EMLINK) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EOPNOTSUPP)) {
+		return c.copyOne(ctx, t, t.p.dst, t.name) // no more names, or no file has two here
 	}
-	return nil
+	if err != nil {
+		return false, &os.LinkError{Op: "link", Old: l.name, New: t.p.dst.Name() + "/" + t.name, Err: err}
+	}
+	return true, nil
 }
 
-// linkedOf finds the file in the table. Its name in links says when it was changed last:
-// links to it change the times of the copy, which whole cannot go by.
+// linkedOf finds the file in the table. Its name in links says which one it is, and when
+// it was changed last: one of the same size and time may be another, or have another
+// access list.
 func (c *copier) linkedOf(i Info) *linked {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -62,8 +64,8 @@ func (c *copier) linkedOf(i Info) *linked {
 	return l
 }
 
-// firstName copies the file into links, unless another name has. false: this name was
-// removed meanwhile.
+// firstName copies the file into links, unless another name has. false: this name is not
+// the file's any more.
 func (c *copier) firstName(ctx context.Context, t task, l *linked) (bool, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -63,6 +63,29 @@ func TestCopyOfNameThatIsReplaced(t *testing.T) {
 	same(t, dst.Name(), src.Name())
 }
 
+// TestCopyOfOtherKindsMeanwhile: what replaces a file, a link or a directory by rename(2)
+// is in the copy in its place.
+func TestCopyOfOtherKindsMeanwhile(t *testing.T) {
+	file := func(p string) { write(t, p, "a file") }
+	link := func(p string) { must(t, os.Symlink("nowhere", p)) }
+	for name, kinds := range map[string][2]func(string){"file": {file, link}, "link": {link, file}} {
+		t.Run(name, func(t *testing.T) {
+			dst, src, links := roots(t)
+			p, other := filepath.Join(src.Name(), "name"), filepath.Join(filepath.Dir(src.Name()), "other")
+			kinds[0](p)
+			kinds[1](other)
+			before, err := src.Stat()
+			must(t, err)
+			_, err = Copy(t.Context(), dst, src, links, CopyOptions{Step: atFirst(func() {
+				must(t, os.Rename(other, p))
+				must(t, unix.UtimesNanoAt(unix.AT_FDCWD, src.Name(), []unix.Timespec{before.Atime, before.Mtime}, 0))
+			})})
+			must(t, err)
+			same(t, dst.Name(), src.Name())
+		})
+	}
+}
+
 // TestCopyOfNamesThatPart: two names of one file that are two files by the next attempt,
 // of the same size and time, are two in the copy.
 func TestCopyOfNamesThatPart(t *testing.T) {

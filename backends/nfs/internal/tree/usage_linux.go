@@ -14,7 +14,7 @@ import (
 // mounted inside not at all. Directories that go deeper than a copy does are left
 // out.
 func (r *Root) Usage(ctx context.Context, progress func(string)) (int64, error) {
-	u := &usage{seen: map[uint64]bool{}, progress: progress}
+	u := &usage{seen: map[inode]bool{}, progress: progress}
 	d, err := r.open(".", unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return 0, err
@@ -26,7 +26,7 @@ func (r *Root) Usage(ctx context.Context, progress func(string)) (int64, error) 
 
 type usage struct {
 	bytes, files int64
-	seen         map[uint64]bool // files of several names
+	seen         map[inode]bool // files of several names
 	progress     func(string)
 }
 
@@ -77,10 +77,11 @@ func (u *usage) entry(ctx context.Context, d *os.File, name string, depth int) e
 		}
 	}
 	if i.Nlink > 1 && !i.Dir() {
-		if u.seen[i.Ino] {
+		key := inode{i.Dev, i.Ino}
+		if u.seen[key] {
 			return nil
 		}
-		u.seen[i.Ino] = true
+		u.seen[key] = true
 	}
 	u.bytes += i.Blocks * 512
 	return nil
