@@ -112,7 +112,7 @@ func TestDrainLeavesHungHandler(t *testing.T) {
 		<-release
 		return nil, errors.New("late")
 	}}
-	conn, stop := serveFake(t, &ServerOptions{Drain: time.Nanosecond}, f)
+	conn, stop := serveWith(t, patience{}, &ServerOptions{Drain: time.Nanosecond}, f)
 	stageAsync(t, csi.NewNodeClient(conn), "pvc-hung")
 	<-entered
 	var cut *DrainError
@@ -153,7 +153,7 @@ func TestDrainHungOperations(t *testing.T) {
 	hang := make(chan struct{})
 	defer close(hang)
 	o := &ServerOptions{Drain: time.Nanosecond, Operations: func(context.Context) []string { <-hang; return nil }}
-	conn, stop := serveFake(t, o, new(fakeServices))
+	conn, stop := serveWith(t, patience{}, o, new(fakeServices))
 	if err := probe(t, conn); err != nil {
 		t.Fatal(err)
 	}

@@ -271,7 +271,7 @@ func (d *Driver) Serve(ctx context.Context, lis net.Listener) error {
 	}()
 	err = d.server.Serve(ctx, lis)
 	stop()
-	return errors.Join(endOfRecovery(recovered), err, d.closeEngine())
+	return errors.Join(endOfRecovery(recovered, d.server.patience.stop), err, d.closeEngine())
 }
 
 // beside starts what is no part of CSI: HTTP for health, and registration with

@@ -15,13 +15,10 @@ import (
 	"time"
 )
 
-// Bounds of a question about health. Whoever asks gets an answer before kubelet's
-// own limits, which are at least a second.
+// Bounds of a question about health; those of its time are patience's.
 const (
-	healthAnswer  = 800 * time.Millisecond // what the backend may take
-	healthLimit   = 5 * time.Second        // for the whole exchange
-	healthRequest = 8 << 10                // bytes of a request's head
-	healthAtOnce  = 64                     // connections that have not asked yet
+	healthRequest = 8 << 10 // bytes of a request's head
+	healthAtOnce  = 64      // connections that have not asked yet
 )
 
 // healthServer answers GET /healthz and /readyz. It is no net/http server, which
@@ -75,7 +72,7 @@ func (h *healthServer) asked(conn net.Conn) {
 func (h *healthServer) answer(conn net.Conn) {
 	defer func() { _ = conn.Close() }() // the answer was sent, or the asker is gone
 	defer h.asked(conn)
-	if conn.SetDeadline(time.Now().Add(healthLimit)) != nil {
+	if conn.SetDeadline(time.Now().Add(h.driver.server.patience.exchange)) != nil {
 		return
 	}
 	// A text of one's own: nothing of what was sent comes back.
@@ -112,7 +109,7 @@ func (h *healthServer) look(method, path string) (status, body string) {
 	if method != "GET" && method != "HEAD" {
 		return "405 Method Not Allowed", "only GET and HEAD"
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(h.ctx), healthAnswer)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(h.ctx), h.driver.server.patience.health)
 	defer cancel()
 	var err error
 	switch path {
@@ -212,6 +209,6 @@ func (d *Driver) startRegistration(ctx context.Context, lis net.Listener) (stop 
 	go func() { defer close(done); r.run(ctx) }()
 	return func() {
 		cancel()
-		within(done, stopWait) // it may be waiting for a directory that hangs
+		within(done, d.server.patience.stop) // it may be waiting for a directory that hangs
 	}, nil
 }

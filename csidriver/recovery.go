@@ -38,15 +38,11 @@ func (d *Driver) recover(ctx context.Context) error {
 
 // endOfRecovery waits for a recovery that was told to stop. One that hangs in the
 // storage is left behind, named.
-func endOfRecovery(recovered <-chan error) error {
-	timer := time.NewTimer(stopWait)
-	defer timer.Stop()
-	select {
-	case err := <-recovered:
+func endOfRecovery(recovered <-chan error, wait time.Duration) error {
+	if err, ok := await(recovered, wait); ok {
 		return err
-	case <-timer.C:
-		return &DrainError{Cut: []string{"recovery, which does not end"}}
 	}
+	return &DrainError{Cut: []string{"recovery, which does not end"}}
 }
 
 func (d *Driver) retry(ctx context.Context, half string, fn func(context.Context) error) error {

@@ -37,6 +37,12 @@ type setup struct {
 	opts    *Options
 	backend *memory
 	engine  *fakeEngine
+	wait    *patience
+}
+
+// patient is of a driver in which nothing that should happen has to happen soon.
+func patient() patience {
+	return patience{answer: 5 * time.Minute, stop: 5 * time.Minute, health: 5 * time.Minute, exchange: 10 * time.Minute}
 }
 
 func newRig(t *testing.T, change func(*setup)) *rig {
@@ -44,13 +50,15 @@ func newRig(t *testing.T, change func(*setup)) *rig {
 	r := &rig{backend: newMemory(), engine: newFakeEngine(), log: new(logBuffer)}
 	cfg := Config{Name: "memory.csikit.dev", Version: "v1", Traits: memoryTraits(), Controller: r.backend, Node: r.backend}
 	opts := &Options{NodeID: "node-1", Engine: r.engine, Logger: r.log.logger(slog.LevelDebug)}
+	wait := patient()
 	if change != nil {
-		change(&setup{&cfg, opts, r.backend, r.engine})
+		change(&setup{&cfg, opts, r.backend, r.engine, &wait})
 	}
 	d, err := New(cfg, opts)
 	if err != nil {
 		t.Fatal(err)
 	}
+	d.server.patience = wait
 	r.socket = filepath.Join(t.TempDir(), "csi.sock")
 	path := "unix://" + r.socket
 	lis, err := Listen(path, 0)

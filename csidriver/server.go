@@ -85,6 +85,7 @@ type Server struct {
 	redact  redactor
 
 	telemetry *rpcTelemetry // nil: off
+	patience  patience
 }
 
 // Limits of the transport.
@@ -97,7 +98,7 @@ const (
 // NewServer makes a server. register gets the *grpc.Server and registers the
 // services on it.
 func NewServer(o *ServerOptions, register func(grpc.ServiceRegistrar)) *Server {
-	s := &Server{ids: newRequestIDs()}
+	s := &Server{ids: newRequestIDs(), patience: usualPatience()}
 	if o != nil {
 		s.opts = *o
 	}

@@ -49,6 +49,11 @@ func (f *fakeServices) register(g grpc.ServiceRegistrar) {
 // what Serve answered.
 func serveFake(t *testing.T, o *ServerOptions, f *fakeServices) (conn *grpc.ClientConn, stop func() error) {
 	t.Helper()
+	return serveWith(t, patient(), o, f)
+}
+
+func serveWith(t *testing.T, wait patience, o *ServerOptions, f *fakeServices) (conn *grpc.ClientConn, stop func() error) {
+	t.Helper()
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -57,7 +62,9 @@ func serveFake(t *testing.T, o *ServerOptions, f *fakeServices) (conn *grpc.Clie
 	if err != nil {
 		t.Fatal(err)
 	}
-	return connect(t, "unix://"+path, insecure.NewCredentials()), serve(t, NewServer(o, f.register), lis)
+	s := NewServer(o, f.register)
+	s.patience = wait
+	return connect(t, "unix://"+path, insecure.NewCredentials()), serve(t, s, lis)
 }
 
 func serve(t *testing.T, s *Server, lis net.Listener) (stop func() error) {

@@ -80,7 +80,8 @@ func TestRecoveryFails(t *testing.T) {
 	}
 }
 
-// TestStopWhileStarting: a recovery that is cut short is no failure.
+// TestStopWhileStarting: a recovery that is cut short is no failure, and is waited
+// for.
 func TestStopWhileStarting(t *testing.T) {
 	begun := make(chan struct{})
 	r := newRig(t, func(s *setup) {
@@ -88,6 +89,7 @@ func TestStopWhileStarting(t *testing.T) {
 			if method == "Start" {
 				close(begun)
 				<-ctx.Done()
+				time.Sleep(50 * time.Millisecond) // later than the server; too short proves less, and breaks nothing
 			}
 			return ctx.Err()
 		}
@@ -127,6 +129,7 @@ func TestRecoveryIsTriedAgain(t *testing.T) {
 func TestRecoveryThatHangs(t *testing.T) {
 	release := make(chan struct{})
 	r := newRig(t, func(s *setup) {
+		s.wait.stop = 0
 		s.engine.hook = func(_ context.Context, method string) error {
 			if method == "Start" {
 				<-release
