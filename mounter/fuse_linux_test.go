@@ -235,7 +235,7 @@ func TestRealFUSEHungServer(t *testing.T) {
 	if cat.Wait() == nil {
 		t.Error("who waited for the server got its data")
 	}
-	if took := time.Since(begun); took > time.Minute {
+	if took := time.Since(begun); took > 5*time.Minute { // a minute is what each of the waits may take
 		t.Errorf("all of that took %v", took)
 	}
 }

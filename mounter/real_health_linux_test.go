@@ -194,9 +194,7 @@ func TestRealHealthHangs(t *testing.T) {
 			t.Errorf("found %+v, %v", found, err)
 		}
 	}
-	if n := inStatfs(t); n != 1 {
-		t.Errorf("%d threads hang", n)
-	}
+	wantOneInStatfs(t)
 	s.die()
 	until(t, "the thread ends", func() bool { return inStatfs(t) == 0 })
 	r.within(0, n)

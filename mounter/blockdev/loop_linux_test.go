@@ -182,7 +182,7 @@ func TestAttachRefuses(t *testing.T) {
 		t.Errorf("cancelled: %v", err)
 	}
 	left, err := LoopOf(statOf(t, f))
-	for end := time.Now().Add(10 * time.Second); len(left) > 0 && left[0].AutoClear && time.Now().Before(end); left, err = LoopOf(statOf(t, f)) {
+	for end := time.Now().Add(time.Minute); len(left) > 0 && left[0].AutoClear && time.Now().Before(end); left, err = LoopOf(statOf(t, f)) {
 		time.Sleep(10 * time.Millisecond) // another program looks at it, and the kernel waits for that
 	}
 	if err != nil || len(left) > 0 {
