@@ -50,7 +50,7 @@ func TestLacksMandatory(t *testing.T) {
 		{&without{controller: true}, []string{"Probe"}},
 		{&without{}, []string{"Probe", "ControllerGetCapabilities"}},
 	} {
-		cfg := &Config{CallTimeout: 5 * time.Second, Only: []string{"X/a"}, Reproduce: func(id string) string { return "again " + id }}
+		cfg := &Config{CallTimeout: time.Minute, Only: []string{"X/a"}, Reproduce: func(id string) string { return "again " + id }}
 		cfg.Controller = listen(t, c.w)
 		cfg.Node = cfg.Controller
 		lacks, err := LacksMandatory(t.Context(), cfg)

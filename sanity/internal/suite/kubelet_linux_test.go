@@ -160,7 +160,7 @@ func valid(t *testing.T, o *odd, id string) {
 	defer s.Stop()
 	at := "unix://" + lis.Addr().String()
 	results, _, err := check.Run(t.Context(), check.Config{
-		Node: at, Controller: at, Size: 1 << 30, CallTimeout: 3 * time.Second, Dir: t.TempDir(), Host: true, Only: []string{id},
+		Node: at, Controller: at, Size: 1 << 30, CallTimeout: time.Minute, Dir: t.TempDir(), Host: true, Only: []string{id},
 		Parameters: map[string]string{"share": o.share}, Reproduce: func(string) string { return "" },
 	}, All(), quiet{})
 	if err != nil {
