@@ -133,6 +133,7 @@ func TestRealKubelet(t *testing.T) {
 				n := newRealNode(t, bin, block, seed)
 				n.story()
 				n.close()
+				n.empty() // what is deleted may be freed later than the call is answered
 				if len(n.failures) > 0 {
 					t.Errorf("%s\n%s\nthe driver:\n%s", strings.Join(n.failures, "\n"), strings.Join(n.trace, "\n"), n.proc.Tail(30))
 				}
@@ -180,7 +181,6 @@ func (n *realNode) story() {
 		defer cancel()
 		return done(control.DeleteVolume(ctx, &csi.DeleteVolumeRequest{VolumeId: vol.GetVolumeId(), Secrets: secrets()}))
 	})
-	n.empty()
 }
 
 // data is written by the first pod, and read by the second.
