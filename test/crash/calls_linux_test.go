@@ -19,14 +19,14 @@ import (
 
 const (
 	mib     = 1 << 20
-	tries   = 60
+	tries   = 60                   // at least, and for patience
 	backoff = 5 * time.Millisecond // doubles, up to half a second
 )
 
 // retry repeats a call as a CO does: until OK, for as long as the code says that
 // it may still be in progress. Any other code is the end of it, and a finding.
 func (e *env) retry(what string, call func(context.Context) error) error {
-	wait := backoff
+	wait, begun := backoff, time.Now()
 	for n := 1; ; n++ {
 		ctx, cancel := context.WithTimeout(e.client, 30*time.Second)
 		err := call(ctx)
@@ -39,7 +39,7 @@ func (e *env) retry(what string, call func(context.Context) error) error {
 		default:
 			return fmt.Errorf("%s, try %d: a final code: %w", what, n, err)
 		}
-		if n == tries {
+		if n >= tries && time.Since(begun) > patience {
 			return fmt.Errorf("%s: not OK after %d tries: %w", what, n, err)
 		}
 		time.Sleep(wait)

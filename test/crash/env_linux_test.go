@@ -46,6 +46,8 @@ type bench struct {
 	dir   string            // of the cases
 	pools map[string]string // directories on file systems of a kind: "copy", "reflink"
 
+	settles time.Duration // what a world may take to settle
+
 	mu  sync.Mutex
 	n   int
 	ids map[string]string // by scenario and name, from the undisturbed run
@@ -60,7 +62,7 @@ func newBench(t *testing.T, bin string) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &bench{bin: bin, dir: dir, ids: map[string]string{}, pools: map[string]string{}}
+	b := &bench{bin: bin, dir: dir, ids: map[string]string{}, pools: map[string]string{}, settles: patience}
 	t.Cleanup(func() {
 		if err := os.RemoveAll(dir); err != nil {
 			t.Error(err)
@@ -183,7 +185,7 @@ func (e *env) killedAt(ctx context.Context, point string, call func(context.Cont
 		return err
 	}
 	err := call(ctx)
-	if !e.dead(30 * time.Second) {
+	if !e.dead(patience) {
 		return fmt.Errorf("the driver is not dead at %s, and answered %w", point, err)
 	}
 	return errors.Join(os.Remove(e.path("fault")), e.Kill(), e.Start(e.client))

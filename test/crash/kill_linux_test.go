@@ -72,10 +72,10 @@ func (e *env) died(answer error) bool {
 	if answer == nil {
 		return e.dead(0)
 	}
-	ctx, cancel := context.WithTimeout(e.client, 5*time.Second)
+	ctx, cancel := context.WithTimeout(e.client, patience)
 	defer cancel()
 	_, err := csi.NewIdentityClient(e.Conn()).Probe(ctx, &csi.ProbeRequest{})
-	return err != nil && e.dead(10*time.Second)
+	return err != nil && e.dead(patience)
 }
 
 // strace is attached to a driver.
@@ -112,7 +112,8 @@ func (e *env) trace(calls string, args ...string) (*strace, error) {
 }
 
 // stop lets go of the driver. With one that died strace ends by itself; a signal
-// while it does would let it hang.
+// while it does lets it hang, as when the driver dies just after it was seen alive:
+// then it is killed, which is nothing that the driver did.
 func (s *strace) stop(died bool) error {
 	done := make(chan struct{})
 	go func() {
@@ -129,7 +130,10 @@ func (s *strace) stop(died bool) error {
 	}
 	err := s.cmd.Process.Kill()
 	<-done
-	return errors.Join(errors.New("strace did not end"), err)
+	if errors.Is(err, os.ErrProcessDone) {
+		return nil
+	}
+	return err
 }
 
 // changing are the system calls that may change something outside of the process.
@@ -266,4 +270,14 @@ func (e *env) threads() ([]string, error) {
 		names = append(names, t.Name())
 	}
 	return names, err
+}
+
+// children are the processes that the driver has, by whichever thread.
+func (e *env) children() (pids []string) {
+	threads, _ := e.threads() // none of a driver that has ended
+	for _, t := range threads {
+		b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/children", e.PID(), t)) // it may have ended
+		pids = append(pids, strings.Fields(string(b))...)
+	}
+	return pids
 }

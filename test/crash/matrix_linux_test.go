@@ -37,7 +37,7 @@ func (b *bench) refer(ctx context.Context, s *scenario, traced bool) (r *referen
 		return nil, err
 	}
 	log := strings.TrimPrefix(e.Env[len(e.Env)-1], "CSIKIT_FAULT_LOG=")
-	if r.before, err = e.look(true); err != nil {
+	if r.before, err = e.quiet(e.running, e.idle); err != nil {
 		return nil, err
 	}
 	if err := s.setup(e); err != nil {
@@ -50,7 +50,7 @@ func (b *bench) refer(ctx context.Context, s *scenario, traced bool) (r *referen
 	if err := e.steps(step{"call", s.call(e)}); err != nil {
 		return nil, err
 	}
-	if r.after, err = e.quiet(); err != nil {
+	if r.after, err = e.quiet(e.running, e.idle); err != nil {
 		return nil, err
 	}
 	all, err := reached(log)
@@ -80,22 +80,51 @@ func (b *bench) next() int {
 	return b.n
 }
 
-// quiet is the world when it does not change any more.
-func (e *env) quiet() (world, error) {
-	last, err := e.look(true)
-	for range 50 {
+// quiet is what is seen when it does not change any more, and nobody is at work who
+// may yet change it: one that only stands still for a moment is waited for.
+func (e *env) quiet(look func() (world, error), idle func() (bool, error)) (world, error) {
+	var last world
+	same := 0
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(15 * time.Millisecond) {
+		is, err := idle()
 		if err != nil {
 			return nil, err
 		}
-		time.Sleep(30 * time.Millisecond)
-		var now world
-		if now, err = e.look(true); err == nil && slices.Equal(now, last) {
+		now, err := look()
+		if err != nil {
+			return nil, err
+		}
+		if same++; !is || !slices.Equal(now, last) {
+			same = 0
+		}
+		if last = now; same == 3 {
 			return now, nil
 		}
-		last = now
 	}
 	return nil, errors.New("the world does not settle")
 }
+
+func (e *env) running() (world, error) { return e.look(true) }
+func (e *env) stopped() (world, error) { return e.look(false) }
+
+// idle says whether the driver does nothing: none of its threads runs, would run, is
+// stopped or waits for a disk, and it has no child. A call would reach fault points.
+func (e *env) idle() (bool, error) {
+	threads, err := e.threads()
+	for _, t := range threads {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/stat", e.PID(), t))
+		if err != nil {
+			continue // it has ended
+		}
+		if _, state, _ := strings.Cut(string(b), ") "); !strings.HasPrefix(state, "S") {
+			return false, nil
+		}
+	}
+	return len(e.children()) == 0, err
+}
+
+// gone is idle of a driver that has ended.
+func gone() (bool, error) { return true, nil }
 
 func reached(log string) ([]string, error) {
 	b, err := os.ReadFile(log)
@@ -148,16 +177,16 @@ func (e *env) retried(r *reference, first bool) error {
 	if err := e.steps(step{"call again", e.s.call(e)}); err != nil {
 		return err
 	}
-	if err := settle(r.after, func() (world, error) { return e.look(true) }); err != nil {
+	if err := e.settle(r.after, e.running); err != nil {
 		return fmt.Errorf("after the call was repeated:\n\t%w", err)
 	}
 	if first {
 		var err error
-		if r.descriptors, err = e.descriptors(); err != nil {
+		if r.descriptors, err = e.quiet(e.descriptors, e.idle); err != nil {
 			return err
 		}
 	}
-	if err := settle(r.descriptors, e.descriptors); err != nil {
+	if err := e.settle(r.descriptors, e.descriptors); err != nil {
 		return fmt.Errorf("after the call was repeated:\n\t%w", err)
 	}
 	if err := e.s.check(e); err != nil {
@@ -175,7 +204,7 @@ func (e *env) undone(r *reference, first bool) error {
 	if r == nil {
 		return nil
 	}
-	if err := settle(r.before, func() (world, error) { return e.look(true) }); err != nil {
+	if err := e.settle(r.before, e.running); err != nil {
 		return fmt.Errorf("after it was undone:\n\t%w", err)
 	}
 	if err := e.Stop(); err != nil {
@@ -183,11 +212,11 @@ func (e *env) undone(r *reference, first bool) error {
 	}
 	if first {
 		var err error
-		if r.stopped, err = e.look(false); err != nil {
+		if r.stopped, err = e.quiet(e.stopped, gone); err != nil {
 			return err
 		}
 	}
-	if err := settle(r.stopped, func() (world, error) { return e.look(false) }); err != nil {
+	if err := e.settle(r.stopped, e.stopped); err != nil {
 		return fmt.Errorf("after the driver was stopped:\n\t%w", err)
 	}
 	return nil

@@ -211,18 +211,21 @@ func (e *env) descriptors() (world, error) {
 		}
 		w.add("descriptor of %s", e.relative(to))
 	}
-	children, err2 := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", e.PID(), e.PID()))
-	for range strings.FieldsSeq(string(children)) {
+	for range e.children() {
 		w.add("child process")
 	}
 	slices.Sort(w)
-	return w, errors.Join(err, err2)
+	return w, err
 }
+
+// patience is how long something is waited for that comes in a moment, unless it
+// never does: a machine that is busy may stand still for seconds.
+const patience = time.Minute
 
 // settle waits until what is looked at is as it should be, and says at last what
 // differs: what the kernel and the driver end in the background takes a moment.
-func settle(want world, look func() (world, error)) error {
-	for end := time.Now().Add(8 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+func (b *bench) settle(want world, look func() (world, error)) error {
+	for end := time.Now().Add(b.settles); ; time.Sleep(10 * time.Millisecond) {
 		got, err := look()
 		if err == nil {
 			err = differ(want, got)

@@ -100,12 +100,25 @@ func (d *driver) nothingLeft() {
 			_, _ = mnt.Unwind(m.Point) // so that the directory can be removed
 		}
 	}
+	// A program that looks at all loop devices has the kernel wait with the end of one.
+	left := d.loops()
+	for end := time.Now().Add(time.Minute); len(left) > 0 && time.Now().Before(end); left = d.loops() {
+		time.Sleep(10 * time.Millisecond)
+	}
+	for _, f := range left {
+		d.t.Errorf("loop device left: %s", f)
+	}
+}
+
+// loops are the loop devices on files of this driver.
+func (d *driver) loops() (left []string) {
 	files, _ := filepath.Glob("/sys/block/loop*/loop/backing_file")
 	for _, f := range files {
 		if b, err := os.ReadFile(f); err == nil && strings.Contains(string(b), d.dir+"/") {
-			d.t.Errorf("loop device left: %s on %s", f, b)
+			left = append(left, f+" on "+string(b))
 		}
 	}
+	return left
 }
 
 const size = 320 << 20 // bytes: what mkfs.xfs asks for at least, and a little
@@ -206,7 +219,7 @@ func must(t testing.TB, step func(context.Context) error, what string) {
 // retry is a CO: it repeats a step after each non-final error, for a while.
 func retry(t testing.TB, step func(context.Context) error, what string) {
 	t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute)
 	for {
 		err := step(t.Context())
 		if err == nil {
