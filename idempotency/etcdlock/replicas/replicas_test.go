@@ -159,8 +159,19 @@ func TestLeaseIsLost(t *testing.T) {
 // What a replica copies, another one does not delete; when the first one has lost its
 // lease it does, and the copy is kept out by the token of its source.
 func TestSourceIsHeld(t *testing.T) {
+	// A machine that stands still for 4 s loses the short lease too early.
+	for ttl := short; !sourceIsHeld(t, ttl); ttl *= 4 {
+		if ttl > long {
+			t.Fatal("the lease is always lost before it is to be")
+		}
+	}
+}
+
+// sourceIsHeld is false of a lease that was lost too early.
+func sourceIsHeld(t *testing.T, ttl time.Duration) bool {
+	t.Helper()
 	r := newRig(t)
-	a, b := r.replica("a", short), r.replica("b", long)
+	a, b := r.replica("a", ttl), r.replica("b", long)
 	id := a.create("v")
 	in := r.storage.block("a", "CloneVolume")
 	answer := make(chan error, 1)
@@ -177,6 +188,13 @@ func TestSourceIsHeld(t *testing.T) {
 		_, deleted = b.DeleteVolume(ctx, &csi.DeleteVolumeRequest{VolumeId: id})
 		cancel()
 	}
+	select {
+	case <-in.cancelled:
+		close(in.leave)
+		<-answer
+		return false
+	default:
+	}
 	if status.Code(deleted) != codes.Aborted {
 		t.Errorf("deleted what another replica copies: %v", deleted)
 	}
@@ -190,6 +208,7 @@ func TestSourceIsHeld(t *testing.T) {
 	if _, fenced := r.storage.tally(); fenced != 1 || r.storage.madeOf("clone") != 0 {
 		t.Errorf("fenced off %d times, made %d times", fenced, r.storage.madeOf("clone"))
 	}
+	return true
 }
 
 // Without etcd every call is answered in its time, with a code that is not final,
