@@ -44,11 +44,14 @@ func chain(ctx context.Context, o *ServerOptions) (call func() error) {
 // TestChainAllocations: with logging off nothing is put together for it.
 func TestChainAllocations(t *testing.T) {
 	call := chain(t.Context(), &ServerOptions{Logger: slog.New(slog.DiscardHandler), LogRequests: true})
-	got := testing.AllocsPerRun(100, func() {
-		if err := call(); err != nil {
-			t.Fatal(err)
-		}
-	})
+	got := math.Inf(1)
+	for range 5 { // what servers of earlier tests still do is counted with it
+		got = min(got, testing.AllocsPerRun(100, func() {
+			if err := call(); err != nil {
+				t.Fatal(err)
+			}
+		}))
+	}
 	if got > 1 {
 		t.Errorf("%v allocations, want 1: the call", got)
 	}
