@@ -11,6 +11,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/csikit/csikit/internal/testenv"
 )
 
 const envInside = "CSIKIT_BENCH_INSIDE"
@@ -85,28 +87,9 @@ func leftMounts(dir string) error {
 }
 
 func leftLoops(dir string) error {
-	files, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
-	if err != nil {
-		return err
-	}
 	var left []error
-	for _, f := range files {
-		b, err := os.ReadFile(f)
-		if err != nil || !strings.HasPrefix(string(b), dir+"/") {
-			continue
-		}
-		dev := "/dev/" + filepath.Base(filepath.Dir(filepath.Dir(f)))
-		left = append(left, fmt.Errorf("loop device %s on %s", dev, strings.TrimSpace(string(b))))
-		d, err := os.Open(dev)
-		if err != nil {
-			left = append(left, err)
-			continue
-		}
-		// While it is open it stays on its file; before that it may have become another's.
-		if now, err := os.ReadFile(f); err == nil && string(now) == string(b) {
-			left = append(left, unix.IoctlSetInt(int(d.Fd()), unix.LOOP_CLR_FD, 0))
-		}
-		left = append(left, d.Close())
+	for _, l := range testenv.DetachLoops(dir) {
+		left = append(left, errors.New("loop device "+l))
 	}
 	return errors.Join(left...)
 }

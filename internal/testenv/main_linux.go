@@ -67,32 +67,44 @@ func runInside() (int, error) {
 // leftLoops names loop devices whose backing file lies in dir, and detaches
 // them so that one careless test does not fail the next run.
 func leftLoops(dir string) error {
-	var left []error
-	files, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
-	if err != nil {
-		return err
+	for _, f := range loopsBelow(dir) {
+		cleared(f)
 	}
-	for _, f := range files {
-		b := backingFile(f)
-		// Contains: in a chroot the kernel may show the path from outside of it.
-		if !strings.Contains(b, dir+"/") || cleared(f) {
-			continue
-		}
-		left = append(left, fmt.Errorf("loop device left behind: %s on %s", detach(f), b))
+	var left []error
+	for _, l := range DetachLoops(dir) {
+		left = append(left, errors.New("loop device left behind: "+l))
 	}
 	return errors.Join(left...)
 }
 
-// detach detaches the loop device of a backing_file in sysfs.
-func detach(f string) (dev string) {
-	dev = "/dev/" + filepath.Base(filepath.Dir(filepath.Dir(f)))
-	if d, err := os.Open(dev); err == nil {
-		const loopClrFD = 0x4C01
-		_, _, _ = syscall.Syscall(syscall.SYS_IOCTL, d.Fd(), loopClrFD, 0)
-		_ = d.Close()
+// DetachLoops detaches the loop devices on files below dir, and names them with their
+// files. One that is in use goes when it is closed.
+func DetachLoops(dir string) (found []string) {
+	for _, f := range loopsBelow(dir) {
+		dev := "/dev/" + filepath.Base(filepath.Dir(filepath.Dir(f)))
+		d, err := os.Open(dev)
+		// While it is open it stays on its file. Before that it may have been detached, and
+		// be another program's by now.
+		if below(f, dir) {
+			found = append(found, dev+" on "+backingFile(f))
+			const loopClrFD = 0x4C01
+			if err == nil {
+				_, _, _ = syscall.Syscall(syscall.SYS_IOCTL, d.Fd(), loopClrFD, 0) // who looks again sees it
+			}
+		}
+		_ = d.Close() // nothing was written; nil is no file
 	}
-	return dev
+	return found
 }
+
+// loopsBelow are the backing_files in sysfs of the loop devices on files below dir.
+func loopsBelow(dir string) []string {
+	files, _ := filepath.Glob("/sys/block/loop*/loop/backing_file") // the pattern is good
+	return slices.DeleteFunc(files, func(f string) bool { return !below(f, dir) })
+}
+
+// below: in a chroot the kernel may show the path from outside of it.
+func below(f, dir string) bool { return strings.Contains(backingFile(f), dir+"/") }
 
 // TakeBack unmounts what is mounted below dir and detaches the loop devices on
 // files below it: after a child that was to fail, and to leave things behind.
@@ -106,13 +118,8 @@ func TakeBack(dir string) error {
 			err = errors.Join(err, os.NewSyscallError("umount "+f[1], syscall.Unmount(f[1], syscall.MNT_DETACH)))
 		}
 	}
-	files, globErr := filepath.Glob("/sys/block/loop*/loop/backing_file")
-	for _, f := range files {
-		if strings.Contains(backingFile(f), dir+"/") {
-			detach(f)
-		}
-	}
-	return errors.Join(err, globErr)
+	DetachLoops(dir)
+	return err
 }
 
 // backingFile is what is behind a loop device; "" when nothing is.
@@ -124,18 +131,14 @@ func backingFile(f string) string {
 // cleared waits for a loop device that was detached while somebody had it open
 // (AUTOCLEAR): it goes when the kernel gets to it, a moment after the end of that
 // process.
-func cleared(f string) bool {
+func cleared(f string) {
 	for range 50 {
 		auto, err := os.ReadFile(filepath.Join(filepath.Dir(f), "autoclear"))
-		if err != nil {
-			return true
-		}
-		if strings.TrimSpace(string(auto)) != "1" {
-			return false
+		if err != nil || strings.TrimSpace(string(auto)) != "1" {
+			return
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
-	return false
 }
 
 // adopt makes orphans of the tests children of this process, whatever their

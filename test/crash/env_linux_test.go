@@ -165,16 +165,7 @@ func (e *env) close() error {
 			}
 		}
 	}
-	for _, l := range e.loops() {
-		if f, open := os.Open(l.dev); open == nil {
-			// While it is open it stays on its file. Before that it may have been
-			// detached, and be another case's by now.
-			if slices.Contains(e.loops(), l) {
-				_ = unix.IoctlSetInt(int(f.Fd()), unix.LOOP_CLR_FD, 0)
-			}
-			_ = f.Close()
-		}
-	}
+	testenv.DetachLoops(e.pool)
 	return errors.Join(err, os.RemoveAll(e.pool), os.RemoveAll(e.dir))
 }
 

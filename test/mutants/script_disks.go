@@ -13,6 +13,7 @@ import (
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
+	"github.com/csikit/csikit/internal/testenv"
 	"github.com/csikit/csikit/mounter/mnt"
 )
 
@@ -216,7 +217,7 @@ func Tidy(dir string) error {
 		}
 	}
 	deadline := time.Now().Add(5 * time.Second)
-	for detachLoops(dir) && time.Now().Before(deadline) {
+	for len(testenv.DetachLoops(dir)) > 0 && time.Now().Before(deadline) {
 		time.Sleep(20 * time.Millisecond)
 	}
 	return os.RemoveAll(dir)

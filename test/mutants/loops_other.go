@@ -1,5 +1,0 @@
-//go:build !linux
-
-package mutants
-
-func detachLoops(string) bool { return false }
