@@ -203,9 +203,7 @@ func same(t testing.TB, dst, src string) {
 func TestCopyKeepsEverything(t *testing.T) {
 	dst, src, links := roots(t)
 	plant(t, src.Name(), os.Geteuid() == 0)
-	done, err := Copy(t.Context(), dst, src, links, CopyOptions{Still: time.Now()})
-	must(t, err)
-	same(t, dst.Name(), src.Name())
+	done := copied(t, dst, src, links, CopyOptions{Still: time.Now()})
 	t.Logf("%+v", done)
 	var st unix.Stat_t
 	must(t, unix.Stat(filepath.Join(dst.Name(), "sparse"), &st))
@@ -245,6 +243,15 @@ func TestCopyResumes(t *testing.T) {
 	same(t, dst.Name(), src.Name())
 }
 
+// copied copies, and the copy is what the source is.
+func copied(t testing.TB, dst, src, links *Root, o CopyOptions) Copied {
+	t.Helper()
+	done, err := Copy(t.Context(), dst, src, links, o)
+	must(t, err)
+	same(t, dst.Name(), src.Name())
+	return done
+}
+
 // shut: a directory of the copy in which something is missing yet is nobody else's, and
 // gives what is made in it no access list.
 func shut(t testing.TB, dst, src string) {
@@ -280,9 +287,7 @@ func TestCopyInheritsNothing(t *testing.T) {
 	if line := describe(t, dst.Name())["dir"]; !strings.Contains(line, accessACL) || !strings.Contains(line, defaultACL) {
 		t.Fatalf("nothing is inherited here: %s", line)
 	}
-	_, err := Copy(t.Context(), dst, src, links, CopyOptions{})
-	must(t, err)
-	same(t, dst.Name(), src.Name())
+	copied(t, dst, src, links, CopyOptions{})
 	if names, err := unix.Listxattr(old, make([]byte, 100)); err != nil || names != 0 {
 		t.Errorf("the directory has attributes of %d bytes that the source has not (%v)", names, err)
 	}
@@ -298,9 +303,7 @@ func TestCopyReplacesWhatIsLeft(t *testing.T) {
 	write(t, outside, "outside")
 	must(t, os.Symlink(outside, filepath.Join(dst.Name(), "file")))
 	must(t, os.Symlink(filepath.Dir(outside), filepath.Join(dst.Name(), "dir")))
-	_, err := Copy(t.Context(), dst, src, links, CopyOptions{})
-	must(t, err)
-	same(t, dst.Name(), src.Name())
+	copied(t, dst, src, links, CopyOptions{})
 	if b, _ := os.ReadFile(outside); string(b) != "outside" {
 		t.Errorf("a file outside has become %q", b)
 	}

@@ -33,6 +33,18 @@ func atFirst(f func()) func(string) {
 	}
 }
 
+// replaced is a Step that renames other to a name of the source before the first file is
+// copied, and leaves the directory's times.
+func replaced(t *testing.T, src *Root, name, other string) func(string) {
+	t.Helper()
+	before, err := src.Stat()
+	must(t, err)
+	return atFirst(func() {
+		must(t, os.Rename(other, filepath.Join(src.Name(), name)))
+		must(t, unix.UtimesNanoAt(unix.AT_FDCWD, src.Name(), []unix.Timespec{before.Atime, before.Mtime}, 0))
+	})
+}
+
 // TestCopyOfNameThatGoes: a file is lost with its last name alone.
 func TestCopyOfNameThatGoes(t *testing.T) {
 	dst, src, links := roots(t)
@@ -53,14 +65,7 @@ func TestCopyOfNameThatIsReplaced(t *testing.T) {
 	names := linkedNames(t, src)
 	other := filepath.Join(filepath.Dir(src.Name()), "other")
 	write(t, other, "another file")
-	before, err := src.Stat()
-	must(t, err)
-	_, err = Copy(t.Context(), dst, src, links, CopyOptions{Workers: 1, Step: atFirst(func() {
-		must(t, os.Rename(other, filepath.Join(src.Name(), names[0])))
-		must(t, unix.UtimesNanoAt(unix.AT_FDCWD, src.Name(), []unix.Timespec{before.Atime, before.Mtime}, 0))
-	})})
-	must(t, err)
-	same(t, dst.Name(), src.Name())
+	copied(t, dst, src, links, CopyOptions{Workers: 1, Step: replaced(t, src, names[0], other)})
 }
 
 // TestCopyOfOtherKindsMeanwhile: what replaces a file, a link or a directory by rename(2)
@@ -74,14 +79,7 @@ func TestCopyOfOtherKindsMeanwhile(t *testing.T) {
 			p, other := filepath.Join(src.Name(), "name"), filepath.Join(filepath.Dir(src.Name()), "other")
 			kinds[0](p)
 			kinds[1](other)
-			before, err := src.Stat()
-			must(t, err)
-			_, err = Copy(t.Context(), dst, src, links, CopyOptions{Step: atFirst(func() {
-				must(t, os.Rename(other, p))
-				must(t, unix.UtimesNanoAt(unix.AT_FDCWD, src.Name(), []unix.Timespec{before.Atime, before.Mtime}, 0))
-			})})
-			must(t, err)
-			same(t, dst.Name(), src.Name())
+			copied(t, dst, src, links, CopyOptions{Step: replaced(t, src, "name", other)})
 		})
 	}
 }
@@ -98,9 +96,7 @@ func TestCopyOfNamesThatPart(t *testing.T) {
 	must(t, os.Remove(b))
 	write(t, b, string(make([]byte, durable)))
 	sameTimes(t, b, a)
-	_, err = Copy(t.Context(), dst, src, links, CopyOptions{})
-	must(t, err)
-	same(t, dst.Name(), src.Name())
+	copied(t, dst, src, links, CopyOptions{})
 }
 
 func sameTimes(t *testing.T, of, as string) {
